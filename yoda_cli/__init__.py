@@ -1,0 +1,3 @@
+"""yoda: masked diffusion super-resolution. Importing this package imports nothing heavy."""
+
+__version__ = "0.1.0"

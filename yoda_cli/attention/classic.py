@@ -1,0 +1,85 @@
+"""Attention without weights: uniform, a centred Gaussian, Canny edges, SIFT key points.
+
+All take (1, 3, h, w) in [0, 1] and give (1, 1, h, w) in [0, 1]. Maps that measure something are
+min-max normalised; an image without contrast gives a constant map.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Map = npt.NDArray[np.float32]
+
+CONSTANT = 0.5  # the value of a map that has nothing to say
+EDGE_BLUR = 2.0  # σ of the blur after dilation, LR pixels
+MAX_KEYPOINTS = 2000
+
+
+def uniform(lr: Tensor) -> Tensor:
+    """A ≡ 1: plain diffusion."""
+    return torch.ones_like(lr[:, :1])
+
+
+def gaussian(lr: Tensor) -> Tensor:
+    """A fixed Gaussian at the centre, σ a quarter of each side; 1 in the middle."""
+    height, width = lr.shape[-2:]
+    y = (torch.arange(height) + 0.5) / height - 0.5
+    x = (torch.arange(width) + 0.5) / width - 0.5
+    bell = torch.exp(-8 * (y[:, None] ** 2 + x[None, :] ** 2))
+    return (bell / bell.max()).expand(lr.shape[0], 1, height, width).to(lr)
+
+
+def normalise(values: Map) -> Map:
+    """Min-max to [0, 1]; a constant map becomes ``CONSTANT``."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return np.full_like(values, CONSTANT)
+    return (values - low) / (high - low)
+
+
+def _grey(lr: Tensor) -> npt.NDArray[np.uint8]:
+    """(1, 3, h, w) in [0, 1] → (h, w) 8-bit luma."""
+    pixels = (lr[0].detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels.numpy()), cv2.COLOR_RGB2GRAY)
+    return grey.astype(np.uint8)
+
+
+def _as_map(values: Map, lr: Tensor) -> Tensor:
+    return torch.from_numpy(normalise(values))[None, None].to(lr)
+
+
+def edge(lr: Tensor) -> Tensor:
+    """Canny edges, thresholds from the picture's own gradients, dilated 3×3 and blurred."""
+    grey = _grey(lr)
+    gradient = np.hypot(
+        cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
+    )
+    high = float(np.clip(np.percentile(gradient, 90), 40, 400))
+    edges = cv2.Canny(grey, high / 2, high, L2gradient=True)
+    wide = cv2.dilate(edges, np.ones((3, 3), np.uint8))
+    blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), EDGE_BLUR)
+    return _as_map(blurred.astype(np.float32), lr)
+
+
+def sift(lr: Tensor) -> Tensor:
+    """A Gaussian on every SIFT key point, as wide as the key point's scale."""
+    grey = _grey(lr)
+    total: Map = np.zeros(grey.shape, np.float32)
+    if min(grey.shape) < 2:
+        return _as_map(total, lr)
+    for point in cv2.SIFT.create(nfeatures=MAX_KEYPOINTS).detect(grey, None):
+        _add_bell(total, point.pt[0], point.pt[1], max(point.size / 2, 1.0))
+    return _as_map(np.minimum(total, 1), lr)
+
+
+def _add_bell(total: Map, x: float, y: float, sigma: float) -> None:
+    reach = int(3 * sigma) + 1
+    top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
+    part = total[top : int(y) + reach + 1, left : int(x) + reach + 1]
+    rows = np.arange(top, top + part.shape[0], dtype=np.float32)[:, None] - y
+    cols = np.arange(left, left + part.shape[1], dtype=np.float32)[None, :] - x
+    part += np.exp(-(rows**2 + cols**2) / (2 * sigma**2)).astype(np.float32)

@@ -1,0 +1,15 @@
+"""The table of backbones: name → constructor from plain configuration. One line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from yoda_cli.backbones import srdiff
+from yoda_cli.backbones.base import Backbone, Condition, crop_condition
+
+__all__ = ["BACKBONES", "Backbone", "Condition", "crop_condition"]
+
+BACKBONES: dict[str, Callable[[Mapping[str, Any]], Backbone]] = {
+    "srdiff": srdiff.from_config,
+}

@@ -1,0 +1,79 @@
+"""A small LR encoder for the compact networks: features, a regression base, a learned attention.
+
+Residual blocks without normalisation (Lim et al., arXiv:1707.02921). The base is bicubic plus a
+pixel-shuffled correction that starts at zero, so an untrained base is bicubic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Encoding(NamedTuple):
+    """What the encoder says about an LR image on its grid (h, w).
+
+    ``base`` is (B, 3, h·scale, w·scale) nominally in [0, 1]; ``difficulty`` (B, 1, h, w) ≥ 0 is the
+    predicted mean |y - base|.
+    """
+
+    features: Tensor
+    base: Tensor
+    difficulty: Tensor
+
+
+class ResidualBlock(nn.Module):
+    """conv - ReLU - conv, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv2(F.relu(self.conv1(x)))
+        return out
+
+
+class LREncoder(nn.Module):
+    """``forward(lr, lr_up, strength)``: lr (B, 3, h, w) and its bicubic enlargement, in [0, 1].
+
+    ``strength`` (B, 1, h, w) in [0, 1] says how much degradation to expect (0: a clean picture).
+    ``difficulty_p90`` is the 90th percentile of ``difficulty`` over the training pictures.
+    """
+
+    difficulty_p90: Tensor
+
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv_first = nn.Conv2d(4, channels, 3, padding=1)
+        self.trunk = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.conv_trunk = nn.Conv2d(channels, channels, 3, padding=1)
+        self.base_head = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+        self.attention_head = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
+        )
+        nn.init.zeros_(self.base_head.weight)
+        assert self.base_head.bias is not None
+        nn.init.zeros_(self.base_head.bias)
+        self.register_buffer("difficulty_p90", torch.tensor(0.05))
+
+    def attention(self, difficulty: Tensor) -> Tensor:
+        """A in [0, 1] on the LR grid: the predicted difficulty over its 90th percentile."""
+        return (difficulty / self.difficulty_p90).clamp(0, 1)
+
+    def forward(self, lr: Tensor, lr_up: Tensor, strength: Tensor) -> Encoding:
+        first = self.conv_first(torch.cat([lr - 0.5, strength.to(lr.dtype)], dim=1))
+        features = first + self.conv_trunk(self.trunk(first))
+        base = lr_up + F.pixel_shuffle(self.base_head(features), self.scale).to(lr_up.dtype)
+        # Detached: the head reads the features and does not shape them.
+        difficulty = F.softplus(self.attention_head(features.detach()).float() - 4.0)
+        if self.training:
+            with torch.no_grad():
+                p90 = difficulty.detach().flatten().quantile(0.9)
+                self.difficulty_p90.lerp_(p90.clamp(min=1e-4), 0.01)
+        return Encoding(features, base, difficulty)

@@ -1,0 +1,189 @@
+"""SRDiff: diffusion of the residual against an enlarged LR image, conditioned on LR features.
+
+Published configurations keep their conventions: images in [-1, 1], residual against bicubic × 2.0
+and clamped, eps prediction, T = 100 cosine, and LR_up from the 8-bit LR divided by 256, not 255.
+The compact form diffuses the residual against its encoder's own regression base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoda_cli.backbones.base import Condition
+from yoda_cli.backbones.nets.encoder import LREncoder
+from yoda_cli.backbones.nets.rrdb import RRDBNet
+from yoda_cli.backbones.nets.srdiff import SRDiffUNet
+from yoda_cli.diffusion import Prediction, ScheduleKind, make_schedule, predict_z0
+from yoda_cli.resampling import imresize
+
+
+@dataclass(frozen=True)
+class SRDiffConfig:
+    """Everything that fixes the network and its diffusion space.
+
+    ``encoder``: ``rrdb`` (published) or ``residual`` (compact, brings the base and the learned
+    attention). ``residual_scale`` multiplies residuals of images in [-1, 1]; ``clip_z0`` clamps
+    ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights.
+    """
+
+    scale: int = 4
+    dim: int = 64
+    dim_mults: tuple[int, ...] = (1, 2, 3, 4)
+    unet_blocks: int = 2
+    unshuffle: int = 1
+    mask_input: bool = False
+    encoder: Literal["rrdb", "residual"] = "rrdb"
+    encoder_channels: int = 64
+    encoder_blocks: int = 17
+    encoder_growth: int = 32
+    num_steps: int = 100
+    schedule: ScheduleKind = "cosine"
+    alpha_bar_min: float = 0.0
+    prediction: Prediction = "eps"
+    residual_scale: float = 2.0
+    clip_z0: float = 1.0
+    lr_divisor: int = 256
+
+
+#: The released DF2K ×4 and CelebA ×8 checkpoints, and the compact network this project trains.
+SRDIFF_DF2K = SRDiffConfig()
+SRDIFF_CELEBA = SRDiffConfig(
+    scale=8, dim_mults=(1, 2, 2, 4), encoder_channels=32, encoder_blocks=8, encoder_growth=16
+)
+SRDIFF_COMPACT = SRDiffConfig(
+    dim_mults=(1, 2, 2),
+    unet_blocks=1,
+    unshuffle=4,
+    mask_input=True,
+    encoder="residual",
+    encoder_blocks=12,
+    num_steps=1000,
+    alpha_bar_min=1e-4,
+    prediction="x0",
+    residual_scale=3.0,
+    clip_z0=0.0,
+    lr_divisor=255,
+)
+
+
+class SRDiff(nn.Module):
+    """The backbone; its state dict has the published keys ``denoise_fn.*`` and ``rrdb.*``."""
+
+    def __init__(self, config: SRDiffConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scale, self.prediction = config.scale, config.prediction
+        self.z_channels = 3
+        self.schedule = make_schedule(
+            config.schedule, config.num_steps, alpha_bar_min=config.alpha_bar_min
+        )
+        self.is_compact = config.encoder == "residual"
+        if self.is_compact != (config.unshuffle == config.scale):
+            raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
+        channels = config.encoder_channels
+        if self.is_compact:
+            self.encoder = LREncoder(channels, config.encoder_blocks, config.scale)
+            cond_dim, cond_scale = channels + 3 * config.scale**2, 1
+        else:
+            self.rrdb = RRDBNet(
+                num_feat=channels,
+                num_block=config.encoder_blocks,
+                growth=config.encoder_growth,
+                scale=config.scale,
+            )
+            cond_dim, cond_scale = channels * ((config.encoder_blocks + 1) // 3), config.scale
+        self.denoise_fn = SRDiffUNet(
+            config.dim,
+            config.dim_mults,
+            cond_dim=cond_dim,
+            cond_scale=cond_scale,
+            unshuffle=config.unshuffle,
+            blocks=config.unet_blocks,
+            mask_input=config.mask_input,
+        )
+        levels = len(config.dim_mults)
+        grid = config.unshuffle * 2 ** (levels - 1)  # HR pixels that one lowest cell spans
+        self.stride = max(grid // config.scale, 1)
+        # Two 3×3 convolutions a block, on the way down and up, widest at the bottom.
+        self.halo = grid * 2 * (config.unet_blocks + 1)
+
+    def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        lr_up = imresize(lr * (255 / self.config.lr_divisor), scale=self.scale)
+        if not self.is_compact:
+            features = self.rrdb.features(lr * 2 - 1)
+            projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
+            return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
+        plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
+        plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
+        encoding = self.encoder(lr, lr_up, plane)
+        seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.scale)
+        projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
+        return Condition(
+            torch.zeros_like(lr_up),
+            {
+                "features": projected,
+                "anchor": encoding.base,
+                "base": encoding.base,
+                "difficulty": encoding.difficulty,
+            },
+            self.encoder.attention(encoding.difficulty),
+        )
+
+    def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
+        out: Tensor = self.denoise_fn(z_t, t - 1, condition.maps["features"], mask)
+        return out.float()
+
+    def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
+        times = torch.full((z_t.shape[0],), t, device=z_t.device)
+        output = self.denoise(z_t, times, condition, mask)
+        signal, sigma = self.schedule.signal(t), self.schedule.sigma(t)
+        z_0 = predict_z0(self.prediction, output, z_t, signal, sigma)
+        return self._clip(z_0)
+
+    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
+        # Residuals are those of images in [-1, 1]: half as large in [0, 1].
+        return condition.maps["anchor"] + self._clip(z_0) / (2 * self.config.residual_scale)
+
+    def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
+        residual = (hr - condition.maps["anchor"].detach()) * (2 * self.config.residual_scale)
+        return self._clip(residual)
+
+    def _clip(self, z_0: Tensor) -> Tensor:
+        clip = self.config.clip_z0
+        return z_0.clamp(-clip, clip) if clip > 0 else z_0
+
+
+def from_config(config: Mapping[str, Any]) -> SRDiff:
+    """Build from plain data, as a checkpoint's metadata or a recipe holds it."""
+    names = {f.name for f in fields(SRDiffConfig)}
+    unknown = set(config) - names
+    if unknown:
+        raise ValueError(f"unknown SRDiff settings: {', '.join(sorted(unknown))}")
+    values = dict(config)
+    if "dim_mults" in values:
+        values["dim_mults"] = tuple(values["dim_mults"])
+    return SRDiff(SRDiffConfig(**values))
+
+
+def infer_config(state: Mapping[str, Tensor]) -> SRDiffConfig:
+    """The configuration of a published checkpoint from its tensors' shapes alone."""
+    dim = state["denoise_fn.mlp.0.weight"].shape[1]
+    levels = sum(f"denoise_fn.downs.{i}.0.block1.block.1.weight" in state for i in range(16))
+    widths = [
+        state[f"denoise_fn.downs.{i}.0.block1.block.1.weight"].shape[0] for i in range(levels)
+    ]
+    blocks = sum(f"rrdb.RRDB_trunk.{i}.RDB1.conv1.weight" in state for i in range(256))
+    return SRDiffConfig(
+        scale=8 if "rrdb.upconv3.weight" in state else 4,
+        dim=dim,
+        dim_mults=tuple(width // dim for width in widths),
+        encoder_channels=state["rrdb.conv_first.weight"].shape[0],
+        encoder_blocks=blocks,
+        encoder_growth=state["rrdb.RRDB_trunk.0.RDB1.conv1.weight"].shape[0],
+    )

@@ -1,0 +1,86 @@
+"""The command line: options → a frozen record → one library call → render. Imports no torch.
+
+``main`` turns a YodaError into one line on stderr and its exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from yoda_cli import __version__
+from yoda_cli.cli.train import train
+from yoda_cli.cli.upscale import upscale
+from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
+
+EPILOG = (
+    "Exit codes: 0 done · 1 internal error · 2 usage · 3 nothing matched · 4 an input failed · "
+    "5 weights or an extra missing · 6 device missing or out of memory · "
+    "7 output cannot be written · 130 interrupted"
+)
+
+app = typer.Typer(
+    name="yoda",
+    help="Diffusion super-resolution that works where detail is (YODA), on a laptop CPU or a GPU.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EPILOG)(upscale)
+app.command()(train)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"yoda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks instead of one line.")
+    ] = False,
+) -> None:
+    """Diffusion super-resolution that works where detail is (YODA)."""
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of what happened."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments  # anywhere, not only before the command
+    sys.exit(run([a for a in arguments if a != "--debug"], debug=debug))
+
+
+def run(arguments: list[str], *, debug: bool = False) -> int:
+    """The exit code of ``yoda arguments…``; errors become one line on stderr."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="yoda")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        return report(error)
+    return code if isinstance(code, int) else 0
+
+
+def report(error: Exception) -> int:
+    """Say in one line what was wrong; returns the exit code."""
+    if isinstance(error, YodaError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, typer.Abort):
+        message, code = "aborted", INTERRUPTED
+    elif hasattr(error, "format_message"):  # the command line itself could not be read
+        message, code = f"{error.format_message()} (see yoda --help)", UsageError.exit_code
+    else:
+        message = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
+        code = YodaError.exit_code
+    sys.stderr.write(f"yoda: {' '.join(message.split())}\n")
+    return code

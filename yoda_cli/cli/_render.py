@@ -1,0 +1,128 @@
+"""What a person sees: progress bars on a terminal, plain lines elsewhere. The only user of rich.
+
+Everything here goes to stderr; stdout belongs to results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
+
+
+class Progress(Protocol):
+    """Counts network calls towards a total that is known before the first."""
+
+    def plan(self, calls: int) -> None: ...
+
+    def call(self) -> None: ...
+
+
+@dataclass
+class PlainProgress:
+    """Lines without control characters, for pipes and logs."""
+
+    name: str
+    total: int = 0
+    done: int = 0
+    spoken: float = field(default_factory=time.monotonic)
+
+    def plan(self, calls: int) -> None:
+        self.total += calls
+
+    def call(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.spoken > PLAIN_SECONDS:
+            self.spoken = now
+            note(f"{self.name}: {self.done}/{self.total} network calls")
+
+
+class Silent:
+    """No progress at all."""
+
+    def plan(self, calls: int) -> None: ...
+
+    def call(self) -> None: ...
+
+
+@contextmanager
+def progress(name: str, *, quiet: bool, bar: bool) -> Iterator[Progress]:
+    """A bar if stderr is a terminal and ``bar``, else plain lines; nothing if ``quiet``."""
+    if quiet:
+        yield Silent()
+    elif bar and sys.stderr.isatty():
+        with _bar(name) as shown:
+            yield shown
+    else:
+        yield PlainProgress(name)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(escape(name), total=None)
+        planned = 0
+
+        class Bar:
+            def plan(self, calls: int) -> None:
+                nonlocal planned
+                planned += calls
+                shown.update(task, total=planned)
+
+            def call(self) -> None:
+                shown.advance(task)
+
+        yield Bar()
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def training_line() -> Iterator[TrainingLine]:
+    """A live line on a terminal, a plain line every ten seconds elsewhere."""
+    if not sys.stderr.isatty():
+        yield TrainingLine(None)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), refresh_per_second=2) as live:
+        yield TrainingLine(live)
+
+
+class TrainingLine:
+    """Shows where a training run stands."""
+
+    def __init__(self, live: object | None) -> None:
+        self._live = live
+        self._spoken = 0.0
+
+    def show(self, text: str, *, always: bool = False) -> None:
+        if self._live is not None:
+            self._live.update(text)  # type: ignore[attr-defined]
+            return
+        now = time.monotonic()
+        if always or now - self._spoken > PLAIN_SECONDS:
+            self._spoken = now
+            note(text)

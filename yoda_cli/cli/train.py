@@ -1,0 +1,73 @@
+"""``yoda train``: a checkpoint from a folder of photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yoda_cli.cli import _render
+
+if TYPE_CHECKING:
+    from yoda_cli.train import Status
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of photographs (HR).")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; an existing one goes on.")],
+    recipe: Annotated[str, typer.Option(help="Recipe name.")] = "general",
+    recipes: Annotated[
+        Path | None, typer.Option(help="A recipes.toml of your own instead of the packaged one.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Train for so long in all; 0: no bound.")] = 0.0,
+    steps: Annotated[int, typer.Option(help="Optimiser steps in all; 0: no bound.")] = 0,
+    batch: Annotated[
+        int | None, typer.Option(help="Crops per step (recipe's own if left).")
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this checkpoint.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of crops, noise and first weights.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
+    about_data: Annotated[
+        str, typer.Option(help="What the pictures are, for the model card.")
+    ] = "",
+) -> None:
+    """Train a checkpoint; a run that was stopped goes on where it was."""
+    from dataclasses import replace
+
+    from yoda_cli.devices import pick_device
+    from yoda_cli.train import load_recipe
+    from yoda_cli.train import train as run_training
+
+    chosen = load_recipe(recipe, recipes)
+    options = replace(chosen.train, minutes=minutes, steps=steps, seed=seed)
+    if batch is not None:
+        options = replace(options, batch=batch)
+    card = {"name": recipe, "licence": licence, "data": about_data or str(data.name)}
+    with _render.training_line() as line:
+        best = run_training(
+            replace(chosen, train=options),
+            data,
+            out,
+            device=pick_device(device),
+            card=card,
+            init=init,
+            on_status=lambda status: line.show(describe(status)),
+        )
+    typer.echo(best)
+
+
+def describe(status: Status) -> str:
+    """Where a run stands, in one line."""
+    text = (
+        f"step {status.step} · {status.progress:.1%} · loss {sum(status.terms.values()):.4f} · "
+        f"{status.samples_per_second:.1f} samples/s · {status.elapsed_seconds / 60:.1f} min"
+    )
+    if status.score is not None:
+        score = status.score
+        text += (
+            f" · validation: bicubic {score.bicubic_psnr:.2f}, base {score.base_psnr:.2f}, "
+            f"sample {score.sample_psnr:.2f} dB, texture {score.texture:.3f}"
+        )
+    return text

@@ -1,0 +1,81 @@
+"""Options as frozen records: one path from a flag or a TOML key to a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a checkpoint is trained; a recipe's ``[train]`` table.
+
+    Sizes are HR pixels. ``steps`` or ``minutes`` end the run and drive the cosine rate, whichever
+    comes first (0: no bound). ``attention`` weighs the sources a crop's map is drawn from;
+    ``lower_bound`` and ``constant`` levels are drawn uniformly; ``chains`` are the chain lengths
+    whose transitions are trained (0: the full chain). ``degrade`` is the share of degraded crops.
+    """
+
+    patch: int = 128
+    batch: int = 16
+    steps: int = 0
+    minutes: float = 0.0
+    rate: float = 5e-4
+    final_rate: float = 0.01
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+    base_weight: float = 3.0
+    attention: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
+    lower_bound: tuple[float, float] = (0.05, 0.5)
+    chains: tuple[int, ...] = (0,)
+    degrade: float = 0.0
+    seed: int = 0
+    save_minutes: float = 3.0
+    validate_minutes: float = 10.0
+    validation_pictures: int = 8
+    validation_steps: int = 15
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained: everything ``yoda train --recipe`` needs but the data."""
+
+    name: str
+    backbone: str
+    net: Mapping[str, Any]
+    train: TrainOptions
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """What ``yoda upscale`` was asked for; None means the model's own default.
+
+    ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture;
+    ``lower_bound`` in (0, 1]; ``tile`` the core in output pixels, 0 for none, None for automatic.
+    """
+
+    scale: float | None = None
+    model: str = "general"
+    attention: str | None = None
+    lower_bound: float | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | None = None
+    faithful: bool = False
+    skip: bool = True
+
+
+@dataclass(frozen=True)
+class SampleDefaults:
+    """How a checkpoint likes to be sampled when nothing is said."""
+
+    attention: str = "learned"
+    lower_bound: float = 0.3
+    steps: int = 15
+    sampler: str = "ddim"

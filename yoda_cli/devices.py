@@ -1,0 +1,77 @@
+"""Which device and which precision to compute in, decided by asking and by measuring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from yoda_cli.errors import DeviceError, UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# A half-precision result differs from fp32 by rounding; it must pay for that.
+WORTH_IT = 1.15
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU; any other name must exist."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"no device {name}: this machine has {torch.cuda.device_count()} CUDA")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("no device mps on this machine")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` measures on the CPU, takes fp16 on MPS, and bf16 (else fp16) on CUDA."""
+    if name != "auto":
+        if name not in PRECISIONS:
+            raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}")
+        return PRECISIONS[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return _fastest_on_cpu()
+
+
+@lru_cache
+def _fastest_on_cpu() -> torch.dtype:
+    """bf16 where a convolution like ours runs clearly faster in it, else fp32."""
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.zeros(1, 64, 64, 64).to(memory_format=torch.channels_last)
+
+    def seconds(dtype: torch.dtype) -> float:
+        layer, data = conv.to(dtype), x.to(dtype)
+        best = float("inf")
+        for _ in range(4):
+            began = time.perf_counter()
+            layer(data)
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    with torch.inference_mode():
+        full = seconds(torch.float32)
+        return torch.bfloat16 if seconds(torch.bfloat16) * WORTH_IT < full else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager[Any]]:
+    """A factory of contexts in which networks run in ``dtype``; fp32 is no context at all."""
+    if dtype == torch.float32:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype)

@@ -1,0 +1,59 @@
+"""Every error a person can meet, each with the exit code the command line ends with.
+
+    YodaError                 1  internal
+    ├── UsageError            2  an option's value, an unknown model
+    ├── NotFoundError         3  nothing matched: a missing input
+    ├── InputError            4  an input that cannot be read or is too large
+    ├── WeightsError          5  weights or an extra: missing, damaged, unverifiable, offline
+    ├── DeviceError           6  no such device, out of memory
+    └── OutputError           7  an output that cannot be written
+
+A message is one line: what was wrong, the value, what to do. Programming mistakes are
+``ValueError`` or ``TypeError`` and are not part of this tree.
+"""
+
+from typing import ClassVar
+
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+
+class YodaError(Exception):
+    """Base of the tree; raised itself only for what nobody should ever see."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(YodaError):
+    """An option has a value that is not allowed."""
+
+    exit_code = 2
+
+
+class NotFoundError(YodaError):
+    """An input does not exist, or nothing matched."""
+
+    exit_code = 3
+
+
+class InputError(YodaError):
+    """An input exists but cannot be used."""
+
+    exit_code = 4
+
+
+class WeightsError(YodaError):
+    """Weights or an optional extra are missing, damaged or cannot be verified."""
+
+    exit_code = 5
+
+
+class DeviceError(YodaError):
+    """The device is absent or its memory does not suffice."""
+
+    exit_code = 6
+
+
+class OutputError(YodaError):
+    """The result cannot be written where it should go."""
+
+    exit_code = 7

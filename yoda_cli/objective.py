@@ -1,0 +1,98 @@
+"""What training minimises: the masked loss on states the sampler makes, the base, the attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED
+from yoda_cli.backbones import Backbone, Condition
+from yoda_cli.config import TrainOptions
+from yoda_cli.data import Batch
+from yoda_cli.diffusion import prediction_target, spaced_timesteps
+from yoda_cli.yoda import masked_loss, training_state
+
+CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
+
+
+def draw_transitions(
+    options: TrainOptions, num_steps: int, peak: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One transition t → s per sample, (B,) each, of a random chain, whose mask is not empty.
+
+    ``peak`` (B,) is T·(max A + l): the mask of t → s is empty where s + 1 exceeds it.
+    """
+    chosen: list[tuple[int, int]] = []
+    for limit in peak.tolist():
+        which = int(torch.randint(len(options.chains), (1,), generator=generator))
+        chain = spaced_timesteps(num_steps, options.chains[which] or num_steps)
+        first = next(i for i in range(len(chain) - 1) if chain[i + 1] + 1 <= limit)
+        span = len(chain) - 1 - first
+        index = first + int(torch.randint(span, (1,), generator=generator))
+        chosen.append((chain[index], chain[index + 1]))
+    t, s = zip(*chosen, strict=True)
+    return torch.tensor(t), torch.tensor(s)
+
+
+def draw_attention(
+    options: TrainOptions, batch: Batch, learned: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """(B, 1, h, w): each sample's map from a source drawn by the recipe's weights."""
+    size = batch.lr.shape[0]
+    level = torch.rand(size, generator=generator).view(-1, 1, 1, 1).to(batch.lr)
+    shape = (size, 1, *batch.lr.shape[-2:])
+    maps = {"uniform": torch.ones(shape).to(batch.lr), CONSTANT: level.expand(shape), **batch.maps}
+    if learned is not None:
+        maps[LEARNED] = learned.detach()
+    names = [name for name in options.attention if name in maps]
+    weights = torch.tensor([options.attention[name] for name in names])
+    which = torch.multinomial(weights, size, replacement=True, generator=generator)
+    stacked = torch.stack([maps[name] for name in names])
+    return stacked[which.to(stacked.device), torch.arange(size, device=stacked.device)]
+
+
+def losses(
+    net: Backbone, batch: Batch, options: TrainOptions, generator: torch.Generator,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, Tensor]:  # fmt: skip
+    """The terms of one step's loss, weighted; their sum is what is minimised."""
+    with autocast():
+        condition = net.encode(batch.lr, batch.strength)
+    z_0 = net.to_z(batch.hr, condition)
+    attention = draw_attention(options, batch, condition.attention, generator)
+    low, high = options.lower_bound
+    lower = low + (high - low) * float(torch.rand(1, generator=generator))
+    total = net.schedule.num_steps
+    peak = total * (attention.amax((1, 2, 3)) + lower)
+    t, s = (x.to(z_0.device) for x in draw_transitions(options, total, peak, generator))
+    attention = F.interpolate(attention, z_0.shape[-2:], mode="bilinear").clamp(0, 1)
+    noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
+    z_t, mask = training_state(net.schedule, z_0, condition.z_lr, attention, lower, t, s, noise)
+    with autocast():
+        output = net.denoise(z_t, t, condition, mask)
+    alpha_bar = net.schedule.alpha_bar.to(z_0.device)[t].view(-1, 1, 1, 1)
+    signal, sigma = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    target = prediction_target(net.prediction, z_t, z_0, signal, sigma)
+    terms = {"diffusion": masked_loss((output.float() - target).abs(), mask)}
+    return terms | _encoder_losses(batch, condition, options)
+
+
+def _encoder_losses(batch: Batch, condition: Condition, options: TrainOptions) -> dict[str, Tensor]:
+    """The regression base towards HR, the difficulty towards the base's own error."""
+    if "base" not in condition.maps:
+        return {}
+    error = (condition.maps["base"].float() - batch.hr).abs()
+    terms = {"base": options.base_weight * error.mean()}
+    if "difficulty" in condition.maps:
+        difficulty = condition.maps["difficulty"].float()
+        local = F.avg_pool2d(
+            error.detach().mean(1, keepdim=True), error.shape[-1] // difficulty.shape[-1]
+        )
+        # Scaled so that squares of about 0.03 do not drown.
+        terms["attention"] = F.mse_loss(10 * difficulty, 10 * local)
+    return terms

@@ -1,0 +1,276 @@
+"""Training: one plain loop over masked states, an EMA, and states from which a killed run goes on.
+
+Prints nothing: progress goes to a callback. A run folder holds ``state.pt`` (everything to go on,
+replaced atomically), ``best.safetensors`` (the EMA with the best validation score so far),
+``last.safetensors``, ``log.jsonl`` and ``validation/*.png``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from yoda_cli.attention import SOURCES
+from yoda_cli.backbones import BACKBONES, Backbone
+from yoda_cli.checkpoint import load_checkpoint, save_checkpoint
+from yoda_cli.config import Recipe, TrainOptions
+from yoda_cli.data import PairStore, list_pictures, split_validation
+from yoda_cli.errors import UsageError
+from yoda_cli.objective import losses
+from yoda_cli.validation import Score, validate
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, for a progress line."""
+
+    step: int
+    progress: float
+    terms: Mapping[str, float]
+    samples_per_second: float
+    elapsed_seconds: float
+    score: Score | None
+
+
+def load_recipe(name: str, path: Path | None = None) -> Recipe:
+    """The recipe ``name`` from ``path``, or from those that come with the package."""
+    text = (files("yoda_cli") / "recipes.toml").read_text() if path is None else path.read_text()
+    tables = tomllib.loads(text)
+    if name not in tables:
+        raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(tables))}")
+    table = tables[name]
+    known = {f.name for f in fields(TrainOptions)}
+    unknown = (set(table) - {"backbone", "net", "train"}) | (set(table.get("train", {})) - known)
+    if unknown:
+        raise UsageError(f"recipe {name}: unknown keys {', '.join(sorted(unknown))}")
+    train: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in table.get("train", {}).items()
+    }
+    return Recipe(name, table["backbone"], table["net"], TrainOptions(**train))
+
+
+def rate_at(progress: float, step: int, options: TrainOptions) -> float:
+    """Cosine from ``rate`` to ``final_rate`` of it over the run, after a linear warm-up."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+    decayed = options.final_rate + (1 - options.final_rate) * cosine
+    return options.rate * decayed * min(1.0, (step + 1) / max(options.warmup, 1))
+
+
+@dataclass
+class Run:
+    """What changes while training: the owner of weights, optimiser and counters."""
+
+    net: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    elapsed: float = 0.0
+    samples: int = 0
+    best: float = -math.inf
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "counters": [self.step, self.elapsed, self.samples, self.best],
+        }
+
+    def restore(self, path: Path, device: torch.device) -> None:
+        state = torch.load(path, map_location=device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step, self.elapsed, self.samples, self.best = state["counters"]
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(self.state(), partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def update_ema(self, decay: float) -> None:
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        mine: list[Tensor] = list(self.ema.parameters())
+        theirs: list[Tensor] = list(self.net.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+            for kept, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+                kept.copy_(new)
+
+
+def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
+    """Networks and optimiser of a fresh run, or of one that goes on from a checkpoint."""
+    torch.manual_seed(recipe.train.seed)  # the one place: layers draw their start from it
+    build = BACKBONES[recipe.backbone]
+    net, ema = cast(nn.Module, build(recipe.net)), cast(nn.Module, build(recipe.net))
+    if init is not None:
+        loaded, header = load_checkpoint(init)
+        if header.backbone != recipe.backbone or dict(header.net) != dict(recipe.net):
+            raise UsageError(f"{init} is not a network of recipe {recipe.name}")
+        net.load_state_dict(cast(nn.Module, loaded).state_dict())
+    ema.load_state_dict(net.state_dict())
+    for module in (net, ema):
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema.requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=recipe.train.rate, weight_decay=recipe.train.weight_decay
+    )
+    return Run(net, ema, optimizer, torch.Generator().manual_seed(recipe.train.seed))
+
+
+def train_step(
+    run: Run, store: PairStore, options: TrainOptions, progress: float,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:  # fmt: skip
+    """One optimiser step; returns the loss terms."""
+    net = cast(Backbone, run.net)
+    batch = store.batch(options.batch, options.patch // store.scale, run.generator, options.degrade)
+    terms = losses(net, batch, options, run.generator, autocast)
+    loss = torch.stack(list(terms.values())).sum()
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.net.parameters(), options.clip)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate_at(progress, run.step, options)
+    run.optimizer.step()
+    run.update_ema(options.ema)
+    run.step += 1
+    run.samples += options.batch
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one call of ``train`` works with and never changes."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    card: Mapping[str, Any]
+    held_out: Sequence[Path]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def publish(self, run: Run, name: str, score: Score) -> Path:
+        """Write the EMA with everything needed to run it."""
+        facts = {
+            "recipe": self.recipe.name,
+            "options": asdict(self.recipe.train),
+            "device": str(self.device),
+            "steps": run.step,
+            "samples": run.samples,
+            "minutes": round(run.elapsed / 60, 1),
+            "validation": asdict(score),
+        }
+        path = self.folder / f"{name}.safetensors"
+        save_checkpoint(
+            path,
+            backbone=self.recipe.backbone,
+            net=self.recipe.net,
+            state=run.ema.state_dict(),
+            card={**self.card, "training": facts},
+        )
+        return path
+
+    def judge(self, run: Run) -> Score:
+        """Validate the EMA; keep it as ``last``, and as ``best`` if none was better."""
+        options = self.recipe.train
+        score = validate(
+            cast(Backbone, run.ema),
+            self.held_out,
+            options.validation_steps,
+            self.device,
+            self.autocast,
+            self.folder / "validation" / f"{run.step:07d}.png",
+        )
+        self.publish(run, "last", score)
+        if score.value > run.best:
+            run.best = score.value
+            self.publish(run, "best", score)
+        return score
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    card: Mapping[str, Any],
+    init: Path | None = None,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> Path:
+    """Train (or go on, where ``folder`` holds a state), and return the best checkpoint.
+
+    ``card`` is what the checkpoint says of itself (licence, data); training facts are added.
+    """
+    options = recipe.train
+    if options.steps <= 0 and options.minutes <= 0:
+        raise UsageError("give --steps or --minutes, or the run never ends")
+    folder.mkdir(parents=True, exist_ok=True)
+    training, held_out = split_validation(list_pictures(data))
+    sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
+    scale = int(recipe.net.get("scale", 4))
+    maps = data / ".yoda-maps" if os.access(data, os.W_OK) else folder / "maps"
+    store = PairStore.load(training, scale, sources, maps, device, options.patch // scale)
+    stride = max(1, len(held_out) // options.validation_pictures)
+    session = Session(recipe, folder, device, card, held_out[::stride])
+    run = make_run(recipe, device, init)
+    if (folder / "state.pt").exists():
+        run.restore(folder / "state.pt", device)
+    run_to_the_end(run, store, session, on_status)
+    return folder / "best.safetensors"
+
+
+def run_to_the_end(
+    run: Run, store: PairStore, session: Session, on_status: Callable[[Status], None]
+) -> None:
+    """Step until the recipe's bound, saving, judging and reporting on the way."""
+    options = session.recipe.train
+    began, before, first = time.monotonic(), run.elapsed, run.samples
+    saved = judged = shown = began
+    score: Score | None = None
+    while (progress := progress_of(run, options)) < 1:
+        terms = train_step(run, store, options, progress, session.autocast)
+        now = time.monotonic()
+        run.elapsed = before + now - began
+        done = progress_of(run, options) >= 1
+        if now - judged > options.validate_minutes * 60 or done:
+            score = session.judge(run)
+            judged = time.monotonic()
+        if now - saved > options.save_minutes * 60 or done:
+            run.save(session.folder / "state.pt")
+            saved = time.monotonic()
+        if now - shown > 5 or done:
+            rate = (run.samples - first) / max(now - began, 1e-9)
+            status = Status(run.step, progress, terms, rate, run.elapsed, score)
+            on_status(status)
+            with (session.folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(asdict(status)) + "\n")
+            shown = now
+
+
+def progress_of(run: Run, options: TrainOptions) -> float:
+    """The share of the run that is done, by steps or by time, whichever is further."""
+    by_steps = run.step / options.steps if options.steps > 0 else 0.0
+    by_time = run.elapsed / (60 * options.minutes) if options.minutes > 0 else 0.0
+    return max(by_steps, by_time)
