@@ -16,6 +16,8 @@ LAYERS = [
     {"yoda", "metrics", "images", "weights", "devices"},
     {"backbones", "attention"},
     {"checkpoint", "data"},
+    {"models"},
+    {"conditioning"},
     {"pipeline", "validation", "objective"},
     {"train", "batch"},
     {"cli"},

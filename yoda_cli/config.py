@@ -79,3 +79,11 @@ class SampleDefaults:
     lower_bound: float = 0.3
     steps: int = 15
     sampler: str = "ddim"
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How results are written. ``quality`` 1 … 100 is that of JPEG and WebP."""
+
+    overwrite: bool = False
+    quality: int = 95

@@ -142,7 +142,7 @@ def predict_z0(
     ``eps`` needs signal > 0; ``v`` is √ᾱ ε - √(1-ᾱ) z_0 (Salimans & Ho, arXiv:2202.00512).
     """
     if prediction == "eps":
-        # As reference code multiplies: near ᾱ = 0 a difference of large terms shows any other order.
+        # The reference's order of operations: near ᾱ = 0 large terms cancel and any other shows.
         return (1 / signal) * z_t - (sigma / signal) * output
     if prediction == "v":
         return signal * z_t - sigma * output

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, NotFoundError, OutputError, UsageError, YodaError
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import UsageError, YodaError
 
 if TYPE_CHECKING:
-    from yoda_cli.pipeline import Model, Result
+    from yoda_cli.batch import Finished
+    from yoda_cli.models import Model
 
 
 def upscale(
@@ -59,7 +61,7 @@ def upscale(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
 ) -> int:
-    """Enlarge pictures by masked diffusion; the result stands beside the input unless -o is given."""
+    """Enlarge pictures by masked diffusion. Results stand beside their inputs unless -o is given."""
     options = UpscaleOptions(
         scale=scale,
         model=model,
@@ -74,6 +76,85 @@ def upscale(
         faithful=faithful,
         skip=skip,
     )
+    writing = WriteOptions(overwrite=overwrite, quality=quality)
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
-    writing = Writing(overwrite=overwrite, quality=quality)
     return upscale_files(inputs, output, options, writing, show)
+
+
+def upscale_files(
+    inputs: Sequence[Path],
+    output: Path | None,
+    options: UpscaleOptions,
+    writing: WriteOptions,
+    show: Show,
+) -> int:
+    """One input after another; a bad one does not stop the rest."""
+    from yoda_cli.batch import check_inputs, upscale_file
+    from yoda_cli.models import find_model
+    from yoda_cli.pipeline import Observer, check_options
+
+    check_options(options)
+    check_inputs(inputs, output)
+    model = find_model(options)
+    failures: list[YodaError] = []
+    for source in inputs:
+        with _render.progress(source.name, quiet=show.quiet, bar=show.bar) as bar:
+            observer = Observer(on_plan=bar.plan, on_call=bar.call)
+            try:
+                done = upscale_file(source, output, model, options, writing, observer)
+            except YodaError as error:
+                if len(inputs) == 1:
+                    raise
+                failures.append(error)
+                _render.note(f"yoda: {source}: {error}")
+                continue
+        show.finished(done, model, options)
+    return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """What is said of a finished picture, and where."""
+
+    json_lines: bool
+    quiet: bool
+    bar: bool
+
+    def finished(self, done: Finished, model: Model, options: UpscaleOptions) -> None:
+        width, height = done.size
+        result = done.result
+        if not self.quiet:
+            for notice in done.notices:
+                _render.note(f"{done.source.name}: {notice}")
+            _render.note(
+                f"{done.source.name}: {width}×{height}, {result.calls} network calls, "
+                f"{result.seconds:.1f} s on {model.device.type}"
+            )
+        if not self.json_lines:
+            typer.echo(done.target)
+            return
+        record = {
+            "schema": 1,
+            "input": str(done.source),
+            "output": str(done.target),
+            "model": model.name,
+            "width": width,
+            "height": height,
+            "seed": options.seed,
+            "planned_calls": result.planned_calls,
+            "calls": result.calls,
+            "dense_calls": result.dense_calls,
+            "seconds": round(result.seconds, 3),
+            "device": str(model.device),
+            "precision": str(model.precision).removeprefix("torch."),
+        }
+        typer.echo(json.dumps(record))
+
+
+def parse_tile(text: str) -> int | None:
+    """``auto`` is None; otherwise output pixels."""
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"tile {text!r} is not allowed; give auto, 0 or a number of pixels")
+    return int(text)

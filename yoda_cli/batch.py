@@ -1,0 +1,136 @@
+"""Files in, files out: where each result goes, and one picture from disk to disk.
+
+Every refusal that can be known beforehand comes before any work; a result is written beside its
+final name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from yoda_cli import __version__
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import NotFoundError, OutputError, UsageError
+from yoda_cli.images import (
+    Picture,
+    check_format_size,
+    fill_transparent,
+    format_of,
+    made_by_yoda,
+    output_format_for,
+    read_picture,
+    write_picture,
+)
+from yoda_cli.models import Model
+from yoda_cli.pipeline import Observer, Result, upscale_tensor
+from yoda_cli.resampling import imresize
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One picture that was written."""
+
+    source: Path
+    target: Path
+    result: Result
+    size: tuple[int, int]
+    notices: tuple[str, ...]
+
+
+def check_inputs(inputs: Sequence[Path], output: Path | None) -> None:
+    """Refuse a list of inputs that cannot work before a model is loaded."""
+    for path in inputs:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; give pictures")
+        if not path.exists():
+            raise NotFoundError(f"no such file: {path}")
+    if output is not None and len(inputs) > 1 and not output.is_dir():
+        raise UsageError(f"{len(inputs)} inputs need a folder as output, and {output} is none")
+
+
+def upscale_file(
+    source: Path,
+    output: Path | None,
+    model: Model,
+    options: UpscaleOptions,
+    writing: WriteOptions,
+    observer: Observer,
+) -> Finished:
+    """Read ``source``, enlarge it, write the result; refuses before any work where it can."""
+    picture = read_picture(source)
+    scale = options.scale if options.scale is not None else float(model.backbone.scale)
+    target, kind = target_of(source, output, picture, model, scale)
+    width, height = (max(1, round(n * scale)) for n in reversed(picture.rgb.shape[-2:]))
+    check_format_size(kind, width, height)
+    check_target(source, target, writing)
+    alpha = picture.alpha
+    rgb = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
+    result = upscale_tensor(rgb, model, options, observer)
+    large_alpha = None
+    if alpha is not None:
+        large_alpha = imresize(alpha, (height, width)).clamp(0, 1)
+    enlarged = replace(picture, rgb=result.image, alpha=large_alpha)
+    write_picture(
+        target,
+        enlarged,
+        kind=kind,
+        quality=writing.quality,
+        provenance=provenance(model, options, scale),
+    )
+    return Finished(source, target, result, (width, height), picture.notices)
+
+
+def target_of(
+    source: Path, output: Path | None, picture: Picture, model: Model, scale: float
+) -> tuple[Path, str]:
+    """Where the result goes and its file format.
+
+    Without ``output``: beside the input, ``{stem}_{model}_x{scale}``, in the input's format, or
+    PNG where that cannot hold the picture.
+    """
+    if output is not None and not output.is_dir():
+        return output, format_of(output)
+    kind, suffix = output_format_for(picture, source.suffix)
+    folder = output if output is not None else source.parent
+    return folder / f"{source.stem}_{model.name}_x{scale:g}{suffix}", kind
+
+
+def check_target(source: Path, target: Path, writing: WriteOptions) -> None:
+    """Refuse a target that is the input, stands in no folder, or is somebody else's file."""
+    if not target.parent.is_dir():
+        raise OutputError(f"no such folder: {target.parent}")
+    if not target.exists():
+        return
+    if target.samefile(source):
+        raise OutputError(f"{target} is the input itself; choose another output")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder")
+    if not writing.overwrite and not made_by_yoda(target):
+        raise OutputError(
+            f"{target} exists and yoda did not make it; use --overwrite to replace it"
+        )
+
+
+def provenance(model: Model, options: UpscaleOptions, scale: float) -> dict[str, str]:
+    """What the file says of how it was made."""
+    settings = {
+        "scale": scale,
+        "attention": options.attention or model.defaults.attention,
+        "lower_bound": options.lower_bound or model.defaults.lower_bound,
+        "steps": options.steps or model.defaults.steps,
+        "sampler": options.sampler or model.defaults.sampler,
+        "faithful": options.faithful,
+        "precision": str(model.precision).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+    return {
+        "software": f"yoda {__version__}",
+        "model": model.name,
+        "seed": str(options.seed),
+        "settings": json.dumps(settings, sort_keys=True),
+    }

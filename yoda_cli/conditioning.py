@@ -1,0 +1,116 @@
+"""What the loop is given for one picture: tiles, the encoded condition, the attention map.
+
+Images and maps on the LR grid are (1, C, h, w) in [0, 1]; padding repeats border pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED, SOURCES
+from yoda_cli.backbones import Condition
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import UsageError
+from yoda_cli.images import read_picture
+from yoda_cli.models import Model
+from yoda_cli.tiling import Tile, Window, make_tiles
+
+# One tile up to this many output pixels; larger pictures are cut into cores of AUTO_CORE.
+UNTILED_PIXELS = 1280 * 1280
+AUTO_CORE = 768
+
+
+def tiles_of(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
+    """The tiles of a canvas of output pixels."""
+    net = model.backbone
+    core = options.tile
+    if core is None:
+        core = 0 if height * width <= UNTILED_PIXELS else AUTO_CORE
+    return make_tiles(height, width, core=core, halo=net.halo, align=net.stride * net.scale)
+
+
+def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
+    """The condition of the whole picture, computed tile by tile where it is large."""
+    net = model.backbone
+    height, width = (n * net.scale for n in lr.shape[-2:])
+    tiles = tiles_of(height, width, model, options)
+
+    def run(window: Window) -> Condition:
+        with model.context():
+            return net.encode(window.divided(net.scale).cut(lr))
+
+    if len(tiles) == 1:
+        return run(tiles[0].window)
+    return stitch([(tile, run(tile.window)) for tile in tiles], height, width)
+
+
+def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:
+    """One condition from the cores of many."""
+    first = parts[0][1]
+
+    def join(pick: Callable[[Condition], Tensor]) -> Tensor:
+        sample = pick(first)
+        factor = parts[0][0].window.bottom // sample.shape[-2]
+        canvas = sample.new_empty(*sample.shape[:2], height // factor, width // factor)
+        for tile, condition in parts:
+            inner = tile.core.within(tile.window).divided(factor)
+            tile.core.divided(factor).cut(canvas).copy_(inner.cut(pick(condition)))
+        return canvas
+
+    def map_of(name: str) -> Tensor:
+        return join(lambda condition: condition.maps[name])
+
+    def attention_of(condition: Condition) -> Tensor:
+        assert condition.attention is not None
+        return condition.attention
+
+    return Condition(
+        join(lambda condition: condition.z_lr),
+        {name: map_of(name) for name in first.maps},
+        None if first.attention is None else join(attention_of),
+    )
+
+
+def attention_map(
+    lr: Tensor, condition: Condition, model: Model, options: UpscaleOptions
+) -> Tensor:
+    """A on the LR grid, (1, 1, h, w) in [0, 1], from the source asked for."""
+    name = options.attention or model.defaults.attention
+    if name == LEARNED:
+        if condition.attention is None:
+            raise UsageError(f"model {model.name} has no learned attention; use another source")
+        return condition.attention[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
+    if name in SOURCES:
+        return SOURCES[name](lr)
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        names = ", ".join([LEARNED, *SOURCES])
+        raise UsageError(f"unknown attention source {name!r}; use {names}, or a grey picture")
+    painted = read_picture(path).rgb.mean(1, keepdim=True)
+    if painted.shape[-2:] != lr.shape[-2:]:
+        painted = F.interpolate(painted, lr.shape[-2:], mode="bilinear", antialias=True)
+    return painted.clamp(0, 1)
+
+
+def to_grid(attention: Tensor, z_lr: Tensor, scale: int) -> Tensor:
+    """A from the LR grid to the diffusion grid: bilinear, clamped, padded like the picture."""
+    height, width = (n // scale for n in z_lr.shape[-2:])
+    padded = replicate(attention, height, width)
+    return F.interpolate(padded, z_lr.shape[-2:], mode="bilinear").clamp(0, 1)
+
+
+def pad_to_stride(lr: Tensor, stride: int) -> Tensor:
+    """Border pixels repeated to the right and below until both sides divide by ``stride``."""
+    return replicate(lr, *(-(-n // stride) * stride for n in lr.shape[-2:]))
+
+
+def replicate(x: Tensor, height: int, width: int) -> Tensor:
+    """``x`` with its last row and column repeated up to (height, width)."""
+    rows = torch.arange(height, device=x.device).clamp(max=x.shape[-2] - 1)
+    cols = torch.arange(width, device=x.device).clamp(max=x.shape[-1] - 1)
+    return x.index_select(-2, rows).index_select(-1, cols)

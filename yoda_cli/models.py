@@ -1,0 +1,58 @@
+"""From a model's name to a network ready to run on a device, in a precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from yoda_cli.backbones import Backbone
+from yoda_cli.checkpoint import load_checkpoint
+from yoda_cli.config import SampleDefaults, UpscaleOptions
+from yoda_cli.devices import autocast, pick_device, pick_precision
+from yoda_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to run, and how it likes to be sampled."""
+
+    name: str
+    backbone: Backbone
+    defaults: SampleDefaults
+    device: torch.device
+    precision: torch.dtype
+
+    def context(self) -> AbstractContextManager[Any]:
+        """What network calls run under."""
+        return autocast(self.device, self.precision)()
+
+
+def find_model(options: UpscaleOptions) -> Model:
+    """The model ``options`` name: one that comes with the package, or a checkpoint file."""
+    path = Path(options.model)
+    if path.suffix == ".safetensors":
+        return load_model(path, path.stem, options)
+    bundled = files("yoda_cli") / "checkpoints" / f"{options.model}.safetensors"
+    if not Path(str(bundled)).is_file():
+        raise UsageError(f"unknown model {options.model!r}; use general or a .safetensors file")
+    return load_model(Path(str(bundled)), options.model, options)
+
+
+def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
+    """The network in a checkpoint file, on the device and in the precision asked for."""
+    device = pick_device(options.device)
+    backbone, header = load_checkpoint(path)
+    cast(nn.Module, backbone).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Model(
+        name,
+        backbone,
+        SampleDefaults(**header.card.get("defaults", {})),
+        device,
+        pick_precision(options.precision, device),
+    )
