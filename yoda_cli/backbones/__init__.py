@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from yoda_cli.backbones import srdiff
+from yoda_cli.backbones import sr3, srdiff
 from yoda_cli.backbones.base import Backbone, Condition, crop_condition
 
 __all__ = ["BACKBONES", "Backbone", "Condition", "crop_condition"]
 
 BACKBONES: dict[str, Callable[[Mapping[str, Any]], Backbone]] = {
+    "sr3": sr3.from_config,
     "srdiff": srdiff.from_config,
 }

@@ -7,13 +7,19 @@ hands over ẑ_0 in fp32. It knows no sampler, no tile and no file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from yoda_cli.diffusion import NoiseSchedule, Prediction
+from yoda_cli.diffusion import NoiseSchedule, Prediction, predict_z0
 from yoda_cli.tiling import Window
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,14 @@ def crop_condition(condition: Condition, window: Window) -> Condition:
         {name: cut(value) for name, value in condition.maps.items()},
         None if attention is None else cut(attention),
     )
+
+
+def build_config(kind: type[C], values: Mapping[str, Any]) -> C:
+    """A configuration record from plain data, as a checkpoint's metadata or a recipe holds it."""
+    unknown = set(values) - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown settings for {kind.__name__}: {', '.join(sorted(unknown))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 class Backbone(Protocol):
@@ -86,3 +100,18 @@ class Backbone(Protocol):
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         """The network's raw output for times ``t`` (B,), for training."""
         ...
+
+
+def predict_clipped(
+    net: Backbone, z_t: Tensor, t: int, condition: Condition, mask: Tensor, clip: float
+) -> Tensor:
+    """ẑ_0 in fp32 from what ``net.denoise`` puts out, clamped to ± ``clip`` unless that is 0."""
+    times = torch.full((z_t.shape[0],), t, device=z_t.device)
+    output = net.denoise(z_t, times, condition, mask).float()
+    signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
+    return clip_to(predict_z0(net.prediction, output, z_t, signal, sigma), clip)
+
+
+def clip_to(z: Tensor, clip: float) -> Tensor:
+    """``z`` clamped to ± ``clip``; 0 leaves it."""
+    return z.clamp(-clip, clip) if clip > 0 else z

@@ -8,18 +8,24 @@ The compact form diffuses the residual against its encoder's own regression base
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.backbones.base import Condition
+from yoda_cli.backbones.base import Condition, build_config, clip_to, predict_clipped
 from yoda_cli.backbones.nets.encoder import LREncoder
 from yoda_cli.backbones.nets.rrdb import RRDBNet
 from yoda_cli.backbones.nets.srdiff import SRDiffUNet
-from yoda_cli.diffusion import Prediction, ScheduleKind, make_schedule, predict_z0
+from yoda_cli.diffusion import (
+    NoiseSchedule,
+    Prediction,
+    ScheduleKind,
+    make_schedule,
+    schedule_from_betas,
+)
 from yoda_cli.resampling import imresize
 
 
@@ -44,6 +50,9 @@ class SRDiffConfig:
     encoder_growth: int = 32
     num_steps: int = 100
     schedule: ScheduleKind = "cosine"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    cosine_s: float = 0.008
     alpha_bar_min: float = 0.0
     prediction: Prediction = "eps"
     residual_scale: float = 2.0
@@ -80,9 +89,7 @@ class SRDiff(nn.Module):
         self.config = config
         self.scale, self.prediction = config.scale, config.prediction
         self.z_channels = 3
-        self.schedule = make_schedule(
-            config.schedule, config.num_steps, alpha_bar_min=config.alpha_bar_min
-        )
+        self.schedule = _schedule(config)
         self.is_compact = config.encoder == "residual"
         if self.is_compact != (config.unshuffle == config.scale):
             raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
@@ -119,9 +126,7 @@ class SRDiff(nn.Module):
             features = self.rrdb.features(lr * 2 - 1)
             projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
             return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
-        plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
-        plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
-        encoding = self.encoder(lr, lr_up, plane)
+        encoding = self.encoder(lr, lr_up, strength)
         seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.scale)
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         return Condition(
@@ -140,35 +145,39 @@ class SRDiff(nn.Module):
         return out.float()
 
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
-        times = torch.full((z_t.shape[0],), t, device=z_t.device)
-        output = self.denoise(z_t, times, condition, mask)
-        signal, sigma = self.schedule.signal(t), self.schedule.sigma(t)
-        z_0 = predict_z0(self.prediction, output, z_t, signal, sigma)
-        return self._clip(z_0)
+        return predict_clipped(self, z_t, t, condition, mask, self.config.clip_z0)
 
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
         # Residuals are those of images in [-1, 1]: half as large in [0, 1].
-        return condition.maps["anchor"] + self._clip(z_0) / (2 * self.config.residual_scale)
+        return condition.maps["anchor"] + clip_to(z_0, self.config.clip_z0) / (
+            2 * self.config.residual_scale
+        )
 
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
         residual = (hr - condition.maps["anchor"].detach()) * (2 * self.config.residual_scale)
-        return self._clip(residual)
+        return clip_to(residual, self.config.clip_z0)
 
-    def _clip(self, z_0: Tensor) -> Tensor:
-        clip = self.config.clip_z0
-        return z_0.clamp(-clip, clip) if clip > 0 else z_0
+
+def _schedule(config: SRDiffConfig) -> NoiseSchedule:
+    schedule = make_schedule(
+        config.schedule,
+        config.num_steps,
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        cosine_s=config.cosine_s,
+        alpha_bar_min=config.alpha_bar_min,
+    )
+    if config.schedule == "linear" and config.encoder == "rrdb":
+        # The published code ends a linear chain of residuals in (almost) pure noise.
+        beta = schedule.beta[1:].clone()
+        beta[-1] = 0.999
+        return schedule_from_betas(beta)
+    return schedule
 
 
 def from_config(config: Mapping[str, Any]) -> SRDiff:
     """Build from plain data, as a checkpoint's metadata or a recipe holds it."""
-    names = {f.name for f in fields(SRDiffConfig)}
-    unknown = set(config) - names
-    if unknown:
-        raise ValueError(f"unknown SRDiff settings: {', '.join(sorted(unknown))}")
-    values = dict(config)
-    if "dim_mults" in values:
-        values["dim_mults"] = tuple(values["dim_mults"])
-    return SRDiff(SRDiffConfig(**values))
+    return SRDiff(build_config(SRDiffConfig, config))
 
 
 def infer_config(state: Mapping[str, Tensor]) -> SRDiffConfig:

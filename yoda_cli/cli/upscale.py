@@ -61,7 +61,7 @@ def upscale(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
 ) -> int:
-    """Enlarge pictures by masked diffusion. Results stand beside their inputs unless -o is given."""
+    """Enlarge pictures by masked diffusion. Without -o a result stands beside its input."""
     options = UpscaleOptions(
         scale=scale,
         model=model,

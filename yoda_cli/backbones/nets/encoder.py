@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 class LREncoder(nn.Module):
     """``forward(lr, lr_up, strength)``: lr (B, 3, h, w) and its bicubic enlargement, in [0, 1].
 
-    ``strength`` (B, 1, h, w) in [0, 1] says how much degradation to expect (0: a clean picture).
+    ``strength`` in [0, 1], a number or (B,), is the degradation to expect (0: a clean picture).
     ``difficulty_p90`` is the 90th percentile of ``difficulty`` over the training pictures.
     """
 
@@ -66,8 +66,10 @@ class LREncoder(nn.Module):
         """A in [0, 1] on the LR grid: the predicted difficulty over its 90th percentile."""
         return (difficulty / self.difficulty_p90).clamp(0, 1)
 
-    def forward(self, lr: Tensor, lr_up: Tensor, strength: Tensor) -> Encoding:
-        first = self.conv_first(torch.cat([lr - 0.5, strength.to(lr.dtype)], dim=1))
+    def forward(self, lr: Tensor, lr_up: Tensor, strength: float | Tensor) -> Encoding:
+        plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
+        plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
+        first = self.conv_first(torch.cat([lr - 0.5, plane], dim=1))
         features = first + self.conv_trunk(self.trunk(first))
         base = lr_up + F.pixel_shuffle(self.base_head(features), self.scale).to(lr_up.dtype)
         # Detached: the head reads the features and does not shape them.

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoda_cli.backbones.nets.layers import ChannelNorm
+
 
 class SinusoidalEmbedding(nn.Module):
     """(B,) times → (B, dim): sines then cosines, frequencies 10⁴^(-k/(dim/2-1))."""
@@ -35,19 +37,6 @@ class Mish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.tanh(F.softplus(x))
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel: looks at no neighbour."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
-        return y.permute(0, 3, 1, 2)
 
 
 class ConvBlock(nn.Module):
