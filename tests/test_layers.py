@@ -16,6 +16,7 @@ LAYERS = [
     {"yoda", "metrics", "images", "weights", "devices"},
     {"backbones", "attention"},
     {"checkpoint", "data"},
+    {"reference"},
     {"models"},
     {"conditioning"},
     {"pipeline", "validation", "objective"},

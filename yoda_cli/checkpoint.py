@@ -68,7 +68,7 @@ def load_checkpoint(path: Path) -> tuple[Backbone, Header]:
 
 
 def fill(net: Backbone, state: Mapping[str, Tensor], name: str) -> None:
-    """Load ``state`` into ``net``; every key must be there, fit, and be known."""
+    """Load ``state`` into ``net``; every key must be there, fit, be known, and be finite."""
     assert isinstance(net, nn.Module)
     own = net.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -82,6 +82,8 @@ def fill(net: Backbone, state: Mapping[str, Tensor], name: str) -> None:
                 f"{name} does not fit its network: {key} is {tuple(value.shape)}, "
                 f"expected {tuple(own[key].shape)}"
             )
+        if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
+            raise WeightsError(f"{name} is damaged: {key} holds values that are not finite")
     net.load_state_dict({key: value.float() for key, value in state.items()})
     net.eval()
 

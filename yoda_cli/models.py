@@ -16,6 +16,7 @@ from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
 from yoda_cli.errors import UsageError
+from yoda_cli.reference import load_reference
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,18 @@ class Model:
         return autocast(self.device, self.precision)()
 
 
+#: Published networks were trained without masks: diffuse everywhere, along the whole chain.
+PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
+PICKLES = (".pth", ".pt", ".ckpt")
+
+
 def find_model(options: UpscaleOptions) -> Model:
     """The model ``options`` name: one that comes with the package, or a checkpoint file."""
     path = Path(options.model)
     if path.suffix == ".safetensors":
         return load_model(path, path.stem, options)
+    if path.suffix in PICKLES:
+        return place(load_reference(path), path.stem, PUBLISHED, options)
     bundled = files("yoda_cli") / "checkpoints" / f"{options.model}.safetensors"
     if not Path(str(bundled)).is_file():
         raise UsageError(f"unknown model {options.model!r}; use general or a .safetensors file")
@@ -45,14 +53,16 @@ def find_model(options: UpscaleOptions) -> Model:
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
-    """The network in a checkpoint file, on the device and in the precision asked for."""
-    device = pick_device(options.device)
+    """The network in one of our checkpoint files, on the device and in the precision asked for."""
+    pick_device(options.device)  # refuse a device that is not there before reading
     backbone, header = load_checkpoint(path)
+    return place(backbone, name, SampleDefaults(**header.card.get("defaults", {})), options)
+
+
+def place(
+    backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions
+) -> Model:
+    """A network on its device, channels last."""
+    device = pick_device(options.device)
     cast(nn.Module, backbone).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(
-        name,
-        backbone,
-        SampleDefaults(**header.card.get("defaults", {})),
-        device,
-        pick_precision(options.precision, device),
-    )
+    return Model(name, backbone, defaults, device, pick_precision(options.precision, device))

@@ -22,6 +22,9 @@ MAX_SIDE = 1_000_000
 DEEP = ("PNG", "TIFF")  # formats that hold 16 bits
 MARK = "yoda"  # the key of what yoda writes about its own work
 EXIF_ORIENTATION = 0x0112
+# Tags that say how a TIFF's pixels are stored, and profiles kept elsewhere: not about the picture.
+TIFF_LAYOUT = {*range(254, 270), *range(273, 280), 282, 283, 284, 292, 296, *range(317, 348)}
+TIFF_LAYOUT |= {512, 529, 530, 531, 532, 700, 34675}
 
 Pixels = npt.NDArray[Any]
 
@@ -68,9 +71,7 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notices.append(f"{frames} frames; only the first is used")
-    metadata = _metadata(image)
-    kind = metadata.kind
-    deep = _decode_deep(image, data) if kind in DEEP else None
+    deep = _decode_deep(image, data) if image.format in DEEP else None
     if deep is not None:
         pixels, bits = deep, 16
     else:
@@ -84,7 +85,7 @@ def _decode(image: Image.Image, data: bytes) -> Picture:
     is_grey = channels < 3
     alpha = values[:, -1:].contiguous() if channels in (2, 4) else None
     rgb = (values[:, :1].expand(-1, 3, -1, -1) if is_grey else values[:, :3]).contiguous()
-    return Picture(rgb, alpha, is_grey, bits, metadata, tuple(notices))
+    return Picture(rgb, alpha, is_grey, bits, _metadata(image), tuple(notices))
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -106,7 +107,7 @@ def _decode_deep(image: Image.Image, data: bytes) -> Pixels | None:
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     if not _may_be_deep(image):
         return None
-    cv2.setLogLevel(0)  # type: ignore[attr-defined]
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None or pixels.dtype != np.uint16:
         return None
@@ -118,13 +119,9 @@ def _decode_deep(image: Image.Image, data: bytes) -> Pixels | None:
 
 
 def _may_be_deep(image: Image.Image) -> bool:
-    if image.mode.startswith("I;16"):
-        return True
-    if image.format == "TIFF":
-        depths = image.tag_v2.get(258, 8)  # type: ignore[attr-defined]
-        return 16 in (depths if isinstance(depths, tuple) else (depths,))
+    """Whether the file's own pixel layout, which Pillow names before it loads, has 16 bits."""
     tiles = getattr(image, "tile", [])
-    return bool(tiles) and ";16" in str(tiles[0][3])
+    return image.mode.startswith("I;16") or (bool(tiles) and ";16" in str(tiles[0][3]))
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -140,7 +137,8 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _metadata(image: Image.Image) -> Metadata:
     exif = image.getexif()
-    exif.pop(EXIF_ORIENTATION, None)
+    for tag in [tag for tag in exif if tag == EXIF_ORIENTATION or tag in TIFF_LAYOUT]:
+        del exif[tag]
     dpi = image.info.get("dpi")
     xmp = image.info.get("xmp", b"")
     text = {k: str(v) for k, v in getattr(image, "text", {}).items() if k != MARK}
