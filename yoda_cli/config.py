@@ -40,13 +40,24 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class SampleDefaults:
+    """How a checkpoint likes to be sampled when nothing is said."""
+
+    attention: str = "learned"
+    lower_bound: float = 0.3
+    steps: int = 15
+    sampler: str = "ddim"
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained: everything ``yoda train --recipe`` needs but the data."""
+    """A network, how it is trained, and how its checkpoints are sampled: all but the data."""
 
     name: str
     backbone: str
     net: Mapping[str, Any]
     train: TrainOptions
+    sample: SampleDefaults
 
 
 @dataclass(frozen=True)
@@ -69,16 +80,6 @@ class UpscaleOptions:
     tile: int | None = None
     faithful: bool = False
     skip: bool = True
-
-
-@dataclass(frozen=True)
-class SampleDefaults:
-    """How a checkpoint likes to be sampled when nothing is said."""
-
-    attention: str = "learned"
-    lower_bound: float = 0.3
-    steps: int = 15
-    sampler: str = "ddim"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def draw_attention(
     if learned is not None:
         maps[LEARNED] = learned.detach()
     names = [name for name in options.attention if name in maps]
-    weights = torch.tensor([options.attention[name] for name in names])
+    weights = torch.tensor([float(options.attention[name]) for name in names])
     which = torch.multinomial(weights, size, replacement=True, generator=generator)
     stacked = torch.stack([maps[name] for name in names])
     return stacked[which.to(stacked.device), torch.arange(size, device=stacked.device)]

@@ -14,7 +14,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from yoda_cli.attention import SOURCES
-from yoda_cli.backbones import BACKBONES, Backbone
+from yoda_cli.backbones import BACKBONES, Backbone, build_config
 from yoda_cli.checkpoint import load_checkpoint, save_checkpoint
-from yoda_cli.config import Recipe, TrainOptions
+from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
 from yoda_cli.data import PairStore, list_pictures, split_validation
 from yoda_cli.errors import UsageError
 from yoda_cli.objective import losses
@@ -51,15 +51,16 @@ def load_recipe(name: str, path: Path | None = None) -> Recipe:
     if name not in tables:
         raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(tables))}")
     table = tables[name]
-    known = {f.name for f in fields(TrainOptions)}
-    unknown = (set(table) - {"backbone", "net", "train"}) | (set(table.get("train", {})) - known)
-    if unknown:
-        raise UsageError(f"recipe {name}: unknown keys {', '.join(sorted(unknown))}")
-    train: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in table.get("train", {}).items()
-    }
-    return Recipe(name, table["backbone"], table["net"], TrainOptions(**train))
+    try:
+        return Recipe(
+            name,
+            str(table["backbone"]),
+            dict(table["net"]),
+            build_config(TrainOptions, table.get("train", {})),
+            build_config(SampleDefaults, table.get("sample", {})),
+        )
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"recipe {name} is wrong: {error}") from error
 
 
 def rate_at(progress: float, step: int, options: TrainOptions) -> float:
@@ -187,7 +188,7 @@ class Session:
             backbone=self.recipe.backbone,
             net=self.recipe.net,
             state=run.ema.state_dict(),
-            card={**self.card, "training": facts},
+            card={**self.card, "defaults": asdict(self.recipe.sample), "training": facts},
         )
         return path
 

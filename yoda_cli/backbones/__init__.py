@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from yoda_cli.backbones import sr3, srdiff
-from yoda_cli.backbones.base import Backbone, Condition, crop_condition
+from yoda_cli.backbones.base import Backbone, Condition, build_config, crop_condition
 
-__all__ = ["BACKBONES", "Backbone", "Condition", "crop_condition"]
+__all__ = ["BACKBONES", "Backbone", "Condition", "build_config", "crop_condition"]
 
 BACKBONES: dict[str, Callable[[Mapping[str, Any]], Backbone]] = {
     "sr3": sr3.from_config,

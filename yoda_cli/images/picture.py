@@ -1,4 +1,7 @@
-"""The picture in memory, and colours under transparency."""
+"""The picture in memory, and colours under transparency. Knows no file.
+
+Values are float32 in [0, 1]; transparency is straight (not premultiplied).
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+GREY_MODES = ("1", "L", "LA", "La", "F")  # and "I", "I;16", …
+
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file carries beside its pixels, orientation already applied."""
+    """What a file carries beside its pixels, orientation already applied.
+
+    ``kind`` is the file format (PNG, JPEG, …), ``mode`` how the file stored its pixels in Pillow's
+    terms ("RGB", "P", "I;16", "CMYK"). ``exif`` starts with the six bytes "Exif\\0\\0" and says
+    orientation 1. ``dpi`` is (x, y). ``is_lossless`` is True for WebP files that were.
+    """
 
     kind: str = "PNG"
+    mode: str = "RGB"
     exif: bytes = b""
     icc: bytes = b""
     dpi: tuple[float, float] | None = None
     xmp: bytes = b""
     text: Mapping[str, str] = field(default_factory=dict)
+    comment: bytes = b""
+    is_lossless: bool = False
 
 
 @dataclass(frozen=True)
 class Picture:
-    """``rgb`` (1, 3, H, W) and ``alpha`` (1, 1, H, W) or None, float32 in [0, 1], not
-    premultiplied. ``notices`` are lines for the user."""
+    """``rgb`` (1, 3, H, W) and ``alpha`` (1, 1, H, W) or None.
+
+    ``is_grey``: the picture has no colour (its file may still store three channels). ``bits`` is 8
+    or 16. ``notices`` are lines for the user about what reading changed.
+    """
 
     rgb: Tensor
     alpha: Tensor | None = None
@@ -35,22 +51,47 @@ class Picture:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Animation:
+    """Frames of one size, how long each is shown, how often all are (0: for ever)."""
+
+    frames: tuple[Picture, ...]
+    milliseconds: tuple[float, ...]
+    plays: int = 0
+
+
+def stores_one_channel(picture: Picture) -> bool:
+    """Whether a file of this picture keeps grey as one channel, as its source did.
+
+    An RGB profile describes no one-channel picture, so a grey palette with one stays RGB.
+    """
+    mode = picture.metadata.mode
+    if mode == "P":
+        return picture.is_grey and picture.metadata.icc[16:20] != b"RGB "
+    return picture.is_grey and (mode in GREY_MODES or mode.startswith("I"))
+
+
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Colours under transparent pixels replaced by their visible neighbours', so that enlarging
-    bleeds no hidden colour into the edge."""
-    weight = alpha.clamp(0, 1)
-    colour, known = rgb * weight, weight
-    filled = torch.where(weight > 0, rgb, torch.zeros_like(rgb))
-    missing = weight == 0
-    for _ in range(max(rgb.shape[-2:]).bit_length()):
-        if not bool(missing.any()):
-            break
-        colour, known = (_spread(x) for x in (colour, known))
-        reached = missing & (known > 1e-6)
-        filled = torch.where(reached, colour / known.clamp(min=1e-6), filled)
-        missing = missing & ~reached
-    return filled.clamp(0, 1)
+    """Colours under fully transparent pixels replaced by those of visible neighbours.
+
+    Enlarging the result bleeds no hidden colour (often black) into the visible edge. Pixels with
+    any opacity keep their colour; with nothing visible at all ``rgb`` comes back as it is.
+    """
+    visible = alpha > 0
+    if bool(visible.all()) or not bool(visible.any()):
+        return rgb
+    return torch.where(visible, rgb, _pull_push(rgb * alpha, alpha))
 
 
-def _spread(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 9, 1, 4, count_include_pad=False)
+def _pull_push(colour: Tensor, weight: Tensor) -> Tensor:
+    """(…, H, W) colours where the weight is 0 taken from coarser and coarser averages.
+
+    ``colour`` is premultiplied by ``weight``.
+    """
+    known = weight > 0
+    own = colour / torch.where(known, weight, torch.ones_like(weight))
+    if bool(known.all()):
+        return own
+    coarse = _pull_push(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (colour, weight)))
+    near = F.interpolate(coarse, colour.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(known, own, near)

@@ -1,0 +1,278 @@
+"""Training: what is drawn, what is minimised, and that a run can be stopped anywhere."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import photo, save_photo
+
+from yoda_cli.checkpoint import read_header
+from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
+from yoda_cli.data import PairStore, degrade_pair, list_pictures, split_validation
+from yoda_cli.errors import InputError, NotFoundError, UsageError
+from yoda_cli.objective import draw_attention, draw_transitions
+from yoda_cli.resampling import imresize
+from yoda_cli.train import load_recipe, make_run, rate_at, train, train_step
+from yoda_cli.yoda import time_mask
+
+CPU = torch.device("cpu")
+NET = {
+    "scale": 4,
+    "dim": 8,
+    "dim_mults": [1, 2],
+    "unet_blocks": 1,
+    "unshuffle": 4,
+    "mask_input": True,
+    "encoder": "residual",
+    "encoder_channels": 8,
+    "encoder_blocks": 1,
+    "num_steps": 50,
+    "alpha_bar_min": 1e-4,
+    "prediction": "x0",
+    "residual_scale": 3.0,
+    "clip_z0": 0.0,
+    "lr_divisor": 255,
+}
+OPTIONS = TrainOptions(
+    patch=32,
+    batch=2,
+    warmup=2,
+    chains=(4, 0),
+    attention={"uniform": 1, "learned": 1, "edge": 1, "constant": 1},
+    degrade=0.5,
+    validation_pictures=1,
+    validation_steps=2,
+)
+RECIPE = Recipe("tiny", "srdiff", NET, OPTIONS, SampleDefaults(steps=4))
+CARD = {"licence": "Apache-2.0"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(3):
+        save_photo(folder / f"{i}.png", 70 + 10 * i, 90, seed=i)
+    return folder
+
+
+def run(data, folder, steps, **changes):
+    recipe = replace(RECIPE, train=replace(OPTIONS, steps=steps, **changes))
+    return train(recipe, data, folder, device=CPU, card=CARD)
+
+
+def test_a_run_writes_a_checkpoint_that_says_everything(data, tmp_path):
+    best = run(data, tmp_path / "run", 3)
+    header = read_header(best)
+    assert header.backbone == "srdiff"
+    assert header.card["licence"] == "Apache-2.0"
+    assert header.card["defaults"]["steps"] == 4
+    assert header.card["training"]["steps"] == 3
+    assert header.card["training"]["samples"] == 6
+    assert header.card["training"]["validation"]["base_psnr"] > 10
+    assert list((tmp_path / "run" / "validation").glob("*.png"))
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 3
+
+
+def test_a_run_stopped_halfway_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+    run(data, tmp_path / "whole", 6, save_minutes=0)
+
+    import yoda_cli.train as module
+
+    steps = 0
+
+    def stopping(*arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return train_step(*arguments)
+
+    monkeypatch.setattr(module, "train_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "parts", 6, save_minutes=0)
+    monkeypatch.undo()
+    run(data, tmp_path / "parts", 6, save_minutes=0)
+    whole, parts = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["counters"][0] == parts["counters"][0] == 6
+    for kind in ("net", "ema"):
+        for key, value in whole[kind].items():
+            assert torch.equal(value, parts[kind][key]), key
+
+
+def test_a_run_goes_on_from_a_checkpoint_and_refuses_another_network(data, tmp_path):
+    best = run(data, tmp_path / "first", 2)
+    recipe = replace(RECIPE, train=replace(OPTIONS, steps=1))
+    train(recipe, data, tmp_path / "second", device=CPU, card=CARD, init=best)
+    started = make_run(recipe, CPU, best).net.state_dict()
+    fresh = make_run(recipe, CPU, None).net.state_dict()
+    assert any(not torch.equal(started[key], fresh[key]) for key in fresh)
+    other = replace(recipe, net={**NET, "dim": 16})
+    with pytest.raises(UsageError, match="not a network of recipe"):
+        train(other, data, tmp_path / "third", device=CPU, card=CARD, init=best)
+
+
+def test_training_lowers_the_loss(data):
+    import contextlib
+
+    store = PairStore.load(list_pictures(data), 4, ["edge"], data / "maps", CPU, 8)
+    options = replace(OPTIONS, rate=5e-3, batch=4, degrade=0.0, attention={"uniform": 1.0})
+    state = make_run(replace(RECIPE, train=options), CPU, None)
+    losses = [
+        sum(train_step(state, store, options, 0.0, contextlib.nullcontext).values())
+        for _ in range(40)
+    ]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_a_run_without_an_end_is_refused(data, tmp_path):
+    with pytest.raises(UsageError, match="never ends"):
+        run(data, tmp_path, 0)
+
+
+def test_transitions_are_drawn_from_chains_and_never_with_an_empty_mask():
+    generator = torch.Generator().manual_seed(0)
+    peak = 100 * (torch.tensor([0.0, 0.3, 1.0]) + 0.1)
+    seen = set()
+    for _ in range(200):
+        t, s = draw_transitions(OPTIONS, 100, peak, generator)
+        for p, a, b in zip(peak.tolist(), t.tolist(), s.tolist(), strict=True):
+            assert 100 >= a > b >= 0
+            assert bool(time_mask(torch.tensor(p / 100 - 0.1), 0.1, b + 1, 100))
+            assert a - b in (1, 25)
+            seen.add((a, b))
+    assert {(100, 75), (25, 0), (1, 0)} <= seen
+
+
+def test_each_samples_map_comes_from_one_of_the_sources():
+    generator = torch.Generator().manual_seed(0)
+    from yoda_cli.data import Batch
+
+    edge = torch.full((64, 1, 2, 2), 0.25)
+    batch = Batch(
+        torch.zeros(64, 3, 8, 8), torch.zeros(64, 3, 2, 2), {"edge": edge}, torch.zeros(64)
+    )
+    maps = draw_attention(OPTIONS, batch, torch.full((64, 1, 2, 2), 0.75), generator)
+    means = maps.mean((1, 2, 3))
+    assert {0.25, 0.75, 1.0} < set(means.tolist())
+    without = draw_attention(OPTIONS, batch, None, generator)
+    assert 0.75 not in without.mean((1, 2, 3)).tolist()
+
+
+def test_crops_pair_up_and_maps_are_cached_beside_the_data(data):
+    cache = data / ".yoda-maps"
+    store = PairStore.load(list_pictures(data), 4, ["edge"], cache, CPU, 8)
+    files = sorted(cache.rglob("*.png"))
+    assert len(files) == 3
+    stamps = [p.stat().st_mtime_ns for p in files]
+    PairStore.load(list_pictures(data), 4, ["edge"], cache, CPU, 8)
+    assert [p.stat().st_mtime_ns for p in files] == stamps
+    batch = store.batch(16, 8, torch.Generator().manual_seed(1))
+    assert batch.hr.shape == (16, 3, 32, 32)
+    assert batch.maps["edge"].shape == (16, 1, 8, 8)
+    # The LR crop is the reduced HR crop, away from the crop's own border.
+    reduced = imresize(batch.hr, scale=1 / 4)
+    assert (reduced - batch.lr)[..., 2:-2, 2:-2].abs().max() < 1.5 / 255
+    assert (batch.strength == 0).all()
+
+
+def test_the_same_generator_draws_the_same_crops(data):
+    store = PairStore.load(list_pictures(data), 4, [], data / "maps", CPU, 8)
+    a, b = (store.batch(4, 8, torch.Generator().manual_seed(5), 0.7) for _ in range(2))
+    assert torch.equal(a.hr, b.hr)
+    assert torch.equal(a.lr, b.lr)
+    assert (a.strength > 0).any()
+
+
+def test_degradation_grows_with_its_strength():
+    hr = photo(64, 64)[0]
+    clean = imresize(hr[None], scale=1 / 4)[0]
+
+    def error(strength):
+        generator = torch.Generator().manual_seed(3)
+        made = [degrade_pair(hr, strength, 4, generator) for _ in range(20)]
+        assert made[0].shape == clean.shape
+        return torch.stack(made).sub(clean).abs().mean()
+
+    assert error(0.05) < error(0.4) < error(1.0)
+
+
+def test_every_twentieth_picture_is_held_out():
+    names = [Path(f"{i:03d}.png") for i in range(45)]
+    training, held_out = split_validation(names)
+    assert [p.name for p in held_out] == ["000.png", "020.png", "040.png"]
+    assert not set(training) & set(held_out)
+    assert len(training) == 42
+
+
+def test_folders_without_usable_pictures_are_refused(tmp_path):
+    with pytest.raises(NotFoundError, match="no such folder"):
+        list_pictures(tmp_path / "nosuch")
+    with pytest.raises(NotFoundError, match="no pictures"):
+        list_pictures(tmp_path)
+    save_photo(tmp_path / "small.png", 8, 8)
+    with pytest.raises(InputError, match="no picture is large enough"):
+        PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 8)
+
+
+def test_the_rate_warms_up_and_decays():
+    options = TrainOptions(rate=1.0, warmup=10, final_rate=0.01)
+    assert rate_at(0.0, 0, options) == pytest.approx(0.1)
+    assert rate_at(0.0, 50, options) == pytest.approx(1.0)
+    assert rate_at(0.5, 50, options) == pytest.approx(0.505)
+    assert rate_at(1.0, 50, options) == pytest.approx(0.01)
+
+
+def test_unknown_recipes_and_keys_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are general"):
+        load_recipe("nosuch")
+    path = tmp_path / "mine.toml"
+    path.write_text('[a]\nbackbone = "srdiff"\n[a.net]\n[a.train]\nbacth = 3\n')
+    with pytest.raises(UsageError, match="bacth"):
+        load_recipe("a", path)
+
+
+RECIPES = ["general", "sr3-compact", "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256"]
+RECIPES += ["sr3-64-512"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains(name, tmp_path):
+    """At its real size; crops and batch are small, and steps few, to stay quick."""
+    import contextlib
+
+    recipe = load_recipe(name)
+    scale = recipe.net["scale"]
+    save_photo(tmp_path / "a.png", 80, 80)
+    options = replace(recipe.train, patch=32, batch=1)
+    recipe = replace(recipe, train=options)
+    state = make_run(recipe, CPU, None)
+    store = PairStore.load(
+        list_pictures(tmp_path), scale, ["edge", "sift", "gaussian"], tmp_path, CPU, 32 // scale
+    )
+    before = {k: v.clone() for k, v in state.net.state_dict().items()}
+    for _ in range(2):
+        terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
+        assert all(torch.tensor(value).isfinite() for value in terms.values())
+    changed = [k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])]
+    assert len(changed) > 0.5 * len(before)
+
+
+def test_the_command_line_trains(yoda, data, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    lines = ['[mine]\nbackbone = "srdiff"\n[mine.net]']
+    lines += [f"{key} = {json.dumps(value)}" for key, value in NET.items()]
+    lines += ["[mine.train]", "patch = 32", "batch = 2", "validation_steps = 1"]
+    recipe.write_text("\n".join(lines))
+    out = tmp_path / "run"
+    arguments = ["--data", data, "--out", out, "--recipe", "mine", "--recipes", recipe]
+    done = yoda("train", *arguments, "--steps", "2", "--device", "cpu")
+    assert done.code == 0, done.err
+    assert done.out.strip() == str(out / "best.safetensors")
+    assert "validation" in done.err
+    done = yoda("train", *arguments, "--recipe", "nosuch", "--steps", "1")
+    assert done.code == 2
