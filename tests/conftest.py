@@ -33,6 +33,12 @@ def yoda(capfd, monkeypatch):
     return call
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or writes the user's cache."""
+    os.environ["YODA_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """A compact network with random weights, small enough to run in milliseconds."""

@@ -17,7 +17,9 @@ from yoda_cli.errors import WeightsError
 from yoda_cli.reference import SCHEDULE_BUFFERS, backbone_for, load_reference, read_state
 from yoda_cli.tiling import Window
 
-KEYS = Path(os.environ.get("YODA_GOLDEN_DIR") or Path(__file__).parent / "data" / "golden") / "keys"
+OWN = Path(__file__).parent / "data" / "golden" / "keys"
+GIVEN = Path(os.environ.get("YODA_GOLDEN_DIR", OWN.parent)) / "keys"
+KEYS = GIVEN if GIVEN.is_dir() else OWN
 PUBLISHED = ["sr3_16_128", "sr3_64_512", "srdiff_celeb_x8", "srdiff_df2k_x4_nb17_nf64"]
 PUBLISHED += ["srdiff_df2k_x4_as_configured_nb8_nf32"]
 

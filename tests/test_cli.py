@@ -59,6 +59,20 @@ def test_a_folder_as_output_takes_several_inputs(upscale, tmp_path):
     ]
 
 
+def test_two_inputs_never_share_an_output(upscale, tmp_path):
+    for name in ("a", "b", "out"):
+        (tmp_path / name).mkdir()
+    inputs = [save_photo(tmp_path / n / "x.png", 5, 6, seed=i) for i, n in enumerate("ab")]
+    done = upscale(*inputs, "-o", tmp_path / "out")
+    assert done.code == 4
+    assert done.out == f"{tmp_path / 'out' / 'x_tiny_x4.png'}\n"
+    assert "just written for another input" in done.err
+
+
+def test_an_input_named_twice_is_enlarged_once(upscale, picture):
+    assert upscale(picture, picture).out.count("\n") == 1
+
+
 def test_one_bad_input_does_not_stop_the_rest(upscale, picture, tmp_path):
     (tmp_path / "bad.png").write_text("not a picture")
     done = upscale(tmp_path / "bad.png", picture)

@@ -98,6 +98,7 @@ def test_files_and_functions_stay_small():
         if "nets" in path.parts:
             continue
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 65:
+            # A command's signature is its list of options; what counts is what it does.
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.body[0].lineno >= 50:
                 too_large.append(f"{path.name} {node.name}")
     assert not too_large

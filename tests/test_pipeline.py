@@ -9,6 +9,7 @@ from fakes import fake_model, photo
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.pipeline import Observer, check_options, picture_seed, upscale_tensor
+from yoda_cli.resampling import imresize
 
 SMALL = UpscaleOptions(steps=5, lower_bound=0.2)
 
@@ -59,7 +60,7 @@ def test_skipping_idle_tiles_changes_no_byte_and_calls_equal_the_plan(attention)
 def test_the_cut_into_tiles_does_not_matter_to_a_local_network():
     lr = photo(64, 96)
     whole = upscale_tensor(lr, fake_model(), options(tile=0)).image
-    for tile in (8, 40, 64, 4096):
+    for tile in (64, 72, 200, 4096):
         assert torch.equal(upscale_tensor(lr, fake_model(), options(tile=tile)).image, whole)
 
 
@@ -126,14 +127,39 @@ def test_a_model_without_learned_attention_says_so():
         ({"lower_bound": 0.0}, "lower bound 0"),
         ({"lower_bound": float("nan")}, "lower bound nan"),
         ({"steps": 0}, "steps 0"),
+        ({"fidelity": 1.5}, "fidelity 1.5"),
+        ({"fidelity": float("nan")}, "fidelity nan"),
         ({"seed": -1}, "seed -1"),
         ({"tile": -8}, "tile -8"),
+        ({"tile": 63}, "tile 63"),
         ({"sampler": "euler"}, "unknown sampler 'euler'"),
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         check_options(options(**changes))
+
+
+def test_fidelity_leads_straight_from_the_sample_to_the_unrefined_picture():
+    lr = photo(12, 12)
+    images = {
+        f: upscale_tensor(lr, fake_model(), options(fidelity=f)).image for f in (0, 0.25, 0.5, 1)
+    }
+    unrefined = imresize(lr, scale=4).clamp(0, 1)
+    assert torch.allclose(images[1], unrefined, atol=1e-6)
+    distances = [(image - unrefined).abs().mean().item() for image in images.values()]
+    assert distances == sorted(distances, reverse=True)
+    inner = (images[0] > 0) & (images[0] < 1)  # not clipped
+    middle = (images[0] + images[1]) / 2
+    assert torch.allclose(images[0.5][inner], middle[inner], atol=1e-5)
+    full = upscale_tensor(lr, fake_model(), options(fidelity=1.0))
+    assert full.calls == full.planned_calls == 0
+
+
+def test_a_lower_bound_that_would_leave_noise_is_refused():
+    with pytest.raises(UsageError, match="below 1/T = 1/100"):
+        upscale_tensor(photo(8, 8), fake_model(), options(lower_bound=0.009))
+    upscale_tensor(photo(8, 8), fake_model(), options(lower_bound=0.01))
 
 
 def test_an_unknown_source_is_named():

@@ -1,6 +1,8 @@
 """Training: what is drawn, what is minimised, and that a run can be stopped anywhere."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,12 +264,44 @@ def test_every_recipe_trains(name, tmp_path):
     assert len(changed) > 0.5 * len(before)
 
 
-def test_the_command_line_trains(yoda, data, tmp_path):
-    recipe = tmp_path / "mine.toml"
+PLAIN = """
+import importlib.abc, sys
+blocked = {"timm", "torchvision", "platformdirs", "requests", "filelock", "skimage", "scipy"}
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        frame = sys._getframe(1)
+        while frame and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        asker = (frame.f_globals.get("__name__") or "").split(".")[0] if frame else ""
+        if name.split(".")[0] in blocked and asker == "yoda_cli":
+            raise ImportError(f"{name} is not on a plain machine")
+sys.meta_path.insert(0, Wall())
+from yoda_cli.cli import run
+sys.exit(run(sys.argv[1:], debug=True))
+"""
+
+
+def test_training_runs_on_a_machine_with_few_libraries(data, tmp_path):
+    recipe = write_recipe(tmp_path / "mine.toml")
+    arguments = ["train", "--data", data, "--out", tmp_path / "run", "--recipe", "mine"]
+    arguments += ["--recipes", recipe, "--steps", "1"]
+    command = [sys.executable, "-c", PLAIN, *map(str, arguments)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def write_recipe(path):
     lines = ['[mine]\nbackbone = "srdiff"\n[mine.net]']
     lines += [f"{key} = {json.dumps(value)}" for key, value in NET.items()]
     lines += ["[mine.train]", "patch = 32", "batch = 2", "validation_steps = 1"]
-    recipe.write_text("\n".join(lines))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_the_command_line_trains(yoda, data, tmp_path):
+    recipe = write_recipe(tmp_path / "mine.toml")
     out = tmp_path / "run"
     arguments = ["--data", data, "--out", out, "--recipe", "mine", "--recipes", recipe]
     done = yoda("train", *arguments, "--steps", "2", "--device", "cpu")

@@ -21,9 +21,12 @@ from yoda_cli.images import (
     check_format_size,
     fill_transparent,
     format_of,
+    losses,
     made_by_yoda,
     output_format_for,
     read_picture,
+    shown,
+    sweep_temporaries,
     write_picture,
 )
 from yoda_cli.models import Model
@@ -46,11 +49,13 @@ def check_inputs(inputs: Sequence[Path], output: Path | None) -> None:
     """Refuse a list of inputs that cannot work before a model is loaded."""
     for path in inputs:
         if path.is_dir():
-            raise UsageError(f"{path} is a folder; give pictures")
+            raise UsageError(f"{shown(path)} is a folder; give pictures")
         if not path.exists():
-            raise NotFoundError(f"no such file: {path}")
+            raise NotFoundError(f"no such file: {shown(path)}")
     if output is not None and len(inputs) > 1 and not output.is_dir():
-        raise UsageError(f"{len(inputs)} inputs need a folder as output, and {output} is none")
+        raise UsageError(
+            f"{len(inputs)} inputs need a folder as output, and {shown(output)} is none"
+        )
 
 
 def upscale_file(
@@ -60,14 +65,19 @@ def upscale_file(
     options: UpscaleOptions,
     writing: WriteOptions,
     observer: Observer,
+    taken: set[Path],
 ) -> Finished:
-    """Read ``source``, enlarge it, write the result; refuses before any work where it can."""
+    """Read ``source``, enlarge it, write the result; refuses before any work where it can.
+
+    ``taken`` are the outputs that this run has written; the new one is added.
+    """
     picture = read_picture(source)
     scale = options.scale if options.scale is not None else float(model.backbone.scale)
     target, kind = target_of(source, output, picture, model, scale)
     width, height = (max(1, round(n * scale)) for n in reversed(picture.rgb.shape[-2:]))
     check_format_size(kind, width, height)
-    check_target(source, target, writing)
+    check_target(source, target, writing, taken)
+    sweep_temporaries(target.parent)
     alpha = picture.alpha
     rgb = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
     result = upscale_tensor(rgb, model, options, observer)
@@ -80,9 +90,12 @@ def upscale_file(
         enlarged,
         kind=kind,
         quality=writing.quality,
+        strip_metadata=writing.strip_metadata,
         provenance=provenance(model, options, scale),
     )
-    return Finished(source, target, result, (width, height), picture.notices)
+    taken.add(target.resolve())
+    notices = picture.notices + losses(picture, kind)
+    return Finished(source, target, result, (width, height), notices)
 
 
 def target_of(
@@ -100,19 +113,24 @@ def target_of(
     return folder / f"{source.stem}_{model.name}_x{scale:g}{suffix}", kind
 
 
-def check_target(source: Path, target: Path, writing: WriteOptions) -> None:
-    """Refuse a target that is the input, stands in no folder, or is somebody else's file."""
+def check_target(source: Path, target: Path, writing: WriteOptions, taken: set[Path]) -> None:
+    """Refuse a target that is the input, stands in no folder, is somebody else's file, or was
+    already written in this run."""
+    if target.resolve() in taken:
+        raise OutputError(
+            f"{shown(target)} was just written for another input; choose a folder each"
+        )
     if not target.parent.is_dir():
-        raise OutputError(f"no such folder: {target.parent}")
+        raise OutputError(f"no such folder: {shown(target.parent)}")
     if not target.exists():
         return
     if target.samefile(source):
-        raise OutputError(f"{target} is the input itself; choose another output")
+        raise OutputError(f"{shown(target)} is the input itself; choose another output")
     if target.is_dir():
-        raise OutputError(f"{target} is a folder")
+        raise OutputError(f"{shown(target)} is a folder")
     if not writing.overwrite and not made_by_yoda(target):
         raise OutputError(
-            f"{target} exists and yoda did not make it; use --overwrite to replace it"
+            f"{shown(target)} exists and yoda did not make it; use --overwrite to replace it"
         )
 
 
@@ -125,6 +143,7 @@ def provenance(model: Model, options: UpscaleOptions, scale: float) -> dict[str,
         "steps": options.steps or model.defaults.steps,
         "sampler": options.sampler or model.defaults.sampler,
         "faithful": options.faithful,
+        "fidelity": options.fidelity,
         "precision": str(model.precision).removeprefix("torch."),
         "torch": torch.__version__,
     }

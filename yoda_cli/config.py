@@ -65,7 +65,8 @@ class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
 
     ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture;
-    ``lower_bound`` in (0, 1]; ``tile`` the core in output pixels, 0 for none, None for automatic.
+    ``lower_bound`` in (0, 1]; ``tile`` the core in output pixels, 0 for none, None for automatic;
+    ``fidelity`` in [0, 1], 0 the full sampled detail, 1 the unrefined (regression) picture.
     """
 
     scale: float | None = None
@@ -75,6 +76,7 @@ class UpscaleOptions:
     steps: int | None = None
     sampler: str | None = None
     seed: int = 0
+    fidelity: float = 0.0
     device: str = "auto"
     precision: str = "auto"
     tile: int | None = None
@@ -84,7 +86,12 @@ class UpscaleOptions:
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How results are written. ``quality`` 1 … 100 is that of JPEG and WebP."""
+    """How results are written.
+
+    ``quality`` 1 … 100 is that of JPEG, WebP and AVIF; None is 95, and lossless where the input was
+    lossless WebP.
+    """
 
     overwrite: bool = False
-    quality: int = 95
+    quality: int | None = None
+    strip_metadata: bool = False

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,22 +57,48 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 @lru_cache
 def _fastest_on_cpu() -> torch.dtype:
-    """bf16 where a convolution like ours runs clearly faster in it, else fp32."""
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
-    x = torch.zeros(1, 64, 64, 64).to(memory_format=torch.channels_last)
+    """bf16 where a convolution like ours runs clearly faster in it, else fp32.
 
-    def seconds(dtype: torch.dtype) -> float:
-        layer, data = conv.to(dtype), x.to(dtype)
-        best = float("inf")
-        for _ in range(4):
-            began = time.perf_counter()
-            layer(data)
-            best = min(best, time.perf_counter() - began)
-        return best
+    Measured once per machine and torch version, then read from the cache folder: a busy moment
+    must not change the bytes of a result.
+    """
+    record = cache_folder() / "precision.json"
+    key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return PRECISIONS[json.loads(record.read_text())[key]]
+    name = _measure()
+    with contextlib.suppress(OSError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps({key: name}))
+        partial.replace(record)
+    return PRECISIONS[name]
 
+
+def cache_folder() -> Path:
+    """Where yoda keeps what it can make again; ``YODA_CACHE_DIR`` or the platform's own place."""
+    if named := os.environ.get("YODA_CACHE_DIR"):
+        return Path(named)
+    import platformdirs  # here, so that training runs where it is not installed
+
+    return Path(platformdirs.user_cache_dir("yoda"))
+
+
+def _measure() -> str:
+    layers, inputs = {}, {}
+    for name in ("fp32", "bf16"):
+        conv = nn.Conv2d(64, 64, 3, padding=1).to(PRECISIONS[name])
+        layers[name] = conv.to(memory_format=torch.channels_last)
+        x = torch.zeros(1, 64, 96, 96, dtype=PRECISIONS[name])
+        inputs[name] = x.to(memory_format=torch.channels_last)
+    best = dict.fromkeys(layers, float("inf"))
     with torch.inference_mode():
-        full = seconds(torch.float32)
-        return torch.bfloat16 if seconds(torch.bfloat16) * WORTH_IT < full else torch.float32
+        for _ in range(12):  # in turn, so that a busy moment meets both
+            for name, layer in layers.items():
+                began = time.perf_counter()
+                layer(inputs[name])
+                best[name] = min(best[name], time.perf_counter() - began)
+    return "bf16" if best["bf16"] * WORTH_IT < best["fp32"] else "fp32"
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager[Any]]:

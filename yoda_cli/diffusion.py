@@ -42,6 +42,11 @@ class NoiseSchedule:
         """√(1-ᾱ_t)."""
         return math.sqrt(1.0 - float(self.alpha_bar[t]))
 
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1-ᾱ), fp32, shaped like the integer times ``t`` and on their device."""
+        signal, sigma = self.alpha_bar.sqrt().float(), (1 - self.alpha_bar).sqrt().float()
+        return signal.to(t.device)[t], sigma.to(t.device)[t]
+
     def half_log_snr(self, t: int) -> float:
         """λ_t = log(√ᾱ_t / √(1-ᾱ_t)); ±inf at the ends of the chain where it is so."""
         signal, sigma = self.signal(t), self.sigma(t)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +14,8 @@ from yoda_cli.backbones import Backbone
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
-from yoda_cli.errors import UsageError
 from yoda_cli.reference import load_reference
+from yoda_cli.weights import find_entry
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,13 @@ PICKLES = (".pth", ".pt", ".ckpt")
 
 
 def find_model(options: UpscaleOptions) -> Model:
-    """The model ``options`` name: one that comes with the package, or a checkpoint file."""
+    """The model ``options`` name: one of the registry, or a checkpoint file."""
     path = Path(options.model)
     if path.suffix == ".safetensors":
         return load_model(path, path.stem, options)
     if path.suffix in PICKLES:
         return place(load_reference(path), path.stem, PUBLISHED, options)
-    bundled = files("yoda_cli") / "checkpoints" / f"{options.model}.safetensors"
-    if not Path(str(bundled)).is_file():
-        raise UsageError(f"unknown model {options.model!r}; use general or a .safetensors file")
-    return load_model(Path(str(bundled)), options.model, options)
+    return load_model(find_entry(options.model).path, options.model, options)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
@@ -62,7 +58,11 @@ def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
 def place(
     backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions
 ) -> Model:
-    """A network on its device, channels last."""
+    """A network on its device, channels last, its weights in the precision they are used in."""
     device = pick_device(options.device)
-    cast(nn.Module, backbone).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(name, backbone, defaults, device, pick_precision(options.precision, device))
+    precision = pick_precision(options.precision, device)
+    module = cast(nn.Module, backbone)
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in module.parameters():  # buffers stay fp32
+        parameter.data = parameter.data.to(precision)
+    return Model(name, backbone, defaults, device, precision)

@@ -71,12 +71,13 @@ def losses(
     peak = total * (attention.amax((1, 2, 3)) + lower)
     t, s = (x.to(z_0.device) for x in draw_transitions(options, total, peak, generator))
     attention = F.interpolate(attention, z_0.shape[-2:], mode="bilinear").clamp(0, 1)
-    noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    on_device = torch.Generator(z_0.device).manual_seed(seed)  # noise never crosses the bus
+    noise = torch.randn(z_0.shape, generator=on_device, device=z_0.device)
     z_t, mask = training_state(net.schedule, z_0, condition.z_lr, attention, lower, t, s, noise)
     with autocast():
         output = net.denoise(z_t, t, condition, mask)
-    alpha_bar = net.schedule.alpha_bar.to(z_0.device)[t].view(-1, 1, 1, 1)
-    signal, sigma = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    signal, sigma = net.schedule.levels(t.view(-1, 1, 1, 1))
     target = prediction_target(net.prediction, z_t, z_0, signal, sigma)
     terms = {"diffusion": masked_loss((output.float() - target).abs(), mask)}
     return terms | _encoder_losses(batch, condition, options)

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from yoda_cli.backbones import crop_condition
+from yoda_cli.backbones import Condition, crop_condition
 from yoda_cli.conditioning import attention_map, encode, pad_to_stride, tiles_of, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS, STOCHASTIC_SAMPLERS, spaced_timesteps
@@ -24,9 +24,10 @@ from yoda_cli.models import Model
 from yoda_cli.noise import NoiseField
 from yoda_cli.resampling import imresize
 from yoda_cli.tiling import Tile, count_calls, run_tiles
-from yoda_cli.yoda import StepRecord, masked_sample, time_mask
+from yoda_cli.yoda import Denoiser, Draw, StepRecord, masked_sample, time_mask
 
 MAX_SCALE = 16.0
+MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
 
@@ -36,6 +37,7 @@ class Plan:
     """What one pass will do, known before its first network call."""
 
     timesteps: Sequence[int]
+    lower_bound: float
     tiles: Sequence[Tile]
     planned_calls: int
     dense_calls: int
@@ -69,12 +71,16 @@ def check_options(options: UpscaleOptions) -> None:
         raise UsageError(f"scale {scale:g} is not allowed; give a number above 0, at most 16")
     if lower is not None and not (0 < lower <= 1):
         raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
+    if not 0 <= options.fidelity <= 1:
+        raise UsageError(f"fidelity {options.fidelity:g} is not allowed; give 0 … 1")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"steps {options.steps} is not allowed; give 1 or more")
     if not 0 <= options.seed < 2**63:
         raise UsageError(f"seed {options.seed} is not allowed; give 0 … 2^63-1")
-    if options.tile is not None and options.tile < 0:
-        raise UsageError(f"tile {options.tile} is not allowed; give 0 (no tiles) or more pixels")
+    if options.tile is not None and options.tile != 0 and options.tile < MIN_TILE:
+        raise UsageError(
+            f"tile {options.tile} is not allowed; give 0 (no tiles) or at least {MIN_TILE} pixels"
+        )
     if options.sampler is not None and options.sampler not in SAMPLERS:
         raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
 
@@ -123,48 +129,37 @@ def upscale_tensor(
 def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer) -> Result:
     """Masked reverse diffusion at the model's native factor."""
     began = time.perf_counter()
-    net, device = model.backbone, model.device
-    height, width = lr.shape[-2:]
-    padded = pad_to_stride(lr.to(device), net.stride)
-    condition = encode(padded, model, options)
+    net = model.backbone
+    height, width = (n * net.scale for n in lr.shape[-2:])
+    condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
     lr_map = attention_map(lr, condition, model, options)
-    attention = to_grid(lr_map.to(device), condition.z_lr, net.scale)
-    lower = options.lower_bound or model.defaults.lower_bound
-    plan = make_plan(attention, lower, model, options)
+    attention = to_grid(lr_map.to(model.device), condition.z_lr, net.scale)
+    plan = make_plan(attention, model, options)
     observer.on_plan(plan.planned_calls)
     calls = 0
 
-    def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        def run(tile: Tile) -> Tensor:
-            nonlocal calls
-            window = tile.window
-            with model.context():
-                z_0 = net.predict(
-                    window.cut(z_t), t, crop_condition(condition, window), window.cut(mask)
-                )
-            calls += 1
-            observer.on_call()
-            return z_0
+    def on_call() -> None:
+        nonlocal calls
+        calls += 1
+        observer.on_call()
 
-        if len(plan.tiles) == 1 and options.skip is False:
-            return run(plan.tiles[0])
-        return run_tiles(run, plan.tiles, torch.zeros_like(z_t), mask if options.skip else None)
-
-    field = NoiseField(picture_seed(options.seed, lr), net.z_channels)
-    grid = condition.z_lr.shape[-2:]
-    z_0 = masked_sample(
-        predict,
-        SAMPLERS[sampler_name(model, options)],
-        net.schedule,
-        plan.timesteps,
-        attention,
-        lower,
-        condition.z_lr,
-        lambda step: field.draw(step, 0, 0, grid[0], grid[1]).to(device),
-        faithful=options.faithful,
-        on_step=observer.on_step,
-    )
-    image = net.decode(z_0, condition)[..., : height * net.scale, : width * net.scale]
+    z_0 = condition.z_lr
+    if options.fidelity < 1:
+        sampled = masked_sample(
+            make_denoiser(condition, plan, model, options, on_call),
+            SAMPLERS[sampler_name(model, options)],
+            net.schedule,
+            plan.timesteps,
+            attention,
+            plan.lower_bound,
+            condition.z_lr,
+            make_draw(condition.z_lr, picture_seed(options.seed, lr)),
+            faithful=options.faithful,
+            on_step=observer.on_step,
+        )
+        # The unrefined picture is the most faithful one; between the two lies the whole curve.
+        z_0 = torch.lerp(sampled, z_0, options.fidelity)
+    image = net.decode(z_0, condition)[..., :height, :width]
     return Result(
         image.float().clamp(0, 1).cpu(),
         lr_map,
@@ -173,6 +168,36 @@ def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observ
         plan.dense_calls,
         time.perf_counter() - began,
     )
+
+
+def make_draw(z_lr: Tensor, seed: int) -> Draw:
+    """Noise for the whole canvas of ``z_lr``, on its device."""
+    channels, height, width = z_lr.shape[1:]
+    field = NoiseField(seed, channels)
+    return lambda step: field.draw(step, 0, 0, height, width).to(z_lr.device)
+
+
+def make_denoiser(
+    condition: Condition,
+    plan: Plan,
+    model: Model,
+    options: UpscaleOptions,
+    on_call: Callable[[], None],
+) -> Denoiser:
+    """ẑ_0 of the whole canvas, tile by tile; idle tiles are left out unless told otherwise."""
+
+    def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
+        def run(tile: Tile) -> Tensor:
+            window = tile.window
+            seen = crop_condition(condition, window)
+            with model.context():
+                z_0 = model.backbone.predict(window.cut(z_t), t, seen, window.cut(mask))
+            on_call()
+            return z_0
+
+        return run_tiles(run, plan.tiles, torch.zeros_like(z_t), mask if options.skip else None)
+
+    return predict
 
 
 def sampler_name(model: Model, options: UpscaleOptions) -> str:
@@ -187,14 +212,20 @@ def sampler_name(model: Model, options: UpscaleOptions) -> str:
     return options.sampler or "ddpm"
 
 
-def make_plan(attention: Tensor, lower: float, model: Model, options: UpscaleOptions) -> Plan:
+def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:
     """Timesteps, tiles and the exact number of network calls."""
-    net = model.backbone
-    total = net.schedule.num_steps
+    total = model.backbone.schedule.num_steps
+    lower = options.lower_bound or model.defaults.lower_bound
+    if not bool(time_mask(torch.zeros(()), lower, 1, total)):
+        raise UsageError(f"lower bound {lower:g} is below 1/T = 1/{total}: noise would remain")
     timesteps = spaced_timesteps(total, options.steps or model.defaults.steps)
     tiles = tiles_of(attention.shape[-2], attention.shape[-1], model, options)
     dense = len(tiles) * (len(timesteps) - 1)
-    if not options.skip:
-        return Plan(timesteps, tiles, dense, dense)
-    masks = [time_mask(attention, lower, s + 1, total) for _, s in pairwise(timesteps)]
-    return Plan(timesteps, tiles, count_calls(masks, tiles), dense)
+    if options.fidelity >= 1:
+        planned = 0
+    elif options.skip:
+        masks = [time_mask(attention, lower, s + 1, total) for _, s in pairwise(timesteps)]
+        planned = count_calls(masks, tiles)
+    else:
+        planned = dense
+    return Plan(timesteps, lower, tiles, planned, dense)

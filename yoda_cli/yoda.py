@@ -101,8 +101,7 @@ def training_state(
     """
     total = schedule.num_steps
     t, s = t.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
-    alpha_bar = schedule.alpha_bar.to(z_0.device)[t]
-    signal, sigma = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    signal, sigma = schedule.levels(t)
     mask = time_mask(attention, lower_bound, s + 1, total)
     refined = torch.where(t == total, mask, time_mask(attention, lower_bound, t + 1, total))
     return signal * torch.where(refined, z_0, z_lr) + sigma * noise, mask

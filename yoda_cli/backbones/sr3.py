@@ -130,7 +130,7 @@ class SR3(nn.Module):
         return Condition(torch.zeros_like(lr_up), maps, attention)
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        level = self.schedule.alpha_bar.to(z_t.device)[t].sqrt().to(z_t.dtype).view(-1, 1)
+        level, _ = self.schedule.levels(t.view(-1, 1))
         parts = [condition.maps["seen"], z_t]
         if self.config.mask_input:
             parts.append(mask.to(z_t.dtype))

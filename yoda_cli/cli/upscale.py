@@ -40,6 +40,9 @@ def upscale(
     steps: Annotated[int | None, typer.Option(help="Diffusion steps.")] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, ddpm, ddpm-sr3 or dpm++.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another texture.")] = 0,
+    fidelity: Annotated[
+        float, typer.Option(help="0: full sampled detail … 1: the smooth regression picture.")
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     tile: Annotated[
@@ -54,7 +57,12 @@ def upscale(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that yoda did not make.")
     ] = False,
-    quality: Annotated[int, typer.Option(help="JPEG and WebP quality.", min=1, max=100)] = 95,
+    quality: Annotated[
+        int | None, typer.Option(help="JPEG, WebP and AVIF quality [95].", min=1, max=100)
+    ] = None,
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Keep nothing but pixels and colour profile.")
+    ] = False,
     json_lines: Annotated[
         bool, typer.Option("--json", help="One JSON object per input on stdout.")
     ] = False,
@@ -70,13 +78,14 @@ def upscale(
         steps=steps,
         sampler=sampler,
         seed=seed,
+        fidelity=fidelity,
         device=device,
         precision=precision,
         tile=parse_tile(tile),
         faithful=faithful,
         skip=skip,
     )
-    writing = WriteOptions(overwrite=overwrite, quality=quality)
+    writing = WriteOptions(overwrite=overwrite, quality=quality, strip_metadata=strip_metadata)
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     return upscale_files(inputs, output, options, writing, show)
 
@@ -97,16 +106,17 @@ def upscale_files(
     check_inputs(inputs, output)
     model = find_model(options)
     failures: list[YodaError] = []
-    for source in inputs:
+    taken: set[Path] = set()
+    for source in dict.fromkeys(inputs):
         with _render.progress(source.name, quiet=show.quiet, bar=show.bar) as bar:
             observer = Observer(on_plan=bar.plan, on_call=bar.call)
             try:
-                done = upscale_file(source, output, model, options, writing, observer)
+                done = upscale_file(source, output, model, options, writing, observer, taken)
             except YodaError as error:
                 if len(inputs) == 1:
                     raise
                 failures.append(error)
-                _render.note(f"yoda: {source}: {error}")
+                _render.note(f"yoda: {' '.join(str(error).split())}")
                 continue
         show.finished(done, model, options)
     return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import features
+from PIL import Image
 
 from yoda_cli.errors import OutputError
 from yoda_cli.images.files import shown
@@ -54,9 +54,15 @@ def format_of(path: Path) -> str:
         raise OutputError(
             f"{shown(path)}: no known picture format; give a name ending in one of {known}"
         )
-    if kind == "AVIF" and not features.check("avif"):
-        raise OutputError(f"{shown(path)}: this Pillow cannot write AVIF; choose another format")
+    if not can_write(kind):
+        raise OutputError(f"{shown(path)}: this Pillow cannot write {kind}; choose another format")
     return kind
+
+
+def can_write(kind: str) -> bool:
+    """Whether this Pillow was built with the format; AVIF may be missing."""
+    Image.init()
+    return kind in Image.SAVE
 
 
 def output_format_for(picture: Picture, suffix: str) -> tuple[str, str]:
@@ -71,7 +77,7 @@ def output_format_for(picture: Picture, suffix: str) -> tuple[str, str]:
         or not form.has_colours
         or (picture.alpha is not None and not form.has_alpha)
         or (picture.bits == 16 and not form.has_16_bits)
-        or (kind == "AVIF" and not features.check("avif"))
+        or not can_write(kind)
     ):
         return "PNG", ".png"
     return kind, suffix if BY_SUFFIX.get(suffix.lower()) == kind else form.suffixes[0]
@@ -82,7 +88,7 @@ def check_format_size(kind: str, width: int, height: int) -> None:
     form = FORMATS[kind]
     if form.side is not None and max(width, height) > form.side:
         raise OutputError(
-            f"{kind} holds at most {form.side:,} pixels a side, not {width}×{height}; "
+            f"{kind} holds at most {form.side} pixels a side, not {width}×{height}; "
             "choose another format, PNG or TIFF"
         )
     if width * height * form.bytes_per_pixel + TIFF_OVERHEAD > FOUR_GIB and form.bytes_per_pixel:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ANIMATED = ("PNG", "WEBP", "GIF", "AVIF")
 GREY_MODES = ("1", "L", "LA", "La", "F")  # and "I", "I;16", …
 
 
@@ -20,12 +21,13 @@ class Metadata:
     """What a file carries beside its pixels, orientation already applied.
 
     ``kind`` is the file format (PNG, JPEG, …), ``mode`` how the file stored its pixels in Pillow's
-    terms ("RGB", "P", "I;16", "CMYK"). ``exif`` starts with the six bytes "Exif\\0\\0" and says
-    orientation 1. ``dpi`` is (x, y). ``is_lossless`` is True for WebP files that were.
+    terms ("RGB", "P", "I;16", "CMYK"; "" without a file). ``exif`` starts with the six bytes
+    "Exif\\0\\0" and says orientation 1. ``dpi`` is (x, y). ``is_lossless``: the file was WebP that
+    lost nothing.
     """
 
     kind: str = "PNG"
-    mode: str = "RGB"
+    mode: str = ""
     exif: bytes = b""
     icc: bytes = b""
     dpi: tuple[float, float] | None = None
@@ -63,23 +65,26 @@ class Animation:
 def stores_one_channel(picture: Picture) -> bool:
     """Whether a file of this picture keeps grey as one channel, as its source did.
 
-    An RGB profile describes no one-channel picture, so a grey palette with one stays RGB.
+    Palettes and pictures of no file go by their content, unless they carry an RGB profile: that
+    describes no one-channel picture.
     """
-    mode = picture.metadata.mode
-    if mode == "P":
-        return picture.is_grey and picture.metadata.icc[16:20] != b"RGB "
-    return picture.is_grey and (mode in GREY_MODES or mode.startswith("I"))
+    metadata = picture.metadata
+    if metadata.mode in ("", "P"):
+        return picture.is_grey and metadata.icc[16:20] != b"RGB "
+    return picture.is_grey and (metadata.mode in GREY_MODES or metadata.mode.startswith("I"))
 
 
 def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     """Colours under fully transparent pixels replaced by those of visible neighbours.
 
     Enlarging the result bleeds no hidden colour (often black) into the visible edge. Pixels with
-    any opacity keep their colour; with nothing visible at all ``rgb`` comes back as it is.
+    any opacity keep their colour. With nothing visible at all everything is black.
     """
     visible = alpha > 0
-    if bool(visible.all()) or not bool(visible.any()):
+    if bool(visible.all()):
         return rgb
+    if not bool(visible.any()):
+        return torch.zeros_like(rgb)
     return torch.where(visible, rgb, _pull_push(rgb * alpha, alpha))
 
 

@@ -1,152 +1,240 @@
-"""From a file to a picture; anything that is not one is refused with what is wrong."""
+"""From a file to pictures: upright, at full depth, with all that the file carries beside."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
 from yoda_cli.errors import InputError, NotFoundError
-from yoda_cli.images.picture import Metadata, Picture
+from yoda_cli.images.deep import Values, bits_of, is_grey_alpha, read_deep
+from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
+from yoda_cli.images.opening import KINDS, Source, check_size, name_of, opened
+from yoda_cli.images.picture import ANIMATED, GREY_MODES, Animation, Metadata, Picture
+from yoda_cli.images.provenance import MARK, XMP_TEXT, plain_xmp, provenance_in
 
-MAX_PIXELS = 1 << 28  # larger headers are refused before any memory is taken
-MAX_SIDE = 1_000_000
-DEEP = ("PNG", "TIFF")  # formats that hold 16 bits
-MARK = "yoda"  # the key of what yoda writes about its own work
-EXIF_ORIENTATION = 0x0112
-# Tags that say how a TIFF's pixels are stored, and profiles kept elsewhere: not about the picture.
-TIFF_LAYOUT = {*range(254, 270), *range(273, 280), 282, 283, 284, 292, 296, *range(317, 348)}
-TIFF_LAYOUT |= {512, 529, 530, 531, 532, 700, 34675}
+MAX_DPI = 65_535  # what JPEG can say
+RIFF_HEADER = 12
+NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 
-Pixels = npt.NDArray[Any]
+T = TypeVar("T")
 
 
-def read_picture(path: Path) -> Picture:
-    """Decode a picture file; refuses, with what is wrong, anything that is not one."""
+@dataclass(frozen=True)
+class _Raw:
+    """Pixels as stored, (H, W, C) in [0, 1], and what was lost on the way."""
+
+    values: Values
+    bits: int = 8
+    notices: tuple[str, ...] = ()
+
+
+def read_picture(source: Source) -> Picture:
+    """Decode a file, its bytes or a binary stream; of an animation the first frame.
+
+    Raises NotFoundError for a missing file, InputError for anything that is not a sound picture.
+    """
+    with opened(source) as (image, file):
+        return _still(image, file)
+
+
+def read_frames(source: Source) -> Animation:
+    """Every frame of an animated PNG, WebP, GIF or AVIF; one frame of anything else."""
+    with opened(source) as (image, file):
+        frames = getattr(image, "n_frames", 1)
+        if image.format not in ANIMATED or frames < 2:
+            return Animation((_still(image, file),), (0.0,), 1)
+        check_size(image.size, frames, name_of(source))
+        width, height = image.size
+        plays = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
+        first = 1 if image.info.get("default_image") else 0  # an APNG's stand-in is no frame
+        pictures, milliseconds = [], []
+        for index in range(first, frames):
+            image.seek(index)
+            check_size(image.size, frames, name_of(source))  # a GIF may grow
+            image.load()
+            metadata, _ = _metadata(image, file, 1)
+            raw = _read_8(image.crop((0, 0, width, height)))
+            pictures.append(_picture(raw, 1, metadata, ()))
+            milliseconds.append(float(image.info.get("duration", 0)))
+        return Animation(tuple(pictures), tuple(milliseconds), plays)
+
+
+def made_by_yoda(source: Source) -> bool:
+    """Whether the file's own metadata says that yoda made it; False for what is no picture."""
+    return read_provenance(source) is not None
+
+
+def read_provenance(source: Source) -> dict[str, str] | None:
+    """What the file says about how yoda made it; None if it says nothing or is no picture."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not data:
-        raise InputError(f"{path} is empty (0 bytes)")
-    try:
-        with _quietly(), Image.open(io.BytesIO(data)) as image:
-            _check_size(image.size, path)
-            return _decode(image, data)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise anything: struct.error, SyntaxError, zlib.error …
-        reason = str(error).split("<_io", 1)[0].strip() or type(error).__name__
-        raise InputError(f"{path} is not a readable picture: {reason}") from error
+        with opened(source) as (image, _):
+            return provenance_in(image)
+    except (InputError, NotFoundError):
+        return None
 
 
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _check_size(size: tuple[int, int], path: Path) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS or max(size) > MAX_SIDE:
-        raise InputError(
-            f"{path} is {width}×{height}; at most {MAX_PIXELS >> 20} Mi pixels and "
-            f"{MAX_SIDE} a side can be read"
-        )
-
-
-def _decode(image: Image.Image, data: bytes) -> Picture:
-    notices: list[str] = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notices.append(f"{frames} frames; only the first is used")
-    deep = _decode_deep(image, data) if image.format in DEEP else None
-    if deep is not None:
-        pixels, bits = deep, 16
+def _still(header: Image.Image, file: BinaryIO) -> Picture:
+    image, file, orientation = _loaded_as_stored(header, file)
+    metadata, dropped = _metadata(image, file, orientation)
+    bits = bits_of(image, file)
+    values = read_deep(image, file) if bits > 8 else None
+    if values is not None:
+        raw = _Raw(values, 16)
     else:
-        if image.mode == "CMYK":
-            notices.append("CMYK was converted to RGB")
-        pixels, bits = np.asarray(_to_8_bit(image)), 8
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    values = torch.from_numpy(pixels.astype(np.float32) / (2**bits - 1))
-    values = values.permute(2, 0, 1).unsqueeze(0)  # (1, C, H, W)
+        raw = _read_8(image)
+        if bits > 8:
+            dropped += (f"{bits} bits a channel were read as 8",)
+    return _picture(raw, orientation, metadata, (*_further_pictures(image), *dropped))
+
+
+def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, BinaryIO, int]:
+    """The decoded picture, its file and the orientation still to be applied.
+
+    Pillow and OpenCV turn TIFFs while decoding, each in its own way, so they see one that says 1.
+    """
+    if image.format != "TIFF":
+        image.load()
+        orientation, _ = _guarded(lambda: orientation_of(image), 1)
+        return image, file, orientation
+    orientation, _ = _guarded(lambda: orientation_of(image), 1)
+    if image.tag_v2.get(ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
+        file.seek(0)
+        file = io.BytesIO(with_numbers(file.read(), {ORIENTATION: 1}))
+        image = Image.open(file, formats=["TIFF"])
+    image.getexif()[ORIENTATION] = 1  # whatever its XMP says
+    image.load()
+    return image, file, orientation
+
+
+def _picture(raw: _Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]) -> Picture:
+    upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
+    values = torch.from_numpy(upright.copy(order="C"))  # (1, C, H, W)
     channels = values.shape[1]
-    is_grey = channels < 3
     alpha = values[:, -1:].contiguous() if channels in (2, 4) else None
-    rgb = (values[:, :1].expand(-1, 3, -1, -1) if is_grey else values[:, :3]).contiguous()
-    return Picture(rgb, alpha, is_grey, bits, _metadata(image), tuple(notices))
+    if channels < 3:
+        rgb, is_grey = values[:, :1].repeat(1, 3, 1, 1), True
+    else:
+        rgb = values[:, :3].contiguous()
+        is_grey = torch.equal(rgb[:, 0], rgb[:, 1]) and torch.equal(rgb[:, 1], rgb[:, 2])
+    return Picture(rgb, alpha, is_grey, raw.bits, metadata, raw.notices + notices)
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """L, LA, RGB or RGBA, upright."""
-    image = ImageOps.exif_transpose(image)
-    has_alpha = image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA", "La", "I", "I;16", "F")
-    if image.mode in ("I", "F", "I;16"):
-        values = np.asarray(image, dtype=np.float64)
-        top = 255.0 if values.max(initial=0) <= 255 else 65535.0
-        return Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
-    return image.convert(("LA" if has_alpha else "L") if grey else "RGBA" if has_alpha else "RGB")
-
-
-def _decode_deep(image: Image.Image, data: bytes) -> Pixels | None:
-    """16-bit pixels (H, W[, C]) in RGB order, which Pillow would cut to 8 bits; None if 8-bit."""
-    import cv2
-
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    if not _may_be_deep(image):
-        return None
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None or pixels.dtype != np.uint16:
-        return None
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        pixels = cv2.cvtColor(pixels, code)
-    image.load()  # a truncated file is told by Pillow, not passed by OpenCV
-    return _upright(pixels, image.getexif().get(EXIF_ORIENTATION, 1))
-
-
-def _may_be_deep(image: Image.Image) -> bool:
-    """Whether the file's own pixel layout, which Pillow names before it loads, has 16 bits."""
-    tiles = getattr(image, "tile", [])
-    return image.mode.startswith("I;16") or (bool(tiles) and ";16" in str(tiles[0][3]))
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation 1 … 8 to (H, W[, C])."""
+def _upright(values: Values, orientation: int) -> Values:
+    """(H, W, C) turned and flipped as EXIF orientation 1 … 8 says."""
     if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
+        values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
+        values = values[:, ::-1]
     if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        values = values[::-1]
+    return values
 
 
-def _metadata(image: Image.Image) -> Metadata:
-    exif = image.getexif()
-    for tag in [tag for tag in exif if tag == EXIF_ORIENTATION or tag in TIFF_LAYOUT]:
-        del exif[tag]
-    dpi = image.info.get("dpi")
-    xmp = image.info.get("xmp", b"")
-    text = {k: str(v) for k, v in getattr(image, "text", {}).items() if k != MARK}
-    return Metadata(
-        str(image.format),
-        exif.tobytes() if len(exif) else b"",
-        image.info.get("icc_profile") or b"",
-        (float(dpi[0]), float(dpi[1])) if dpi else None,
-        xmp.encode() if isinstance(xmp, str) else bytes(xmp),
-        text,
+def _read_8(image: Image.Image) -> _Raw:
+    notices: tuple[str, ...] = ()
+    if image.mode == "CMYK":
+        image, notice = _cmyk_to_rgb(image)
+        notices = (notice,)
+    is_grey = image.mode in GREY_MODES
+    if image.has_transparency_data:
+        image = image.convert("LA" if is_grey else "RGBA")
+    else:
+        image = image.convert("L" if is_grey else "RGB")
+    pixels = np.asarray(image)
+    values = pixels.astype(np.float32)
+    values /= 255
+    return _Raw(values[..., None] if values.ndim == 2 else values, 8, notices)
+
+
+def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """sRGB by the file's own profile where it has one that works."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image,
+                source,
+                ImageCms.createProfile("sRGB"),
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+            if converted is not None:
+                return converted, "CMYK was converted to sRGB by the picture's colour profile"
+    return image.convert("RGB"), "CMYK without a colour profile was converted to RGB"
+
+
+def _further_pictures(image: Image.Image) -> tuple[str, ...]:
+    if not getattr(image, "is_animated", False):
+        return ()
+    if image.format == "MPO":
+        return ("further pictures inside the JPEG (previews, gain maps) are dropped",)
+    if image.format in ANIMATED:
+        return ("animated: only the first frame is used",)
+    return ("several pages: only the first is used",)
+
+
+def _metadata(
+    image: Image.Image, file: BinaryIO, orientation: int
+) -> tuple[Metadata, tuple[str, ...]]:
+    """What stands beside the pixels, and notices about what of it is damaged."""
+    info = image.info
+    is_grey_16 = is_grey_alpha(image, file)
+    exif, notices = _guarded(lambda: exif_of(image), b"", "damaged EXIF was dropped")
+    dpi, _ = _guarded(lambda: _dpi(image), None)
+    if dpi is not None and orientation >= 5:
+        dpi = (dpi[1], dpi[0])
+    icc = info.get("icc_profile")
+    xmp = info.get("xmp", b"")
+    text = getattr(image, "text", {})
+    comment = info.get("comment", b"")
+    metadata = Metadata(
+        kind=KINDS.get(str(image.format), str(image.format)),
+        mode="LA" if is_grey_16 else image.mode,
+        exif=exif,
+        icc=icc if isinstance(icc, bytes) and image.mode != "CMYK" else b"",
+        dpi=dpi,
+        xmp=plain_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)),
+        text={str(k): v for k, v in text.items() if isinstance(v, str) and k not in NOT_TEXT},
+        comment=comment if isinstance(comment, bytes) and provenance_in(image) is None else b"",
+        is_lossless=image.format == "WEBP" and _is_lossless_webp(file),
     )
+    return metadata, notices
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    found = image.info.get("dpi") or resolution_of(image)
+    if not found:
+        return None
+    x, y = float(found[0]), float(found[1])
+    is_sound = all(math.isfinite(v) and 0 < v <= MAX_DPI for v in (x, y))
+    return (x, y) if is_sound else None
+
+
+def _is_lossless_webp(file: BinaryIO) -> bool:
+    file.seek(RIFF_HEADER)
+    while len(header := file.read(8)) == 8:
+        name, length = header[:4], int.from_bytes(header[4:], "little")
+        if name in (b"VP8 ", b"VP8L", b"ANMF"):
+            return name == b"VP8L"
+        file.seek(length + length % 2, io.SEEK_CUR)
+    return False
+
+
+def _guarded(
+    make: Callable[[], T], otherwise: T, notice: str | None = None
+) -> tuple[T, tuple[str, ...]]:
+    """What ``make`` returns; damaged metadata must not cost the picture."""
+    try:
+        return make(), ()
+    except Exception:  # whatever Pillow meets in a damaged block
+        return otherwise, (notice,) if notice else ()

@@ -1,152 +1,37 @@
-"""From a picture to a file: format, depth, metadata, provenance; written beside, then renamed."""
+"""From a picture to a file: format, depth, metadata, provenance.
+
+Values are clamped to [0, 1] and rounded half up to 8 or 16 bits.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
-import secrets
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, PngImagePlugin
 
 from yoda_cli.errors import OutputError
-from yoda_cli.images.picture import Metadata, Picture
-from yoda_cli.images.reading import DEEP, MARK, Pixels
+from yoda_cli.images.exif import with_resolution, with_size
+from yoda_cli.images.files import write_atomically
+from yoda_cli.images.formats import FORMATS, JPEG_XMP, check_format_size, holdable
+from yoda_cli.images.picture import ANIMATED, Animation, Metadata, Picture, stores_one_channel
+from yoda_cli.images.png import encode_png_16
+from yoda_cli.images.provenance import MARK, XMP_TEXT, as_json, mark_xmp
+from yoda_cli.images.tiff import encode_tiff
 
-SUFFIX = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
-FORMATS = {".jpeg": "JPEG", ".tiff": "TIFF", **{v: k for k, v in SUFFIX.items()}}
-SIDE_LIMIT = {"WEBP": 16_383, "JPEG": 65_535}
-EXIF_SOFTWARE = 0x0131
-PNG_HEADER = 8 + 25  # signature and IHDR
+Pixels = npt.NDArray[Any]
 
-
-def format_of(path: Path) -> str:
-    """The file format a name asks for."""
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        known = " ".join(sorted(FORMATS))
-        raise OutputError(f"{path}: no known picture format; give a name ending in one of {known}")
-    return kind
-
-
-def output_format_for(picture: Picture, suffix: str) -> tuple[str, str]:
-    """(format, suffix): the input's own where it can hold the picture, else PNG."""
-    kind = picture.metadata.kind
-    holds_alpha = kind in ("PNG", "WEBP", "TIFF") or picture.alpha is None
-    holds_depth = kind in DEEP or picture.bits == 8
-    if kind in SUFFIX and holds_alpha and holds_depth:
-        return kind, suffix if FORMATS.get(suffix.lower()) == kind else SUFFIX[kind]
-    return "PNG", ".png"
-
-
-def check_format_size(kind: str, width: int, height: int) -> None:
-    """Refuse a size that the format cannot hold, before any work is done for it."""
-    limit = SIDE_LIMIT.get(kind)
-    if limit is not None and max(width, height) > limit:
-        raise OutputError(f"{kind} holds at most {limit} pixels a side, not {width}×{height}")
-
-
-def encode_picture(
-    picture: Picture, *, kind: str, quality: int = 95, provenance: Mapping[str, str] | None = None
-) -> bytes:
-    """The bytes of a file of format ``kind``; values are rounded half up to the depth kept."""
-    deep = picture.bits == 16 and kind in DEEP
-    pixels = _pixels(picture, 65535 if deep else 255, keep_alpha=kind not in ("JPEG", "BMP"))
-    mark = json.dumps(dict(provenance or {}), sort_keys=True)
-    if deep:
-        return _encode_deep(pixels, kind, picture.metadata, mark if provenance else "")
-    out = io.BytesIO()
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.save(out, kind, **_save_options(kind, quality, picture.metadata, mark, provenance))
-    return out.getvalue()
-
-
-def _pixels(picture: Picture, top: int, *, keep_alpha: bool) -> Pixels:
-    rgb, alpha = picture.rgb, picture.alpha
-    if alpha is not None and not keep_alpha:
-        rgb, alpha = rgb * alpha + (1 - alpha), None  # onto white
-    planes = [rgb.mean(1, keepdim=True) if picture.is_grey else rgb]
-    planes += [alpha] if alpha is not None else []
-    values = torch.cat(planes, dim=1)[0].clamp(0, 1).permute(1, 2, 0).numpy()
-    return np.floor(values.astype(np.float64) * top + 0.5).astype(
-        np.uint8 if top == 255 else np.uint16
-    )
-
-
-def _save_options(
-    kind: str, quality: int, metadata: Metadata, mark: str, provenance: Mapping[str, str] | None
-) -> dict[str, Any]:
-    exif = Image.Exif()
-    if metadata.exif:
-        exif.load(metadata.exif)
-    if provenance:
-        exif[EXIF_SOFTWARE] = f"{MARK} {mark}"
-    options: dict[str, Any] = {}
-    if metadata.icc:
-        options["icc_profile"] = metadata.icc
-    if metadata.dpi and kind != "WEBP":
-        options["dpi"] = metadata.dpi
-    if kind != "BMP" and len(exif):
-        options["exif"] = exif
-    if metadata.xmp and kind in ("JPEG", "WEBP"):
-        options["xmp"] = metadata.xmp
-    if kind == "JPEG":
-        options |= {"quality": quality, "subsampling": 0, "optimize": True}
-    elif kind == "WEBP":
-        options |= {"quality": quality, "method": 4, "exact": True}
-    elif kind == "TIFF":
-        options["compression"] = "tiff_deflate"
-    elif kind == "PNG":
-        info = PngImagePlugin.PngInfo()
-        for key, value in {**metadata.text, **({MARK: mark} if provenance else {})}.items():
-            info.add_itxt(key, value)
-        options["pnginfo"] = info
-    return options
-
-
-def _encode_deep(pixels: Pixels, kind: str, metadata: Metadata, mark: str) -> bytes:
-    """16-bit PNG or TIFF through OpenCV; PNG text and profile are spliced in as chunks."""
-    import cv2
-
-    order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    channels = pixels.shape[-1]
-    data = cv2.cvtColor(pixels, order[channels]) if channels in order else pixels
-    done, packed = cv2.imencode(SUFFIX[kind], data)
-    if not done:
-        raise OutputError(
-            f"could not encode a 16-bit {kind} of {pixels.shape[1]}×{pixels.shape[0]}"
-        )
-    encoded = packed.tobytes()
-    return _with_chunks(encoded, metadata, mark) if kind == "PNG" else encoded
-
-
-def _with_chunks(encoded: bytes, metadata: Metadata, mark: str) -> bytes:
-    """A PNG with the ancillary chunks that Pillow writes for the same metadata."""
-    small = io.BytesIO()
-    options = _save_options("PNG", 95, metadata, mark, {MARK: mark} if mark else None)
-    Image.new("L", (1, 1)).save(small, "PNG", **options)
-    extra = b"".join(
-        chunk
-        for name, chunk in _chunks(small.getvalue())
-        if name not in (b"IHDR", b"IDAT", b"IEND")
-    )
-    return encoded[:PNG_HEADER] + extra + encoded[PNG_HEADER:]
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 8
-    while position < len(png):
-        (length,) = struct.unpack(">I", png[position : position + 4])
-        end = position + 12 + length
-        yield png[position + 4 : position + 8], png[position:end]
-        position = end
+QUALITY = 95
+LONG_TEXT = 1024  # characters of PNG text that is worth compressing
+MARKED_IN_XMP = ("JPEG", "WEBP", "TIFF", "AVIF")
 
 
 def write_picture(
@@ -154,30 +39,163 @@ def write_picture(
     picture: Picture,
     *,
     kind: str,
-    quality: int = 95,
+    quality: int | None = None,
+    strip_metadata: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> None:
     """Encode and write; under the final name there is always the whole file or none."""
-    data = encode_picture(picture, kind=kind, quality=quality, provenance=provenance)
-    partial = path.with_name(f".yoda-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    data = encode_picture(
+        picture,
+        kind=kind,
+        quality=quality,
+        strip_metadata=strip_metadata,
+        provenance=provenance,
+    )
+    write_atomically(path, data)
 
 
-def made_by_yoda(path: Path) -> bool:
-    """Whether the file's own metadata says that yoda made it."""
+def encode_picture(
+    picture: Picture,
+    *,
+    kind: str,
+    quality: int | None = None,
+    strip_metadata: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> bytes:
+    """The bytes of a file of format ``kind``.
+
+    ``quality`` 1 … 100 is that of JPEG, WebP and AVIF; None is 95, and lossless WebP where the
+    source was. ``strip_metadata`` leaves only the colour profile, without which the colours would
+    be others; ``provenance`` goes too. `losses` says beforehand what the format will not keep.
+    """
+    height, width = picture.rgb.shape[-2:]
+    check_format_size(kind, width, height)
+    is_deep = picture.bits == 16 and FORMATS[kind].has_16_bits
+    metadata, mark = _to_write(picture, kind, strip_metadata, provenance)
+    pixels = _pixels(picture, kind, is_deep=is_deep)
+    with _encoding(kind, width, height):
+        if kind == "TIFF":
+            return encode_tiff(pixels, metadata)
+        options = _options(kind, metadata, quality, mark)
+        if is_deep:
+            return encode_png_16(pixels, options)
+        out = io.BytesIO()
+        _image(pixels).save(out, kind, **options)
+        return out.getvalue()
+
+
+def encode_frames(
+    animation: Animation,
+    *,
+    kind: str,
+    quality: int | None = None,
+    strip_metadata: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> bytes:
+    """An animated PNG, WebP, GIF or AVIF at 8 bits, timing kept; metadata of the first frame."""
+    if kind not in ANIMATED:
+        raise OutputError(f"{kind} holds no animation; choose one of {', '.join(ANIMATED)}")
+    first = animation.frames[0]
+    height, width = first.rgb.shape[-2:]
+    check_format_size(kind, width, height)
+    metadata, mark = _to_write(first, kind, strip_metadata, provenance)
+    options = _options(kind, metadata, quality, mark)
+    options |= {"save_all": True, "duration": [round(m) for m in animation.milliseconds]}
+    if kind == "GIF":
+        options["disposal"] = 2
+    if kind != "AVIF" and (kind != "GIF" or animation.plays != 1):
+        options["loop"] = animation.plays
+    with _encoding(kind, width, height):
+        images = [_image(_pixels(frame, kind, is_deep=False)) for frame in animation.frames]
+        out = io.BytesIO()
+        images[0].save(out, kind, append_images=images[1:], **options)
+        return out.getvalue()
+
+
+@contextlib.contextmanager
+def _encoding(kind: str, width: int, height: int) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            software = str(image.getexif().get(EXIF_SOFTWARE, ""))
-            return MARK in image.info or software.startswith(f"{MARK} ")
-    except Exception:  # whatever it is, yoda did not make it
-        return False
+        yield
+    except (OSError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error) as error:
+        raise OutputError(f"cannot encode {width}×{height} pixels as {kind}: {error}") from error
+
+
+def _pixels(picture: Picture, kind: str, *, is_deep: bool) -> Pixels:
+    """(H, W, C) integers: as many channels as the format and the source's kind of storage want."""
+    rgb, alpha = picture.rgb, picture.alpha
+    if alpha is not None and not FORMATS[kind].has_alpha:
+        rgb, alpha = rgb * alpha + (1 - alpha), None  # onto white
+    grey = rgb.mean(1, keepdim=True) if picture.is_grey else rgb
+    is_narrow = stores_one_channel(picture) and not (
+        kind == "TIFF" and is_deep and alpha is not None
+    )
+    planes = [grey if is_narrow or not picture.is_grey else grey.expand(-1, 3, -1, -1)]
+    planes += [alpha] if alpha is not None else []
+    top, dtype = (65535, np.uint16) if is_deep else (255, np.uint8)
+    values = torch.cat(planes, dim=1)[0].permute(1, 2, 0).contiguous()  # (H, W, C)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("a picture holds values that are not finite")
+    return values.clamp_(0, 1).mul_(top).add_(0.5).floor_().numpy().astype(dtype)
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _to_write(
+    picture: Picture, kind: str, strip: bool, provenance: Mapping[str, str] | None
+) -> tuple[Metadata, Mapping[str, str] | None]:
+    """The metadata and the provenance that the file will say."""
+    metadata = holdable(picture.metadata, kind)
+    height, width = picture.rgb.shape[-2:]
+    if strip:
+        return Metadata(icc=metadata.icc, is_lossless=metadata.is_lossless), None
+    exif = with_size(metadata.exif, width, height)
+    if metadata.dpi and kind in ("WEBP", "AVIF"):
+        exif = with_resolution(exif, metadata.dpi)
+    xmp = metadata.xmp
+    if provenance and kind in MARKED_IN_XMP:
+        xmp = mark_xmp(xmp, provenance)
+        if kind == "JPEG" and len(xmp) > JPEG_XMP:
+            xmp = mark_xmp(b"", provenance)
+    return replace(metadata, exif=exif, xmp=xmp), provenance
+
+
+def _options(
+    kind: str, metadata: Metadata, quality: int | None, mark: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What Pillow's encoder is told."""
+    options: dict[str, Any] = {}
+    for name, value in (("exif", metadata.exif), ("icc_profile", metadata.icc)):
+        if value:
+            options[name] = value
+    if metadata.dpi and kind in ("PNG", "JPEG", "BMP"):
+        options["dpi"] = metadata.dpi
+    if metadata.xmp and kind in MARKED_IN_XMP:
+        options["xmp"] = metadata.xmp
+    if metadata.comment:
+        options["comment"] = metadata.comment
+    used = QUALITY if quality is None else quality
+    if kind == "JPEG":
+        options |= {"quality": used, "subsampling": "4:4:4", "optimize": True}
+    elif kind == "WEBP":
+        is_lossless = quality is None and metadata.is_lossless
+        options |= {"quality": used, "lossless": is_lossless, "method": 4, "exact": True}
+    elif kind == "AVIF":
+        options |= {"quality": used, "subsampling": "4:4:4"}
+    elif kind == "PNG":
+        options["pnginfo"] = _png_text(metadata, mark)
+    elif kind == "GIF" and mark:
+        options["comment"] = f"{MARK} {as_json(mark)}".encode()
+    return options
+
+
+def _png_text(metadata: Metadata, mark: Mapping[str, str] | None) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for key, value in metadata.text.items():
+        info.add_text(key, value, zip=len(value) > LONG_TEXT)
+    if metadata.xmp:
+        info.add_itxt(XMP_TEXT, metadata.xmp.decode("utf-8", "replace"))
+    if mark:
+        info.add_text(MARK, as_json(mark))
+    return info
