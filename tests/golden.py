@@ -97,8 +97,8 @@ def _sr3_unet_settings(config):
         "channel_mults": tuple(config["channel_mults"]),
         "res_blocks": config["res_blocks"],
         "attn_levels": _attn_levels(config),
-        "norm_groups": config["norm_groups"],
-        "dropout": config["dropout"],
+        "norm_groups": config.get("norm_groups", 32),
+        "dropout": config.get("dropout", 0.0),
     }
 
 
@@ -163,8 +163,8 @@ def _srdiff(golden):
         num_steps=hparams["timesteps"],
         schedule=hparams["beta_schedule"],
         beta_start=1e-4,
-        beta_end=hparams["beta_end"],
-        cosine_s=hparams["beta_s"],
+        beta_end=hparams.get("beta_end", 0.02),
+        cosine_s=hparams.get("beta_s", 0.008),
         residual_scale=hparams["res_rescale"],
     )
     shapes = ("scale", "dim", "dim_mults", "encoder_channels", "encoder_blocks", "encoder_growth")
