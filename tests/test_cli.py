@@ -1,6 +1,7 @@
 """The command line as a person meets it: results, exit codes, one-line errors."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -39,6 +40,9 @@ def test_a_picture_goes_in_and_a_larger_one_comes_out(upscale, picture, tmp_path
         assert image.size == (52, 36)
         assert image.mode == "RGB"
     assert "\r" not in done.err
+    started, finished = done.err.splitlines()
+    assert re.fullmatch(r"in\.png: \d network calls to make", started)
+    assert re.match(r"in\.png: 52×36, \d network calls, \d+\.\d s on cpu", finished)
 
 
 def test_without_an_output_the_result_stands_beside_the_input(upscale, picture, tmp_path):
@@ -213,7 +217,7 @@ def test_a_failure_while_writing_leaves_no_half_file(upscale, picture, tmp_path,
     before = set(tmp_path.iterdir())
     done = upscale(picture, "-o", tmp_path / "out.png")
     assert done.code == 7
-    assert "No space left" in only_line(done.err)
+    assert "No space left" in only_line(done.err.splitlines()[-1])
     assert set(tmp_path.iterdir()) == before
 
 

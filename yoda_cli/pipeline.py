@@ -83,6 +83,11 @@ def check_options(options: UpscaleOptions) -> None:
         )
     if options.sampler is not None and options.sampler not in SAMPLERS:
         raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
+    if options.faithful and options.sampler not in (None, *STOCHASTIC_SAMPLERS):
+        raise UsageError(
+            f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
+            f"has none: use {' or '.join(STOCHASTIC_SAMPLERS)}"
+        )
 
 
 def picture_seed(seed: int, lr: Tensor) -> int:
@@ -202,14 +207,7 @@ def make_denoiser(
 
 def sampler_name(model: Model, options: UpscaleOptions) -> str:
     """The sampler to use; ``--faithful`` needs an ancestral one and takes ``ddpm`` by default."""
-    if not options.faithful:
-        return options.sampler or model.defaults.sampler
-    if options.sampler is not None and options.sampler not in STOCHASTIC_SAMPLERS:
-        raise UsageError(
-            f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
-            f"has none: use {' or '.join(STOCHASTIC_SAMPLERS)}"
-        )
-    return options.sampler or "ddpm"
+    return options.sampler or ("ddpm" if options.faithful else model.defaults.sampler)
 
 
 def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:

@@ -33,6 +33,8 @@ class PlainProgress:
     spoken: float = field(default_factory=time.monotonic)
 
     def plan(self, calls: int) -> None:
+        if self.total == 0:
+            note(f"{self.name}: {calls} network calls to make")
         self.total += calls
 
     def call(self) -> None:
