@@ -70,8 +70,8 @@ def sr3_schedule(config):
     return make_schedule(
         config["schedule"],
         config["n_timestep"],
-        beta_start=config["linear_start"],
-        beta_end=config["linear_end"],
+        beta_start=config.get("linear_start", 1e-4),
+        beta_end=config.get("linear_end", 2e-2),
         cosine_s=config.get("cosine_s", 0.008),
     )
 
@@ -97,8 +97,8 @@ def _sr3_unet_settings(config):
         "channel_mults": tuple(config["channel_mults"]),
         "res_blocks": config["res_blocks"],
         "attn_levels": _attn_levels(config),
-        "norm_groups": config.get("norm_groups", 32),
-        "dropout": config.get("dropout", 0.0),
+        "norm_groups": config.get("norm_groups") or 32,
+        "dropout": config.get("dropout") or 0.0,
     }
 
 
@@ -120,8 +120,8 @@ def sr3_diffusion(golden):
             **_sr3_unet_settings(golden.config["config"]),
             schedule=chain["schedule"],
             num_steps=chain["n_timestep"],
-            beta_start=chain["linear_start"],
-            beta_end=chain["linear_end"],
+            beta_start=chain.get("linear_start", 1e-4),
+            beta_end=chain.get("linear_end", 2e-2),
         )
     )
     fill(net, golden.state, "golden")
@@ -139,7 +139,7 @@ def sr3_diffusion(golden):
         out[f"t{index}.mean"] = ddpm_step(schedule, z_t, z_0, t, t - 1, torch.zeros_like(z_t))
         noise = inputs[f"t{index}.noise"]
         out[f"t{index}.x_prev"] = ddpm_step(schedule, z_t, z_0, t, t - 1, noise)
-        out[f"t{index}.noise_level"] = schedule.alpha_bar[batch].sqrt().float().view(-1, 1)
+        out[f"t{index}.noise_level"], _ = schedule.levels(batch.view(-1, 1))
         out[f"t{index}.log_variance"] = buffers["posterior_log_variance_clipped"][index].view(1)
     # SR3 trains on continuous levels: the marginal at a given √γ, one per sample.
     level, noise = inputs["q_level"], inputs["q_noise"]
@@ -254,13 +254,23 @@ KINDS = {
 }
 
 
+@torch.no_grad()
+def compute(golden):
+    """The outputs of a golden by the project's code."""
+    return KINDS[golden.kind](golden)
+
+
 def compare(golden, tolerances):
     """The outputs that do not agree within their tolerance, as lines; empty when all do."""
-    with torch.no_grad():
-        computed = KINDS[golden.kind](golden)
-    wrong = [f"{name}: not computed" for name in golden.outputs.keys() - computed.keys()]
-    for name, expected in golden.outputs.items():
+    return differences(golden.outputs, compute(golden), tolerances)
+
+
+def differences(outputs, computed, tolerances):
+    """One line for each of ``outputs`` that was not computed or is off by more than allowed."""
+    wrong = []
+    for name, expected in outputs.items():
         if name not in computed:
+            wrong.append(f"{name}: not computed")
             continue
         value, rule = computed[name], tolerances[f"out.{name}"]
         if value.shape != expected.shape:

@@ -4,17 +4,19 @@
 ``tests/data/golden`` are run.
 """
 
+import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from golden import KINDS, compare, load_golden
+from golden import KINDS, compare, compute, differences, load_golden
 
-FOLDER = Path(os.environ.get("YODA_GOLDEN_DIR") or Path(__file__).parent / "data" / "golden")
-FILES = sorted(FOLDER.glob("*.safetensors")) + sorted(FOLDER.glob("*_tokenizer.json"))
+OWN = Path(__file__).parent / "data" / "golden"
+FOLDER = Path(os.environ.get("YODA_GOLDEN_DIR") or OWN)
+TENSORS = sorted(FOLDER.glob("*.safetensors"))
+TOKENS = sorted(set(FOLDER.glob("*.json")) - {FOLDER / "MANIFEST.json"})
 MANIFEST = json.loads((FOLDER / "MANIFEST.json").read_text())
 
 
@@ -22,44 +24,66 @@ def tolerances(path):
     return MANIFEST[path.stem]["out"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TENSORS + TOKENS, ids=lambda path: path.name)
 def test_golden(path):
     if path.suffix == ".json":
         pytest.skip(f"tokenizer vectors are not implemented: {path.name}")
     golden = load_golden(path)
     if golden.kind not in KINDS:
         pytest.skip(f"{golden.kind} is not implemented: {path.name}")
+    assert golden.outputs
     assert compare(golden, tolerances(path)) == []
 
 
-def implemented():
+def one_of_each_kind():
     seen = {}
-    for path in FILES:
-        if path.suffix == ".safetensors":
-            golden = load_golden(path)
-            if golden.kind in KINDS:
-                seen.setdefault(golden.kind, path)
-    return list(seen.values())
+    for path in TENSORS:
+        seen.setdefault(load_golden(path).kind, path)
+    return [path for kind, path in seen.items() if kind in KINDS]
 
 
-@pytest.mark.parametrize("path", implemented(), ids=lambda path: path.stem)
-def test_an_altered_output_is_noticed(path):
-    golden = load_golden(path)
-    name = sorted(golden.outputs)[-1]
-    rule = tolerances(path)[f"out.{name}"]
-    altered = golden.outputs[name].clone()
-    step = 10 * (rule.get("atol", 0) + rule.get("rtol", 0) * altered.abs().max().item()) or 1
-    altered.view(-1)[-1] += step
-    changed = replace(golden, outputs={**golden.outputs, name: altered})
-    assert [line.split(":")[0] for line in compare(changed, tolerances(path))] == [name]
+def altered(value, rule):
+    """``value`` with one finite entry moved ten times as far as its tolerance allows."""
+    finite = value.isfinite()
+    largest = value[finite].abs().max().item()
+    allowed = 0 if rule.get("exact") else rule.get("atol", 0) + rule.get("rtol", 0) * largest
+    moved = value.clone()
+    moved.view(-1)[finite.view(-1).nonzero()[0]] += 10 * allowed or 1
+    return moved
 
 
-@pytest.mark.parametrize("path", implemented(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", one_of_each_kind(), ids=lambda path: path.name)
+def test_an_altered_output_is_noticed_whichever_it_is(path):
+    golden, rules = load_golden(path), tolerances(path)
+    computed = compute(golden)
+    for name, value in golden.outputs.items():
+        outputs = {**golden.outputs, name: altered(value, rules[f"out.{name}"])}
+        assert [line.split(":")[0] for line in differences(outputs, computed, rules)] == [name]
+
+
+@pytest.mark.parametrize("path", one_of_each_kind(), ids=lambda path: path.name)
 def test_an_output_nobody_computes_is_noticed(path):
     golden = load_golden(path)
-    changed = replace(golden, outputs={**golden.outputs, "invented": torch.zeros(1)})
-    assert compare(changed, tolerances(path)) == ["invented: not computed"]
+    outputs = {**golden.outputs, "invented": torch.zeros(1)}
+    assert differences(outputs, compute(golden), tolerances(path)) == ["invented: not computed"]
+
+
+def test_not_a_number_is_noticed_and_infinity_is_compared_by_place():
+    rules = {"out.x": {"atol": 1.0, "rtol": 1.0}}
+    expected = {"x": torch.tensor([1.0, torch.inf])}
+    assert differences(expected, expected, rules) == []
+    for wrong in ([torch.nan, torch.inf], [1.0, torch.nan], [1.0, 1e30], [torch.inf, 1.0]):
+        assert differences(expected, {"x": torch.tensor(wrong)}, rules) != []
+    assert differences(expected, {"x": torch.tensor([1.0])}, rules) != []
 
 
 def test_the_folder_is_not_empty():
-    assert FILES
+    assert TENSORS
+
+
+def test_our_copies_are_the_files_of_their_manifest():
+    manifest = json.loads((OWN / "MANIFEST.json").read_text())
+    digests = {p.stem: hashlib.sha256(p.read_bytes()) for p in OWN.glob("*.safetensors")}
+    assert {name: digest.hexdigest() for name, digest in digests.items()} == {
+        name: entry["sha256"] for name, entry in manifest.items()
+    }

@@ -7,6 +7,7 @@ encoder's regression base, as the compact SRDiff does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +112,7 @@ class SR3(nn.Module):
             feature_channels=config.encoder_channels if self.is_compact else 0,
         )
         grid = config.unshuffle * 2 ** (len(config.channel_mults) - 1)
-        self.stride = max(grid // config.scale, 1)
+        self.stride = grid // math.gcd(grid, config.scale)
         self.halo = grid * 2 * (config.res_blocks + 1)
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:

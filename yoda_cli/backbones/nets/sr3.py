@@ -89,9 +89,9 @@ class ResnetBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Single-head attention over the whole map, added to its input."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = norm
         self.qkv = nn.Conv2d(channels, channels * 3, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
@@ -148,7 +148,7 @@ class SR3UNet(nn.Module):
 
     ``attn_levels`` are the levels (0 the finest) whose blocks have attention; ``mid_attention``
     is off only in local networks. With ``unshuffle`` f the network runs on a grid f times coarser,
-    where ``features`` (B, feature_channels, H/f, W/f) are added after a 3×3 projection.
+    where the stem adds ``features`` (B, inner_channel, H/f, W/f), the output of ``project``.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class SR3UNet(nn.Module):
         def block(dim: int, dim_out: int, *, attend: bool) -> ResnetBlockWithAttention:
             res = ResnetBlock(dim, dim_out, inner, norm, norm_groups, dropout)
             return ResnetBlockWithAttention(
-                res, SelfAttention(dim_out, norm_groups) if attend else None
+                res, SelfAttention(dim_out, _norm(norm, norm_groups, dim_out)) if attend else None
             )
 
         width = inner
