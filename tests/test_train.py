@@ -5,12 +5,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from fakes import photo, save_photo
+from torch import nn
 
-from yoda_cli.checkpoint import read_header
+from yoda_cli.backbones import BACKBONES
+from yoda_cli.checkpoint import load_checkpoint, read_header, save_checkpoint
 from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
 from yoda_cli.data import PairStore, degrade_pair, list_pictures, split_validation
 from yoda_cli.errors import InputError, NotFoundError, UsageError
@@ -106,16 +109,29 @@ def test_a_run_stopped_halfway_goes_on_to_the_same_weights(data, tmp_path, monke
             assert torch.equal(value, parts[kind][key]), key
 
 
-def test_a_run_goes_on_from_a_checkpoint_and_refuses_another_network(data, tmp_path):
+def test_a_run_goes_on_from_a_checkpoint(data, tmp_path):
     best = run(data, tmp_path / "first", 2)
     recipe = replace(RECIPE, train=replace(OPTIONS, steps=1))
     train(recipe, data, tmp_path / "second", device=CPU, card=CARD, init=best)
     started = make_run(recipe, CPU, best).net.state_dict()
     fresh = make_run(recipe, CPU, None).net.state_dict()
     assert any(not torch.equal(started[key], fresh[key]) for key in fresh)
-    other = replace(recipe, net={**NET, "dim": 16})
-    with pytest.raises(UsageError, match="not a network of recipe"):
-        train(other, data, tmp_path / "third", device=CPU, card=CARD, init=best)
+
+
+def test_another_network_takes_the_tensors_that_fit_and_says_how_many(data, tmp_path, caplog):
+    best = run(data, tmp_path / "first", 2)
+    given = cast(nn.Module, load_checkpoint(best)[0]).state_dict()
+    other = replace(RECIPE, net={**NET, "dim": 16})
+    started = make_run(other, CPU, best).net.state_dict()
+    assert "tensors start from best.safetensors" in caplog.text
+    for key in (key for key in started if key.startswith("encoder.")):
+        assert torch.equal(started[key], given[key]), key
+    stranger = tmp_path / "stranger.safetensors"
+    shape = {"inner_channel": 8, "channel_mults": [1], "norm_groups": 4, "attn_levels": []}
+    net = cast(nn.Module, BACKBONES["sr3"](shape))
+    save_checkpoint(stranger, backbone="sr3", net=shape, state=net.state_dict(), card={})
+    with pytest.raises(UsageError, match="no tensor that fits"):
+        make_run(other, CPU, stranger)
 
 
 def test_training_lowers_the_loss(data):
@@ -230,7 +246,7 @@ def test_the_rate_warms_up_and_decays():
 
 
 def test_unknown_recipes_and_keys_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are general"):
+    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are face, general"):
         load_recipe("nosuch")
     path = tmp_path / "mine.toml"
     path.write_text('[a]\nbackbone = "srdiff"\n[a.net]\n[a.train]\nbacth = 3\n')
@@ -238,7 +254,7 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
         load_recipe("a", path)
 
 
-RECIPES = ["general", "sr3-compact", "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256"]
+RECIPES = ["general", "face", "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256"]
 RECIPES += ["sr3-64-512"]
 
 

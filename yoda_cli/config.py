@@ -15,6 +15,8 @@ class TrainOptions:
     comes first (0: no bound). ``attention`` weighs the sources a crop's map is drawn from;
     ``lower_bound`` and ``constant`` levels are drawn uniformly; ``chains`` are the chain lengths
     whose transitions are trained (0: the full chain). ``degrade`` is the share of degraded crops.
+    ``reduce`` are the factors ≥ 1 by which each picture is made smaller before it is cropped: one
+    copy of it is held for each, and the first is validated.
     """
 
     patch: int = 128
@@ -32,6 +34,7 @@ class TrainOptions:
     lower_bound: tuple[float, float] = (0.05, 0.5)
     chains: tuple[int, ...] = (0,)
     degrade: float = 0.0
+    reduce: tuple[float, ...] = (1.0,)
     seed: int = 0
     save_minutes: float = 3.0
     validate_minutes: float = 10.0

@@ -7,6 +7,7 @@ carry no crop border. Attention maps are computed once per picture and cached be
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,12 @@ def load_rgb(path: Path) -> Tensor:
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"cannot read training picture {path}: {error}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+
+
+def load_reduced(path: Path, factor: float) -> Tensor:
+    """The picture of ``path`` made ``factor`` ≥ 1 times smaller: (1, 3, H, W) uint8."""
+    picture = load_rgb(path)
+    return picture if factor == 1 else imresize(picture, scale=1 / factor)
 
 
 def crop_to_multiple(hr: Tensor, multiple: int) -> Tensor:
@@ -116,13 +123,14 @@ class PairStore:
         map_cache: Path,
         device: torch.device,
         min_lr: int,
+        reduce: Sequence[float] = (1.0,),
     ) -> PairStore:
-        """Read pictures; those with an LR side under ``min_lr`` are left out, and counted."""
+        """Read pictures; those with an LR side under ``min_lr`` are left out, and said so."""
         hrs: list[Tensor] = []
         lrs: list[Tensor] = []
         maps: dict[str, list[Tensor]] = {source: [] for source in sources}
-        for path in paths:
-            hr = crop_to_multiple(load_rgb(path), scale)
+        for path, factor in itertools.product(paths, reduce):
+            hr = crop_to_multiple(load_reduced(path, factor), scale)
             if min(hr.shape[-2:]) < min_lr * scale:
                 log.warning("left out %s: smaller than a crop", path.name)
                 continue

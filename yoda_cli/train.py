@@ -8,6 +8,7 @@ replaced atomically), ``best.safetensors`` (the EMA with the best validation sco
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -26,10 +27,12 @@ from yoda_cli.attention import SOURCES
 from yoda_cli.backbones import BACKBONES, Backbone, build_config
 from yoda_cli.checkpoint import load_checkpoint, save_checkpoint
 from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
-from yoda_cli.data import PairStore, list_pictures, split_validation
+from yoda_cli.data import PairStore, list_pictures, load_reduced, split_validation
 from yoda_cli.errors import UsageError
 from yoda_cli.objective import losses
 from yoda_cli.validation import Score, validate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     build = BACKBONES[recipe.backbone]
     net, ema = cast(nn.Module, build(recipe.net)), cast(nn.Module, build(recipe.net))
     if init is not None:
-        loaded, header = load_checkpoint(init)
-        if header.backbone != recipe.backbone or dict(header.net) != dict(recipe.net):
-            raise UsageError(f"{init} is not a network of recipe {recipe.name}")
-        net.load_state_dict(cast(nn.Module, loaded).state_dict())
+        start_from(net, init)
     ema.load_state_dict(net.state_dict())
     for module in (net, ema):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,6 +135,21 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
         net.parameters(), lr=recipe.train.rate, weight_decay=recipe.train.weight_decay
     )
     return Run(net, ema, optimizer, torch.Generator().manual_seed(recipe.train.seed))
+
+
+def start_from(net: nn.Module, path: Path) -> None:
+    """Fill ``net`` from a checkpoint: wholly, or where they differ with the tensors that fit.
+
+    So a network for faces can start from the encoder of one for photographs.
+    """
+    loaded, _ = load_checkpoint(path)
+    own, theirs = net.state_dict(), cast(nn.Module, loaded).state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UsageError(f"{path} has no tensor that fits this recipe's network")
+    if len(fitting) < len(own):
+        log.warning("%d of %d tensors start from %s", len(fitting), len(own), path.name)
+    net.load_state_dict(fitting, strict=False)
 
 
 def train_step(
@@ -197,7 +212,7 @@ class Session:
         options = self.recipe.train
         score = validate(
             cast(Backbone, run.ema),
-            self.held_out,
+            [load_reduced(path, options.reduce[0]) for path in self.held_out],
             options.validation_steps,
             self.device,
             self.autocast,
@@ -232,7 +247,9 @@ def train(
     sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
     scale = int(recipe.net.get("scale", 4))
     maps = data / ".yoda-maps" if os.access(data, os.W_OK) else folder / "maps"
-    store = PairStore.load(training, scale, sources, maps, device, options.patch // scale)
+    store = PairStore.load(
+        training, scale, sources, maps, device, options.patch // scale, options.reduce
+    )
     stride = max(1, len(held_out) // options.validation_pictures)
     session = Session(recipe, folder, device, card, held_out[::stride])
     run = make_run(recipe, device, init)
@@ -265,8 +282,8 @@ def run_to_the_end(
             rate = (run.samples - first) / max(now - began, 1e-9)
             status = Status(run.step, progress, terms, rate, run.elapsed, score)
             on_status(status)
-            with (session.folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(asdict(status)) + "\n")
+            with (session.folder / "log.jsonl").open("a") as journal:
+                journal.write(json.dumps(asdict(status)) + "\n")
             shown = now
 
 

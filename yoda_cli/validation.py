@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from yoda_cli.backbones import Backbone
-from yoda_cli.data import load_rgb
 from yoda_cli.diffusion import ddim_step, spaced_timesteps
 from yoda_cli.metrics import psnr, quantise, texture_distance
 from yoda_cli.noise import NoiseField
@@ -41,14 +40,17 @@ class Score:
 
 
 def validate(
-    net: Backbone, pictures: Sequence[Path], steps: int, device: torch.device,
+    net: Backbone, pictures: Sequence[Tensor], steps: int, device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]], sheet: Path,
 ) -> Score:  # fmt: skip
-    """Score ``net`` on centre crops of ``pictures``; save bicubic, base, sample, HR as a sheet."""
+    """Score ``net`` on centre crops of (1, 3, H, W) uint8 pictures.
+
+    Saves bicubic, base, sample and HR side by side as ``sheet``.
+    """
     rows: list[Tensor] = []
     scores: list[tuple[float, float, float, float]] = []
-    for index, path in enumerate(pictures):
-        hr = centre_crop(load_rgb(path), CROP).float() / 255
+    for index, picture in enumerate(pictures):
+        hr = centre_crop(picture, CROP).float() / 255
         lr = quantise(imresize(hr, scale=1 / net.scale))
         base, sample = reconstruct(net, lr.to(device), steps, index, autocast)
         up = imresize(lr, scale=net.scale)
