@@ -14,7 +14,8 @@ from yoda_cli.backbones.sr3 import infer_config as infer_sr3
 from yoda_cli.backbones.srdiff import SRDIFF_CELEBA, SRDIFF_COMPACT, SRDIFF_DF2K, SRDiff
 from yoda_cli.backbones.srdiff import infer_config as infer_srdiff
 from yoda_cli.errors import WeightsError
-from yoda_cli.reference import SCHEDULE_BUFFERS, backbone_for, load_reference, read_state
+from yoda_cli.reference import backbone_for, load_reference
+from yoda_cli.structures import SCHEDULE_BUFFERS
 from yoda_cli.tiling import Window
 
 OWN = Path(__file__).parent / "data" / "golden" / "keys"
@@ -73,17 +74,6 @@ def test_a_published_file_loads_with_its_schedule_buffers_and_wrapper(tmp_path):
     loaded = load_reference(tmp_path / "a.pth")
     for key, value in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
-    class Attack:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "ran",)
-
-    torch.save({"state_dict": Attack()}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="code in it will not be run"):
-        read_state(tmp_path / "a.pth")
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 5000])

@@ -84,9 +84,9 @@ def test_half_precision_gives_nearly_the_same_picture(general):
 
 
 def test_its_card_says_what_it_is():
-    from yoda_cli.weights import find_entry
+    from yoda_cli.weights import load_registry
 
-    card = read_header(find_entry("general").path).card
+    card = read_header(load_registry().model("general").path).card
     assert card["licence"] == "Apache-2.0"
     assert "photographs" in card["data"]
     assert card["training"]["samples"] > 50_000

@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).parent.parent / "yoda_cli"
 # From the ground up; modules on one line do not import each other.
 LAYERS = [
     {"config", "errors"},
-    {"diffusion", "noise", "resampling", "tiling"},
+    {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures"},
     {"yoda", "metrics", "images", "weights", "devices"},
     {"backbones", "attention"},
     {"checkpoint", "data"},
-    {"reference"},
+    {"reference", "importing"},
     {"models"},
     {"conditioning"},
     {"pipeline", "validation", "objective"},
-    {"train", "batch"},
+    {"train", "batch", "doctor"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

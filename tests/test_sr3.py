@@ -16,8 +16,8 @@ from yoda_cli.backbones.nets.rrdb import RRDBNet
 from yoda_cli.backbones.nets.sr3 import SR3UNet
 from yoda_cli.backbones.sr3 import SR3, SR3_16_128, SR3_64_512, SR3Config
 from yoda_cli.diffusion import NoiseSchedule, predict_z0
-from yoda_cli.reference import SCHEDULE_BUFFERS
 from yoda_cli.resampling import imresize
+from yoda_cli.structures import SCHEDULE_BUFFERS
 
 GOLDENS = Path(__file__).parent / "data" / "golden"
 MANIFEST = json.loads((GOLDENS / "MANIFEST.json").read_text())

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from yoda_cli.errors import DeviceError, UsageError
+from yoda_cli.folders import cache_folder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A half-precision result differs from fp32 by rounding; it must pay for that.
@@ -73,15 +73,6 @@ def _fastest_on_cpu() -> torch.dtype:
         partial.write_text(json.dumps({key: name}))
         partial.replace(record)
     return PRECISIONS[name]
-
-
-def cache_folder() -> Path:
-    """Where yoda keeps what it can make again; ``YODA_CACHE_DIR`` or the platform's own place."""
-    if named := os.environ.get("YODA_CACHE_DIR"):
-        return Path(named)
-    import platformdirs  # here, so that training runs where it is not installed
-
-    return Path(platformdirs.user_cache_dir("yoda"))
 
 
 def _measure() -> str:

@@ -10,12 +10,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from yoda_cli.backbones import Backbone
+from yoda_cli.backbones import BACKBONES, Backbone
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
+from yoda_cli.errors import WeightsError
 from yoda_cli.reference import load_reference
-from yoda_cli.weights import find_entry
+from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, fetch, is_offline, load_registry
+from yoda_cli.weights.inventory import described
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,44 @@ PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, 
 PICKLES = (".pth", ".pt", ".ckpt")
 
 
-def find_model(options: UpscaleOptions) -> Model:
-    """The model ``options`` name: one of the registry, or a checkpoint file."""
+def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """The model ``options`` name: one of the registry, or a checkpoint file.
+
+    Downloads what is missing; ``watch`` is told what, how large, under which licence, and to where.
+    """
     path = Path(options.model)
     if path.suffix == ".safetensors":
         return load_model(path, path.stem, options)
     if path.suffix in PICKLES:
         return place(load_reference(path), path.stem, PUBLISHED, options)
-    return load_model(find_entry(options.model).path, options.model, options)
+    registry = load_registry()
+    entry = registry.model(options.model)
+    if entry.bundled:
+        return load_model(entry.path, options.model, options)
+    pick_device(options.device)  # refuse before a long download
+    return published_model(entry, registry, options, watch or Watch())
+
+
+def published_model(
+    entry: ModelEntry, registry: Registry, options: UpscaleOptions, watch: Watch
+) -> Model:
+    """A model whose weights others published, with YODA's masks applied while sampling."""
+    if entry.backbone not in BACKBONES:
+        raise WeightsError(
+            f"this version of yoda cannot run {entry.name}: its backbone is {entry.backbone}"
+        )
+    cache = Cache.default()
+    paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
+    defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
+    return place(load_reference(paths["network"]), options.model, defaults, options)
+
+
+def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
+    """The file ``name``, downloaded if need be; says what it is before anything is fetched."""
+    entry = registry.files[name]
+    if entry.urls and cache.trusted_or_none(entry) is None and not is_offline():
+        watch.say(described(entry, cache))
+    return fetch(entry, registry.urls(entry), cache, watch=watch)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:

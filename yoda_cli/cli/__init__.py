@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from yoda_cli import __version__
+from yoda_cli.cli import weights
+from yoda_cli.cli.doctor import doctor
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
@@ -31,6 +34,8 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(upscale)
 app.command()(train)
+app.add_typer(weights.app, name="weights")
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:
@@ -60,6 +65,7 @@ def main() -> None:
 
 def run(arguments: list[str], *, debug: bool = False) -> int:
     """The exit code of ``yoda arguments…``; errors become one line on stderr."""
+    environment = dict(os.environ)
     try:
         code = app(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
@@ -68,6 +74,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             raise
         return report(error)
+    finally:  # --offline, --cache-dir and --registry hold for this run
+        os.environ.clear()
+        os.environ.update(environment)
     return code if isinstance(code, int) else 0
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from yoda_cli.weights import Watch
 
 PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
 
@@ -92,6 +95,70 @@ def _bar(name: str) -> Iterator[Progress]:
                 shown.advance(task)
 
         yield Bar()
+
+
+@contextmanager
+def download(*, quiet: bool) -> Iterator[Watch]:
+    """Notices as lines; a bar with speed and time left on a terminal, lines elsewhere."""
+    from yoda_cli.weights import Watch
+
+    if quiet:
+        yield Watch()
+    elif not sys.stderr.isatty():
+        yield Watch(note, plain_bytes())
+    else:
+        with _byte_bar() as watch:
+            yield watch
+
+
+def plain_bytes() -> Callable[[int, int | None], None]:
+    """Progress in bytes as a line every ten seconds."""
+    spoken = time.monotonic()
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal spoken
+        if time.monotonic() - spoken > PLAIN_SECONDS:
+            spoken = time.monotonic()
+            whole = f" of {total / 1e6:,.1f}" if total else ""
+            note(f"{done / 1e6:,.1f}{whole} MB")
+
+    return show
+
+
+@contextmanager
+def _byte_bar() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as RichProgress
+
+    from yoda_cli.weights import Watch
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("", total=None, visible=False)
+
+        def progress(done: int, total: int | None) -> None:
+            shown.update(task, completed=done, total=total, visible=True)
+
+        yield Watch(lambda line: console.print(escape(line), highlight=False), progress)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; off a terminal as wide as its longest lines."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 240
+    Console(file=sys.stdout, width=width).print(shown)
 
 
 def note(message: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yoda_cli.cli import _render
+from yoda_cli.cli._options import CacheDir, Offline, RegistryFile
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError, YodaError
 
@@ -68,6 +69,9 @@ def upscale(
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
 ) -> int:
     """Enlarge pictures by masked diffusion. Without -o a result stands beside its input."""
     options = UpscaleOptions(
@@ -104,7 +108,8 @@ def upscale_files(
 
     check_options(options)
     check_inputs(inputs, output)
-    model = find_model(options)
+    with _render.download(quiet=show.quiet) as watch:
+        model = find_model(options, watch)
     failures: list[YodaError] = []
     taken: set[Path] = set()
     for source in dict.fromkeys(inputs):

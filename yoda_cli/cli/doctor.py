@@ -1,0 +1,36 @@
+"""``yoda doctor``: what this machine offers, and what is broken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._options import CacheDir, Json, Offline, RegistryFile
+from yoda_cli.errors import WeightsError
+
+MARKS = {True: "ok", False: "BROKEN", None: "-"}
+
+
+def doctor(
+    as_json: Json = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> int:
+    """Check Python, torch, devices, cache and weights; exit code 5 if something is broken."""
+    from yoda_cli.doctor import examine
+
+    findings = examine()
+    broken = [finding for finding in findings if finding.ok is False]
+    if as_json:
+        document = {"schema": 1, "ok": not broken, "findings": [asdict(f) for f in findings]}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        rows = [(finding.name, finding.value, MARKS[finding.ok]) for finding in findings]
+        _render.table("", ("what", "found", ""), rows)
+    for finding in broken:
+        _render.note(f"yoda: {finding.name}: {finding.value}")
+    return WeightsError.exit_code if broken else 0

@@ -1,0 +1,179 @@
+"""``yoda weights``: what there is, where it is, and getting, checking and removing it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._options import CacheDir, Json, Offline, RegistryFile
+from yoda_cli.errors import WeightsError, YodaError
+
+app = typer.Typer(
+    help="Models, weight files and data sets: list, download, verify, import, remove.",
+    no_args_is_help=True,
+)
+Names = Annotated[list[str], typer.Argument(help="Models, files or data sets.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
+
+
+@app.command("list")
+def list_(
+    as_json: Json = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Every model, file and data set: what it is for, size, licence, cached or not."""
+    from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import inventory
+
+    cache = Cache.default()
+    rows = inventory(load_registry(), cache)
+    if as_json:
+        kinds = {"model": "models", "file": "files", "dataset": "datasets"}
+        found = {key: [asdict(r) for r in rows if r.kind == kind] for kind, key in kinds.items()}
+        typer.echo(json.dumps({"schema": 1, "cache": str(cache.folder), **found}, indent=2))
+        return
+    for kind, title in (("model", "Models"), ("file", "Weight files"), ("dataset", "Data sets")):
+        _render.table(
+            title,
+            ("name", "for", "size", "licence", "state"),
+            [
+                (
+                    " ".join([row.name, *(f"({alias})" for alias in row.aliases)]),
+                    row.summary,
+                    f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "?",
+                    row.licence + (" [non-commercial]" if row.noncommercial else ""),
+                    row.state,
+                )
+                for row in rows
+                if row.kind == kind
+            ],
+        )
+
+
+@app.command()
+def pull(
+    names: Names,
+    quiet: Quiet = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Download and verify everything behind a name; prints where it is."""
+    from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import pull as pull_name
+
+    known, cache = load_registry(), Cache.default()
+    for name in names:
+        with _render.download(quiet=quiet) as watch:
+            paths = pull_name(name, known, cache, watch)
+        for path in paths:
+            typer.echo(path)
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names; everything cached if left out.")
+    ] = None,
+    as_json: Json = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> int:
+    """Hash cached files again and compare; exit code 5 if one is damaged."""
+    from yoda_cli.weights import Cache, load_registry
+
+    known, cache = load_registry(), Cache.default()
+    entries = [entry for name in names or [] for entry in known.files_of(name)]
+    results: dict[str, str] = {}
+    for entry in entries if names else known.files.values():
+        try:
+            path = cache.trusted(entry, thorough=True)
+            if path is not None or names:
+                results[entry.name] = "ok" if path else "not in the cache"
+        except YodaError as error:
+            results[entry.name] = str(error)
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "files": results}, indent=2))
+    else:
+        for name, result in results.items():
+            typer.echo(f"{name}: {result}")
+        if not results:
+            _render.note("nothing is cached")
+    return 0 if all(result == "ok" for result in results.values()) else WeightsError.exit_code
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints in their own formats.")],
+    as_name: Annotated[
+        str | None, typer.Option("--as", help="Registry name, where the file does not tell.")
+    ] = None,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Put files you have into the cache, told by their tensors; code in them is never run."""
+    from yoda_cli.importing import import_file
+    from yoda_cli.weights import Cache, load_registry
+
+    known, cache = load_registry(), Cache.default()
+    for file in files:
+        done = import_file(file, as_name, known, cache)
+        pinned = f"; no published hash, pinned SHA-256 {done.sha256}" if done.pinned else ""
+        _render.note(f"{file.name}: {done.description}, kept as {done.entry.name}{pinned}")
+        typer.echo(done.path)
+
+
+@app.command()
+def path(names: Names, cache_dir: CacheDir = None, registry: RegistryFile = None) -> None:
+    """Print where the verified files behind a name are."""
+    from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import cached_path
+
+    known, cache = load_registry(), Cache.default()
+    for found in [p for name in names for p in cached_path(name, known, cache)]:
+        typer.echo(found)
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Remove unfinished downloads and files the registry does not know."""
+    from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import prune as prune_cache
+
+    gone = prune_cache(load_registry(), Cache.default(), dry_run=dry_run)
+    for path, _ in gone:
+        typer.echo(path)
+    would = "would free" if dry_run else "freed"
+    _render.note(f"{would} {sum(size for _, size in gone) / 1e6:,.1f} MB")
+
+
+@app.command()
+def rm(
+    names: Names,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Drop the pinned hash too: accept another file.")
+    ] = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Remove downloaded files; their pinned hashes stay unless --forget."""
+    from yoda_cli.weights import Cache, load_registry
+
+    known, cache = load_registry(), Cache.default()
+    for name in names:
+        files = known.files_of(name)
+        if not files:
+            raise WeightsError(f"{name} comes with the package and cannot be removed")
+        freed = sum(cache.remove(entry, forget=forget) for entry in files)
+        _render.note(f"{name}: freed {freed / 1e6:,.1f} MB")

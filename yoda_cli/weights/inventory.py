@@ -1,0 +1,177 @@
+"""What there is and in which state: the rows of ``yoda weights list``, and tidying up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoda_cli.errors import WeightsError
+from yoda_cli.structures import about_bytes
+from yoda_cli.weights.archive import unpack
+from yoda_cli.weights.cache import Cache, DamagedError, delete
+from yoda_cli.weights.download import fetch
+from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.network import is_offline
+from yoda_cli.weights.registry import Registry
+from yoda_cli.weights.transfer import Watch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One name. ``state``: bundled, cached, partly cached, to download, by hand, or damaged."""
+
+    kind: str
+    name: str
+    aliases: tuple[str, ...]
+    summary: str
+    files: tuple[str, ...]
+    bytes: int | None
+    licence: str
+    noncommercial: bool
+    trained_with_yoda: bool | None
+    state: str
+    path: str
+
+
+def inventory(registry: Registry, cache: Cache) -> list[Row]:
+    """Every model, then every file, then every data set."""
+    states = {entry.name: state_of(entry, cache) for entry in registry.files.values()}
+    rows = []
+    for model in registry.models.values():
+        names = tuple(model.files.values())
+        size = model.path.stat().st_size if model.bundled else total(names, registry, cache)
+        state = "bundled" if model.bundled else joined([states[name] for name in names])
+        path = str(model.path) if model.bundled else ""
+        rows.append(
+            Row("model", model.name, model.aliases, model.summary, names, size, model.licence,
+                model.noncommercial, model.trained_with_yoda, state, path)
+        )  # fmt: skip
+    for entry in registry.files.values():
+        path = str(cache.path(entry)) if states[entry.name] == "cached" else ""
+        size = total([entry.name], registry, cache)
+        summary = entry.summary or used_by(entry, registry)
+        rows.append(
+            Row("file", entry.name, (), summary, (), size, entry.licence, entry.noncommercial,
+                None, states[entry.name], path)
+        )  # fmt: skip
+    for dataset in registry.datasets.values():
+        folder = dataset_folder(dataset.name, cache)
+        state = "cached" if folder.is_dir() else "to download" if dataset.files else "by hand"
+        path = str(folder) if state == "cached" else ""
+        size = total(dataset.files, registry, cache)
+        rows.append(
+            Row("dataset", dataset.name, (), dataset.summary, dataset.files, size, dataset.licence,
+                dataset.noncommercial, None, state, path)
+        )  # fmt: skip
+    return rows
+
+
+def state_of(entry: FileEntry, cache: Cache) -> str:
+    """How a file can be had."""
+    try:
+        if cache.trusted(entry):
+            return "cached"
+    except DamagedError:
+        return "damaged"
+    return "to download" if entry.urls else "by hand"
+
+
+def joined(states: Sequence[str]) -> str:
+    """The state of a model from those of its files: the first that keeps it from running."""
+    missing = [state for state in states if state != "cached"]
+    if not missing:
+        return "cached"
+    if len(missing) < len(states) and missing[0] != "damaged":
+        return "partly cached"
+    return missing[0]
+
+
+def total(names: Sequence[str], registry: Registry, cache: Cache) -> int | None:
+    """The bytes of files together, on disk, by the registry, or about; None if one is unknown."""
+    sizes = []
+    for name in names:
+        path = cache.path(registry.files[name])
+        sizes.append(path.stat().st_size if path.is_file() else size_of(registry.files[name])[0])
+    known = [size for size in sizes if size is not None]
+    return sum(known) if sizes and len(known) == len(sizes) else None
+
+
+def size_of(entry: FileEntry) -> tuple[int | None, bool]:
+    """The bytes of a download and whether that is exact: else what its tensors take in fp32."""
+    if entry.bytes is not None or not entry.structure:
+        return entry.bytes, True
+    return about_bytes(entry.structure[0]), False
+
+
+def used_by(entry: FileEntry, registry: Registry) -> str:
+    """What a file without a summary of its own is for."""
+    models = [m.name for m in registry.models.values() if entry.name in m.files.values()]
+    sets = [d.name for d in registry.datasets.values() if entry.name in d.files]
+    return f"part of {', '.join(models + sets)}" if models or sets else ""
+
+
+def dataset_folder(name: str, cache: Cache) -> Path:
+    """Where a data set is unpacked."""
+    return cache.root / "data" / name
+
+
+def pull(name: str, registry: Registry, cache: Cache, watch: Watch) -> list[Path]:
+    """Everything behind a name, downloaded and verified; a data set is unpacked too."""
+    model = next((m for m in registry.models.values() if name in (m.name, *m.aliases)), None)
+    if model is not None and model.bundled:
+        return [model.path]
+    if name in registry.datasets and not registry.datasets[name].files:
+        dataset = registry.datasets[name]
+        raise WeightsError(f"{name} cannot be downloaded: {dataset.manual} ({dataset.source})")
+    paths = []
+    for entry in registry.files_of(name):
+        if entry.urls and cache.trusted_or_none(entry) is None and not is_offline():
+            watch.say(described(entry, cache))
+        paths.append(fetch(entry, registry.urls(entry), cache, watch=watch))
+    if name not in registry.datasets:
+        return paths
+    folder = dataset_folder(name, cache)
+    done = folder / ".complete"
+    if not done.is_file():
+        for path in paths:
+            unpack(path, folder)
+        done.touch()
+    return [folder]
+
+
+def described(entry: FileEntry, cache: Cache) -> str:
+    """What is about to be downloaded: name, size, licence, and where it will stand."""
+    size, exact = size_of(entry)
+    shown = f"{'' if exact else 'about '}{size / 1e6:,.0f} MB" if size else "size not stated"
+    limits = " (non-commercial)" if entry.noncommercial else ""
+    return f"{entry.name}: {shown}; licence: {entry.licence}{limits}; to {cache.folder}"
+
+
+def cached_path(name: str, registry: Registry, cache: Cache) -> list[Path]:
+    """Where the verified files behind a name are; an error for one that is not there."""
+    model = next((m for m in registry.models.values() if name in (m.name, *m.aliases)), None)
+    if model is not None and model.bundled:
+        return [model.path]
+    if name in registry.datasets:
+        folder = dataset_folder(name, cache)
+        if not folder.is_dir():
+            raise WeightsError(f"{name} is not in the cache; yoda weights pull {name}")
+        return [folder]
+    paths = []
+    for entry in registry.files_of(name):
+        path = cache.trusted(entry)
+        if path is None:
+            raise WeightsError(f"{entry.name} is not in the cache; yoda weights pull {entry.name}")
+        paths.append(path)
+    return paths
+
+
+def prune(registry: Registry, cache: Cache, *, dry_run: bool) -> list[tuple[Path, int]]:
+    """Delete unfinished downloads and files the registry does not know: (path, bytes) each."""
+    doomed = [*cache.partials(), *cache.strangers(set(registry.files))]
+    sizes = [(path, path.stat().st_size) for path in doomed]
+    if not dry_run:
+        for path in doomed:
+            delete(path)
+    return sizes

@@ -1,0 +1,193 @@
+"""Requests until a body is whole: resumed, retried with growing pauses, bounded in time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from yoda_cli.errors import WeightsError
+from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.network import Limits, RefusedError, open_url
+from yoda_cli.weights.partial import CHUNK, Partial
+
+if TYPE_CHECKING:
+    import requests
+
+SPARE_BYTES = 64 << 20
+MAX_TRIES = 60  # in all, also of those that brought something
+PROGRESS_BYTES = 4096
+AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass
+class Watch:
+    """What a caller is told: notices as lines, progress as (done, total or None) bytes."""
+
+    say: Callable[[str], None] = lambda line: None
+    progress: Callable[[int, int | None], None] = lambda done, total: None
+
+
+def stream(
+    session: requests.Session, entry: FileEntry, url: str, partial: Partial,
+    limits: Limits, watch: Watch,
+) -> None:  # fmt: skip
+    """Fill ``partial`` with the whole body, trying again where that may help."""
+    import requests
+    import urllib3
+
+    failures, what = 0, ""
+    for _ in range(MAX_TRIES):
+        before, pause = partial.done, limits.pause * 2**failures
+        try:
+            retry = once(session, entry, url, partial, limits, watch)
+            if retry is None:
+                return
+            what, asked = retry
+            pause = max(pause, asked)
+            helped = partial.done - before > PROGRESS_BYTES
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            what = reason(error)
+            is_cut = not isinstance(error, requests.Timeout)  # slowness is not progress
+            helped = is_cut and partial.done - before > PROGRESS_BYTES
+        failures = 0 if helped else failures + 1
+        if failures >= limits.attempts:
+            break
+        pause = min(pause, limits.longest_pause)
+        watch.say(f"{entry.name}: {what}; again in {pause:.1f} s")
+        time.sleep(pause)
+    raise WeightsError(f"{url}: {what}, again and again")
+
+
+def once(
+    session: requests.Session, entry: FileEntry, url: str, partial: Partial,
+    limits: Limits, watch: Watch,
+) -> tuple[str, float] | None:  # fmt: skip
+    """One request. None when the body is whole, else what went wrong and the pause asked for."""
+    if not partial.etag and not entry.sha256:  # nothing would tell another file from this one
+        partial.restart()
+    wanted = partial.done
+    headers = {"Range": f"bytes={wanted}-"} if wanted else {}
+    if wanted and partial.etag:
+        headers["If-Range"] = partial.etag
+    with open_url(session, url, headers, limits) as answer:
+        status = answer.status_code
+        if status == 416:
+            if answer.headers.get("Content-Range") == f"bytes */{wanted}":
+                partial.framed = True  # it was whole already
+                return None
+            partial.restart()
+            return "the server does not have that range", 0.0
+        if status in AGAIN:
+            return f"the server answered {status}", retry_after(answer)
+        if status not in (200, 206):
+            raise RefusedError(f"{url}: the server answered {status}")
+        if status == 206 and not continues(answer, partial):
+            partial.restart()
+            return "the server sent another part than was asked for", 0.0
+        if status == 200 and wanted:
+            partial.restart()
+        partial.url, partial.etag = url, strong_etag(answer)
+        partial.total, partial.framed = announced(answer, partial.done), is_framed(answer)
+        check_room(entry, partial)
+        receive(answer, entry, partial, limits, watch)
+    if partial.total is not None and partial.done != partial.total:
+        return f"{partial.done:,} of {partial.total:,} bytes came", 0.0
+    return None
+
+
+def continues(answer: requests.Response, partial: Partial) -> bool:
+    """Whether a 206 is the rest of what is there: same start, same ETag, not compressed."""
+    given = answer.headers.get("Content-Range", "")
+    start = given.removeprefix("bytes ").split("-")[0]
+    return (
+        partial.done > 0
+        and start == str(partial.done)
+        and answer.headers.get("ETag", partial.etag) == partial.etag
+        and "Content-Encoding" not in answer.headers
+    )
+
+
+def strong_etag(answer: requests.Response) -> str:
+    """The ETag that names these very bytes; empty for a weak one or a compressed body."""
+    etag = answer.headers.get("ETag", "")
+    return "" if etag.startswith("W/") or "Content-Encoding" in answer.headers else etag
+
+
+def is_framed(answer: requests.Response) -> bool:
+    """Whether a body that was cut would be noticed: its length or its chunks are announced."""
+    chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+    return chunked or answer.headers.get("Content-Length", "").isdecimal()
+
+
+def announced(answer: requests.Response, done: int) -> int | None:
+    """The size of the whole file by the answer's own words; None if it is not said."""
+    length = answer.headers.get("Content-Length", "")
+    if not length.isdecimal() or answer.headers.get("Content-Encoding", "identity") != "identity":
+        return None
+    return done + int(length)
+
+
+def check_room(entry: FileEntry, partial: Partial) -> None:
+    """Refuse a body of another size than the registry's, or one the disk has no room for."""
+    total = partial.total
+    if total is not None and entry.bytes is not None and total != entry.bytes:
+        raise RefusedError(f"the server offers {total:,} bytes, not {entry.bytes:,}")
+    missing = (total or entry.bytes or 0) - partial.done
+    free = shutil.disk_usage(partial.path.parent).free
+    if missing + SPARE_BYTES > free:
+        raise WeightsError(
+            f"{entry.name} needs {missing / 1e6:,.0f} MB and {partial.path.parent.parent} has "
+            f"{free / 1e6:,.0f} MB free; name another folder with --cache-dir"
+        )
+
+
+def receive(
+    answer: requests.Response, entry: FileEntry, partial: Partial, limits: Limits, watch: Watch
+) -> None:
+    """Append the body to the partial file; too much, or too slow for too long, ends it."""
+    import requests
+
+    measured, since = partial.done, time.monotonic()
+    most = partial.total or entry.bytes
+    with partial.path.open("ab") as file:
+        try:
+            for chunk in answer.iter_content(CHUNK):
+                partial.write(file, chunk)
+                watch.progress(partial.done, most)
+                if most is not None and partial.done > most:
+                    partial.restart()
+                    raise RefusedError(f"{partial.url}: more than {most:,} bytes came")
+                now = time.monotonic()
+                if now - since > limits.slow_after:
+                    if (partial.done - measured) / (now - since) < limits.slow_bytes_per_second:
+                        raise requests.Timeout("the connection is too slow")
+                    measured, since = partial.done, now
+        finally:
+            if partial.path.exists():
+                partial.sync(file)
+
+
+def retry_after(answer: requests.Response) -> float:
+    """The seconds a server asks to wait for; 0 if it names none."""
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
+
+
+def reason(error: Exception) -> str:
+    """What a failed request means, in a few words."""
+    import requests
+
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the certificate could not be verified"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy did not answer"
+    if isinstance(error, requests.Timeout):
+        return "the server was silent for too long"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection was cut"
+    if isinstance(error, requests.ConnectionError):
+        return "silent for too long" if "timed out" in str(error) else "no connection"
+    return f"the answer could not be read ({type(error).__name__})"
