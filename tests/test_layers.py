@@ -13,14 +13,16 @@ PACKAGE = Path(__file__).parent.parent / "yoda_cli"
 LAYERS = [
     {"config", "errors"},
     {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures"},
-    {"yoda", "metrics", "images", "weights", "devices"},
+    {"yoda", "metrics", "images", "weights", "devices", "plots"},
     {"backbones", "attention"},
     {"checkpoint", "data"},
-    {"reference", "importing"},
+    {"reference", "importing", "sources"},
     {"models"},
     {"conditioning"},
     {"pipeline", "validation", "objective"},
+    {"reproduction", "inspection"},
     {"train", "batch", "doctor"},
+    {"report", "maps"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from yoda_cli import __version__
+from yoda_cli.attention import LEARNED
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
 from yoda_cli.images import (
@@ -31,7 +33,9 @@ from yoda_cli.images import (
 )
 from yoda_cli.models import Model
 from yoda_cli.pipeline import Observer, Result, upscale_tensor
+from yoda_cli.reproduction import settings_of
 from yoda_cli.resampling import imresize
+from yoda_cli.sources import find_source
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Finished:
 
     source: Path
     target: Path
+    lr: Tensor
     result: Result
     size: tuple[int, int]
     notices: tuple[str, ...]
@@ -94,8 +99,17 @@ def upscale_file(
         provenance=provenance(model, options, scale),
     )
     taken.add(target.resolve())
-    notices = picture.notices + losses(picture, kind)
-    return Finished(source, target, result, (width, height), notices)
+    notices = picture.notices + losses(picture, kind) + source_notices(rgb, model, options)
+    return Finished(source, target, rgb, result, (width, height), notices)
+
+
+def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[str, ...]:
+    """What the attention source has to say about this picture."""
+    name = options.attention or model.defaults.attention
+    if name == LEARNED:
+        return ()
+    notice = find_source(name, options.heads, model.device).notice(lr)
+    return (notice,) if notice else ()
 
 
 def target_of(
@@ -136,17 +150,9 @@ def check_target(source: Path, target: Path, writing: WriteOptions, taken: set[P
 
 def provenance(model: Model, options: UpscaleOptions, scale: float) -> dict[str, str]:
     """What the file says of how it was made."""
-    settings = {
-        "scale": scale,
-        "attention": options.attention or model.defaults.attention,
-        "lower_bound": options.lower_bound or model.defaults.lower_bound,
-        "steps": options.steps or model.defaults.steps,
-        "sampler": options.sampler or model.defaults.sampler,
-        "faithful": options.faithful,
-        "fidelity": options.fidelity,
-        "precision": str(model.precision).removeprefix("torch."),
-        "torch": torch.__version__,
-    }
+    left_out = ("model", "seed", "device", "tile")  # said elsewhere, or of no effect
+    settings = {k: v for k, v in settings_of(model, options) if k not in left_out}
+    settings |= {"scale": scale, "faithful": options.faithful, "torch": torch.__version__}
     return {
         "software": f"yoda {__version__}",
         "model": model.name,

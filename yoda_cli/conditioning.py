@@ -6,18 +6,17 @@ Images and maps on the LR grid are (1, C, h, w) in [0, 1]; padding repeats borde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.attention import LEARNED, SOURCES
+from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
-from yoda_cli.images import read_picture
 from yoda_cli.models import Model
+from yoda_cli.sources import find_source
 from yoda_cli.tiling import Tile, Window, make_tiles
 
 # One tile up to this many output pixels; larger pictures are cut into cores of AUTO_CORE.
@@ -84,17 +83,10 @@ def attention_map(
     if name == LEARNED:
         if condition.attention is None:
             raise UsageError(f"model {model.name} has no learned attention; use another source")
+        if options.heads is not None:
+            raise UsageError("the learned attention has no heads")
         return condition.attention[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
-    if name in SOURCES:
-        return SOURCES[name](lr)
-    path = Path(name)
-    if not path.suffix and not path.exists():
-        names = ", ".join([LEARNED, *SOURCES])
-        raise UsageError(f"unknown attention source {name!r}; use {names}, or a grey picture")
-    painted = read_picture(path).rgb.mean(1, keepdim=True)
-    if painted.shape[-2:] != lr.shape[-2:]:
-        painted = F.interpolate(painted, lr.shape[-2:], mode="bilinear", antialias=True)
-    return painted.clamp(0, 1)
+    return find_source(name, options.heads, model.device).attend(lr)
 
 
 def to_grid(attention: Tensor, z_lr: Tensor, scale: int) -> Tensor:

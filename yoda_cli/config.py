@@ -67,14 +67,16 @@ class Recipe:
 class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
 
-    ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture;
-    ``lower_bound`` in (0, 1]; ``tile`` the core in output pixels, 0 for none, None for automatic;
-    ``fidelity`` in [0, 1], 0 the full sampled detail, 1 the unrefined (regression) picture.
+    ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture,
+    ``heads`` which of its heads (a number, avg or max); ``lower_bound`` in (0, 1];
+    ``tile`` the core in output pixels, 0 for none, None for automatic; ``fidelity`` in [0, 1], 0
+    the full sampled detail, 1 the unrefined (regression) picture.
     """
 
     scale: float | None = None
     model: str = "general"
     attention: str | None = None
+    heads: str | None = None
     lower_bound: float | None = None
     steps: int | None = None
     sampler: str | None = None

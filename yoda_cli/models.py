@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,8 @@ from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
 from yoda_cli.errors import WeightsError
 from yoda_cli.reference import load_reference
-from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, fetch, is_offline, load_registry
-from yoda_cli.weights.inventory import described
+from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
+from yoda_cli.weights.inventory import obtain
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Model:
     defaults: SampleDefaults
     device: torch.device
     precision: torch.dtype
+    card: Mapping[str, Any] = field(default_factory=dict)
 
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""
@@ -72,19 +74,12 @@ def published_model(
     return place(load_reference(paths["network"]), options.model, defaults, options)
 
 
-def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
-    """The file ``name``, downloaded if need be; says what it is before anything is fetched."""
-    entry = registry.files[name]
-    if entry.urls and cache.trusted_or_none(entry) is None and not is_offline():
-        watch.say(described(entry, cache))
-    return fetch(entry, registry.urls(entry), cache, watch=watch)
-
-
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
     pick_device(options.device)  # refuse a device that is not there before reading
     backbone, header = load_checkpoint(path)
-    return place(backbone, name, SampleDefaults(**header.card.get("defaults", {})), options)
+    defaults = SampleDefaults(**header.card.get("defaults", {}))
+    return replace(place(backbone, name, defaults, options), card=header.card)
 
 
 def place(

@@ -56,8 +56,39 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One run of the model, before its first network call.
+
+    ``attention`` (1, 1, h, w) is on the grid of ``lr``, ``on_grid`` (1, 1, H, W) on that of the
+    diffusion, which may be padded to the right and below; ``size`` is the picture's (H, W) there.
+    """
+
+    lr: Tensor
+    condition: Condition
+    attention: Tensor
+    on_grid: Tensor
+    plan: Plan
+    size: tuple[int, int]
+    decode_state: Callable[[Tensor], Tensor]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """A state as a picture (1, 3, H, W) in [0, 1], cut to size, on the CPU."""
+        return self.cut(self.decode_state(z)).float().clamp(0, 1).cpu()
+
+    def cut(self, x: Tensor) -> Tensor:
+        """The part of a canvas that is picture, not padding."""
+        return x[..., : self.size[0], : self.size[1]]
+
+    def mask(self, t: int) -> Tensor:
+        """M(t) on the picture, (1, 1, H, W)."""
+        return self.cut(time_mask(self.on_grid, self.plan.lower_bound, t, self.plan.timesteps[0]))
+
+
+@dataclass(frozen=True)
 class Observer:
     """Callbacks that watch a run; every one may be left out."""
+
+    on_pass: Callable[[Pass], None] = lambda began: None
 
     on_plan: Callable[[int], None] = lambda calls: None
     on_call: Callable[[], None] = lambda: None
@@ -131,15 +162,23 @@ def upscale_tensor(
     )
 
 
+def begin_pass(lr: Tensor, model: Model, options: UpscaleOptions) -> Pass:
+    """Everything up to the first network call: encoded picture, attention, plan."""
+    net = model.backbone
+    condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
+    attention = attention_map(lr, condition, model, options)
+    on_grid = to_grid(attention.to(model.device), condition.z_lr, net.scale)
+    plan = make_plan(on_grid, model, options)
+    size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
+    return Pass(lr, condition, attention, on_grid, plan, size, lambda z: net.decode(z, condition))
+
+
 def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer) -> Result:
     """Masked reverse diffusion at the model's native factor."""
     began = time.perf_counter()
-    net = model.backbone
-    height, width = (n * net.scale for n in lr.shape[-2:])
-    condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
-    lr_map = attention_map(lr, condition, model, options)
-    attention = to_grid(lr_map.to(model.device), condition.z_lr, net.scale)
-    plan = make_plan(attention, model, options)
+    run = begin_pass(lr, model, options)
+    plan, z_lr = run.plan, run.condition.z_lr
+    observer.on_pass(run)
     observer.on_plan(plan.planned_calls)
     calls = 0
 
@@ -148,31 +187,24 @@ def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observ
         calls += 1
         observer.on_call()
 
-    z_0 = condition.z_lr
+    z_0 = z_lr
     if options.fidelity < 1:
         sampled = masked_sample(
-            make_denoiser(condition, plan, model, options, on_call),
+            make_denoiser(run.condition, plan, model, options, on_call),
             SAMPLERS[sampler_name(model, options)],
-            net.schedule,
+            model.backbone.schedule,
             plan.timesteps,
-            attention,
+            run.on_grid,
             plan.lower_bound,
-            condition.z_lr,
-            make_draw(condition.z_lr, picture_seed(options.seed, lr)),
+            z_lr,
+            make_draw(z_lr, picture_seed(options.seed, lr)),
             faithful=options.faithful,
             on_step=observer.on_step,
         )
         # The unrefined picture is the most faithful one; between the two lies the whole curve.
         z_0 = torch.lerp(sampled, z_0, options.fidelity)
-    image = net.decode(z_0, condition)[..., :height, :width]
-    return Result(
-        image.float().clamp(0, 1).cpu(),
-        lr_map,
-        plan.planned_calls,
-        calls,
-        plan.dense_calls,
-        time.perf_counter() - began,
-    )
+    image, seconds = run.decode(z_0), time.perf_counter() - began
+    return Result(image, run.attention, plan.planned_calls, calls, plan.dense_calls, seconds)
 
 
 def make_draw(z_lr: Tensor, seed: int) -> Draw:

@@ -13,6 +13,7 @@ import typer
 
 from yoda_cli import __version__
 from yoda_cli.cli import weights
+from yoda_cli.cli.attention import attention
 from yoda_cli.cli.doctor import doctor
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EPILOG)(upscale)
+app.command(epilog=EPILOG)(attention)
 app.command()(train)
 app.add_typer(weights.app, name="weights")
 app.command()(doctor)

@@ -145,8 +145,14 @@ def _byte_bar() -> Iterator[Watch]:
         yield Watch(lambda line: console.print(escape(line), highlight=False), progress)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; off a terminal as wide as its longest lines."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    to_stderr: bool = False,
+) -> None:
+    """A table; off a terminal as wide as its longest lines."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -157,8 +163,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 240
-    Console(file=sys.stdout, width=width).print(shown)
+    out = sys.stderr if to_stderr else sys.stdout
+    Console(file=out, width=None if out.isatty() else 240).print(shown)
 
 
 def note(message: str) -> None:

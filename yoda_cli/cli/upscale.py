@@ -18,6 +18,7 @@ from yoda_cli.errors import UsageError, YodaError
 if TYPE_CHECKING:
     from yoda_cli.batch import Finished
     from yoda_cli.models import Model
+    from yoda_cli.report import Watcher
 
 
 def upscale(
@@ -33,7 +34,13 @@ def upscale(
     ] = "general",
     attention: Annotated[
         str | None,
-        typer.Option(help="learned, uniform, edge, sift, gaussian, or a grey picture."),
+        typer.Option(
+            help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
+            "dino-resnet50-cam, or a grey picture [model's own]."
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max [max].")
     ] = None,
     lower_bound: Annotated[
         float | None, typer.Option(help="l in (0, 1]: how much diffusion every area gets.")
@@ -64,6 +71,20 @@ def upscale(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Keep nothing but pixels and colour profile.")
     ] = False,
+    dump: Annotated[
+        Path | None, typer.Option(help="Folder for a look inside: maps, masks, steps.")
+    ] = None,
+    save_attention: Annotated[
+        bool, typer.Option("--save-attention", help="Dump the map (all three if none is named).")
+    ] = False,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Dump every M(t).")] = False,
+    save_steps: Annotated[
+        bool, typer.Option("--save-steps", help="Dump every state and estimate.")
+    ] = False,
+    every: Annotated[int, typer.Option(help="Dump every N-th step, and the last.", min=1)] = 1,
+    report: Annotated[
+        Path | None, typer.Option(help="Write one HTML page about the run (one input).")
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="One JSON object per input on stdout.")
     ] = False,
@@ -78,6 +99,7 @@ def upscale(
         scale=scale,
         model=model,
         attention=attention,
+        heads=heads,
         lower_bound=lower_bound,
         steps=steps,
         sampler=sampler,
@@ -91,7 +113,13 @@ def upscale(
     )
     writing = WriteOptions(overwrite=overwrite, quality=quality, strip_metadata=strip_metadata)
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
-    return upscale_files(inputs, output, options, writing, show)
+    named = (save_attention, save_masks, save_steps)
+    if any(named) and dump is None:
+        raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
+    inside = Inside(dump, named if any(named) else (True, True, True), every, report)
+    if report is not None and len(inputs) != 1:
+        raise UsageError(f"--report is about one picture; {len(inputs)} were given")
+    return upscale_files(inputs, output, options, writing, show, inside)
 
 
 def upscale_files(
@@ -100,23 +128,34 @@ def upscale_files(
     options: UpscaleOptions,
     writing: WriteOptions,
     show: Show,
+    inside: Inside,
 ) -> int:
     """One input after another; a bad one does not stop the rest."""
     from yoda_cli.batch import check_inputs, upscale_file
     from yoda_cli.models import find_model
     from yoda_cli.pipeline import Observer, check_options
+    from yoda_cli.report import check_report
 
     check_options(options)
     check_inputs(inputs, output)
+    if inside.report is not None:
+        check_report(inside.report, inputs[0], overwrite=writing.overwrite)
     with _render.download(quiet=show.quiet) as watch:
         model = find_model(options, watch)
     failures: list[YodaError] = []
     taken: set[Path] = set()
     for source in dict.fromkeys(inputs):
         with _render.progress(source.name, quiet=show.quiet, bar=show.bar) as bar:
-            observer = Observer(on_plan=bar.plan, on_call=bar.call)
             try:
+                watcher = inside.watcher(source, taken)
+                observer = Observer(
+                    on_pass=watcher.on_pass,
+                    on_plan=bar.plan,
+                    on_call=bar.call,
+                    on_step=watcher.on_step,
+                )
                 done = upscale_file(source, output, model, options, writing, observer, taken)
+                watcher.finish(done, model, options)
             except YodaError as error:
                 if len(inputs) == 1:
                     raise
@@ -125,6 +164,24 @@ def upscale_files(
                 continue
         show.finished(done, model, options)
     return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What is kept of how a picture came about; ``named`` is (attention, masks, steps)."""
+
+    dump: Path | None
+    named: tuple[bool, bool, bool]
+    every: int
+    report: Path | None
+
+    def watcher(self, source: Path, taken: set[Path]) -> Watcher:
+        """The observer of one picture."""
+        from yoda_cli.inspection import Wanted
+        from yoda_cli.report import Watcher
+
+        wanted = Wanted(*self.named, every=self.every)
+        return Watcher.of(source, self.dump, wanted, self.report, taken)
 
 
 @dataclass(frozen=True)

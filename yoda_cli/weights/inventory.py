@@ -124,11 +124,7 @@ def pull(name: str, registry: Registry, cache: Cache, watch: Watch) -> list[Path
     if name in registry.datasets and not registry.datasets[name].files:
         dataset = registry.datasets[name]
         raise WeightsError(f"{name} cannot be downloaded: {dataset.manual} ({dataset.source})")
-    paths = []
-    for entry in registry.files_of(name):
-        if entry.urls and cache.trusted_or_none(entry) is None and not is_offline():
-            watch.say(described(entry, cache))
-        paths.append(fetch(entry, registry.urls(entry), cache, watch=watch))
+    paths = [obtain(entry.name, registry, cache, watch) for entry in registry.files_of(name)]
     if name not in registry.datasets:
         return paths
     folder = dataset_folder(name, cache)
@@ -138,6 +134,14 @@ def pull(name: str, registry: Registry, cache: Cache, watch: Watch) -> list[Path
             unpack(path, folder)
         done.touch()
     return [folder]
+
+
+def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
+    """The verified file ``name``; says what it is before anything is fetched."""
+    entry = registry.files[name]
+    if entry.urls and cache.trusted_or_none(entry) is None and not is_offline():
+        watch.say(described(entry, cache))
+    return fetch(entry, registry.urls(entry), cache, watch=watch)
 
 
 def described(entry: FileEntry, cache: Cache) -> str:

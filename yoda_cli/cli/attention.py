@@ -1,0 +1,148 @@
+"""``yoda attention``: where a run would look, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._options import CacheDir, Offline, RegistryFile
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import UsageError, YodaError
+
+if TYPE_CHECKING:
+    from yoda_cli.maps import Looked
+
+SHOWN_STEPS = 12
+
+
+def attention(
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures to look at.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for what is written.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
+            "dino-resnet50-cam, or a grey picture [model's own]."
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max [max].")
+    ] = None,
+    save_map: Annotated[
+        bool, typer.Option("--save-map", help="Write the map as a grey picture.")
+    ] = False,
+    map_format: Annotated[
+        str, typer.Option("--format", help="Of the map: png, png16 or npy.")
+    ] = "png",
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Write the map in colours over the picture.")
+    ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Write one sheet: all heads, or all sources.")
+    ] = False,
+    masks: Annotated[
+        str | None, typer.Option(help="Write M(t) at these t, such as 900,500,300.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="Model whose run is planned.")
+    ] = "general",
+    lower_bound: Annotated[float | None, typer.Option(help="l in (0, 1].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Diffusion steps.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that yoda did not make.")
+    ] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="One JSON object per input on stdout.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> int:
+    """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
+    from yoda_cli.batch import check_inputs
+    from yoda_cli.maps import MAP_FORMATS, MapOptions, look
+    from yoda_cli.models import find_model
+    from yoda_cli.pipeline import check_options
+
+    if map_format not in MAP_FORMATS:
+        raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
+    options = UpscaleOptions(model=model, attention=source, heads=heads, lower_bound=lower_bound,
+                             steps=steps, device=device)  # fmt: skip
+    kind = map_format if save_map else ""
+    wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
+    check_options(options)
+    check_inputs(inputs, None)
+    with _render.download(quiet=quiet) as watch:
+        ready = find_model(options, watch)
+    done: list[Looked] = []
+    failures: list[YodaError] = []
+    taken: set[Path] = set()
+    for path in dict.fromkeys(inputs):
+        try:
+            writing = WriteOptions(overwrite=overwrite)
+            done.append(look(path, output, ready, options, wanted, writing, taken))
+        except YodaError as error:
+            if len(inputs) == 1:
+                raise
+            failures.append(error)
+            _render.note(f"yoda: {' '.join(str(error).split())}")
+    show(done, json_lines=json_lines, quiet=quiet, wrote=bool(wanted))
+    return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
+
+
+def parse_steps(text: str | None) -> tuple[int, ...]:
+    """``900,500`` as numbers."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts) or (text is not None and not parts):
+        raise UsageError(f"masks {text!r} is not allowed; give values of t, such as 900,500")
+    return tuple(int(part) for part in parts)
+
+
+def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) -> None:
+    """Paths or JSON on stdout; the table beside them, or as the result itself."""
+    for looked in done:
+        if not quiet:
+            for notice in looked.notices:
+                _render.note(f"{looked.source.name}: {notice}")
+        if json_lines:
+            width, height = looked.size
+            record = asdict(looked) | {"width": width, "height": height}
+            del record["size"]
+            record["source"] = str(looked.source)
+            record["written"] = [str(path) for path in looked.written]
+            typer.echo(json.dumps({"schema": 1, **record}))
+        else:
+            for path in looked.written:
+                typer.echo(path)
+    if json_lines or (wrote and quiet):
+        return
+    _render.table(
+        "",
+        ("picture", "attention", "mean", "entropy", "refined per step", "network calls"),
+        [row(looked) for looked in done],
+        to_stderr=wrote,
+    )
+
+
+def row(looked: Looked) -> tuple[str, ...]:
+    """One picture's line of the table."""
+    stride = -(-len(looked.steps) // SHOWN_STEPS)
+    picked = [s for i, s in enumerate(looked.steps) if i % stride == 0 or s.s == 0]
+    return (
+        looked.source.name,
+        looked.attention,
+        f"{looked.mean:.3f}",
+        f"{looked.entropy_bits:.2f} bits",
+        " ".join(f"{100 * step.active_share:.0f}" for step in picked) + " %",
+        f"{looked.planned_calls} of {looked.dense_calls}",
+    )
