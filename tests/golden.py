@@ -245,7 +245,45 @@ def srdiff_trace(golden):
 
 
 #: Kinds that are implemented; a file of another kind is reported as skipped, by name.
+def dino_vit(golden):
+    from yoda_cli.attention.dino import DinoAttention
+
+    config, x = golden.config, golden.inputs["x"]
+    net = DinoAttention(patch=config["patch"], dim=config["embed_dim"], depth=config["depth"],
+                        heads=config["heads"], size=config["img_size"]).eval()  # fmt: skip
+    net.net.load_state_dict(golden.state)
+    tokens = net.tokens(x)
+    last = net.last_attention(tokens, whole=True)
+    whole = tokens
+    for block in net.net.blocks:
+        whole = block(whole)
+    return {
+        "tokens_in": tokens,
+        "pos_embed_interpolated": net.position_embedding(*(n // net.patch for n in x.shape[-2:])),
+        "last_selfattention": last,
+        "cls_attention": net(x),
+        "cls_feature": net.net.norm(whole)[:, 0],
+    }
+
+
+def agf_resnet(golden):
+    from yoda_cli.attention import agf
+
+    fc = golden.state["fc.weight"], golden.state["fc.bias"]
+    trace = agf.forward(golden.state, golden.inputs["x"])
+    logits = torch.nn.functional.linear(trace.features, *fc)
+    ranked = logits[0].topk(6).indices
+    maps = agf.relevance_maps(golden.state, trace, ranked, fc)
+    out = {f"agf.rank{i}_of_6": maps[i : i + 1] for i in range(6)}
+    for index in (0, 3):
+        target = torch.tensor([index])
+        out[f"agf.class{index}"] = agf.relevance_maps(golden.state, trace, target, fc)
+    return {**out, "agf.top": maps[:1], "logits": logits}
+
+
 KINDS = {
+    "agf_resnet_bottleneck": agf_resnet,
+    "dino_vit": dino_vit,
     "sr3_schedules": sr3_schedules,
     "sr3_unet_forward": sr3_unet,
     "sr3_diffusion": sr3_diffusion,

@@ -18,13 +18,17 @@ from yoda_cli.weights.download import install
 
 @dataclass(frozen=True)
 class Imported:
-    """Where a file came to stand, as what, and whether its hash is only our first sight of it."""
+    """Where a file came to stand, as what, and whether its hash is only our first sight of it.
+
+    ``doubt`` says how it differs from what is told of the published file; empty if it does not.
+    """
 
     entry: FileEntry
     path: Path
     description: str
     sha256: str
     pinned: bool
+    doubt: str
 
 
 def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache) -> Imported:
@@ -54,12 +58,11 @@ def keep(path: Path, slot: FileEntry, description: str, cache: Cache) -> Importe
     if expected and found != expected:
         by = "published" if slot.sha256 else "pinned earlier (yoda weights rm --forget drops it)"
         raise WeightsError(f"{path}: its SHA-256 is {found[:12]}…, not the {expected[:12]}… {by}")
-    if what := unlike(slot, path):
-        raise WeightsError(f"{path} is not {slot.name}: {what}")
     cache.prepare()
     install(path, slot, cache)
     record = cache.note(slot, found, str(path))
-    return Imported(slot, cache.path(slot), description, found, record.pinned)
+    doubt = unlike(slot, path)
+    return Imported(slot, cache.path(slot), description, found, record.pinned, doubt)
 
 
 def single(name: str, registry: Registry) -> FileEntry:

@@ -110,7 +110,8 @@ def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) 
         f"{done.result.seconds:.1f} s",
         "shown": f"{width}×{height}{reduced}. Drag, or use the arrow keys on the slider.",
         "attention": f"Attention {options.attention or model.defaults.attention}: yellow is refined"
-        f" from the first step, blue from the last. Mean {float(done.result.attention.mean()):.3f}.",
+        " from the first step, blue from the last. "
+        f"Mean {float(done.result.attention.mean()):.3f}.",
         "images": {
             "before": address(before),
             "after": address(after),

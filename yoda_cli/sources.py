@@ -16,7 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.attention import HEADED, LEARNED, SOURCES, AttentionSource, load_headed
+from yoda_cli.attention import (
+    HEADED,
+    LEARNED,
+    SOURCES,
+    AttentionSource,
+    is_windowed,
+    load_headed,
+)
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.images import read_picture
@@ -40,9 +47,12 @@ class Source:
 
     def notice(self, lr: Tensor) -> str | None:
         """What a person should know about this source on this picture."""
-        if self.size is None or self.size == tuple(lr.shape[-2:]):
+        h, w = lr.shape[-2:]
+        if self.heads is not None and is_windowed(self.name, h, w):
+            return f"{self.name} saw this picture in overlapping windows, at native scale"
+        if self.size is None or self.size == (h, w):
             return None
-        (height, width), (h, w) = self.size, lr.shape[-2:]
+        height, width = self.size
         return f"the map {self.name} is {width}×{height}; it was resized to {w}×{h}"
 
 

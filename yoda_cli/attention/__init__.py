@@ -39,6 +39,17 @@ def load_headed(name: str, path: Path, device: torch.device) -> Callable[[Tensor
         from yoda_cli.attention import dino  # here: timm takes a second to import
 
         return dino.load(path, patch=int(name.removeprefix("dino-vits")), device=device)
-    from yoda_cli.attention import agf
+    from yoda_cli.attention import resnet
 
-    return agf.load(path, device=device, cheap=name.endswith("-cam"))
+    return resnet.load(path, device=device, cheap=name.endswith("-cam"))
+
+
+def is_windowed(name: str, height: int, width: int) -> bool:
+    """Whether a source of ``HEADED`` sees a picture of this size in windows."""
+    if name.startswith("dino-vit"):
+        from yoda_cli.attention import dino
+
+        return dino.is_windowed(height, width, int(name.removeprefix("dino-vits")))
+    from yoda_cli.attention import resnet
+
+    return not name.endswith("-cam") and resnet.is_windowed(height, width)

@@ -9,6 +9,7 @@ from yoda_cli.attention.classic import CONSTANT
 from yoda_cli.errors import UsageError
 
 AVG, MAX = "avg", "max"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures DINO was trained on
 HEADS = 6  # of every DINO backbone that is offered
 
 
@@ -24,6 +25,12 @@ def min_max(maps: Tensor) -> Tensor:
     span = high - low
     scaled = (maps - low) / torch.where(span > 0, span, 1)
     return torch.where(span > 0, scaled, CONSTANT).clamp(0, 1)
+
+
+def normalise(lr: Tensor) -> Tensor:
+    """[0, 1] RGB → what the network was trained on."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(lr) for v in (MEAN, STD))
+    return (lr - mean) / std
 
 
 def aggregate(maps: Tensor, which: str) -> Tensor:

@@ -127,6 +127,8 @@ def import_(
         done = import_file(file, as_name, known, cache)
         pinned = f"; no published hash, pinned SHA-256 {done.sha256}" if done.pinned else ""
         _render.note(f"{file.name}: {done.description}, kept as {done.entry.name}{pinned}")
+        if done.doubt:
+            _render.note(f"{file.name}: this is not the published file: {done.doubt}")
         typer.echo(done.path)
 
 
