@@ -61,7 +61,17 @@ def test_the_exit_codes_are_those_of_the_program():
 
 
 def test_the_attention_sources_are_those_of_the_program():
-    from yoda_cli.attention import LEARNED, SOURCES
+    from yoda_cli.attention import HEADED, LEARNED, SOURCES
 
     table = README.split("| `--attention` |")[1].split("\n\n")[0]
-    assert set(re.findall(r"`([a-z]+)`", table)) == {LEARNED, *SOURCES}
+    assert set(re.findall(r"`([a-z0-9-]+)`", table)) == {LEARNED, *SOURCES, *HEADED}
+
+
+def test_the_weights_commands_are_those_of_the_program():
+    from yoda_cli.cli.weights import app
+
+    table = README.split("| `yoda weights` |")[1].split("\n\n")[0]
+    named = {cell.split()[0] for cell in re.findall(r"`([a-z]+[ A-Z]*)`", table)}
+    assert named == {
+        command.name or command.callback.__name__ for command in app.registered_commands
+    }

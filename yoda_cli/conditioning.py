@@ -75,25 +75,42 @@ def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
     )
 
 
+def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | None:
+    """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
+    net = model.backbone
+    padded = pad_to_stride(lr.to(model.device), net.stride)
+    canvas = padded.new_empty(1, 1, *padded.shape[-2:])
+    height, width = (n * net.scale for n in padded.shape[-2:])
+    for tile in tiles_of(height, width, model, options):
+        with model.context():
+            condition = net.encode(tile.window.divided(net.scale).cut(padded))
+        if condition.attention is None:
+            return None
+        inner = tile.core.within(tile.window).divided(net.scale)
+        tile.core.divided(net.scale).cut(canvas).copy_(inner.cut(condition.attention))
+    return canvas
+
+
 def attention_map(
-    lr: Tensor, condition: Condition, model: Model, options: UpscaleOptions
+    lr: Tensor, condition: Condition | None, model: Model, options: UpscaleOptions
 ) -> Tensor:
     """A on the LR grid, (1, 1, h, w) in [0, 1], from the source asked for."""
     name = options.attention or model.defaults.attention
     if name == LEARNED:
-        if condition.attention is None:
+        learned = condition.attention if condition else learned_map(lr, model, options)
+        if learned is None:
             raise UsageError(f"model {model.name} has no learned attention; use another source")
         if options.heads is not None:
             raise UsageError("the learned attention has no heads")
-        return condition.attention[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
+        return learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
     return find_source(name, options.heads, model.device).attend(lr)
 
 
-def to_grid(attention: Tensor, z_lr: Tensor, scale: int) -> Tensor:
-    """A from the LR grid to the diffusion grid: bilinear, clamped, padded like the picture."""
-    height, width = (n // scale for n in z_lr.shape[-2:])
+def to_grid(attention: Tensor, height: int, width: int, scale: int) -> Tensor:
+    """A from the LR grid, padded to (height, width) like the picture, to the diffusion grid."""
     padded = replicate(attention, height, width)
-    return F.interpolate(padded, z_lr.shape[-2:], mode="bilinear").clamp(0, 1)
+    size = (height * scale, width * scale)
+    return F.interpolate(padded, size, mode="bilinear").clamp_(0, 1)
 
 
 def pad_to_stride(lr: Tensor, stride: int) -> Tensor:

@@ -28,7 +28,7 @@ from yoda_cli.images import (
     shown,
     write_atomically,
 )
-from yoda_cli.pipeline import Pass
+from yoda_cli.pipeline import Pass, Survey
 from yoda_cli.yoda import StepRecord
 
 PANEL = 384  # longest side of a panel of the animation and of the report's steps, pixels
@@ -57,13 +57,18 @@ class Frame:
     mask: Tensor
 
 
-def steps_of(run: Pass) -> list[StepRow]:
+def steps_of(seen: Survey) -> list[StepRow]:
     """Every transition of a plan and what it refines, before anything is computed."""
-    times = run.plan.timesteps
+    times = seen.plan.timesteps
     return [
-        StepRow(i, t, s, float(run.mask(s + 1).float().mean()))
+        StepRow(i, t, s, share(seen.mask(s + 1)))
         for i, (t, s) in enumerate(itertools.pairwise(times))
     ]
+
+
+def share(mask: Tensor) -> float:
+    """The part of a picture that a mask refines."""
+    return int(mask.count_nonzero()) / mask.numel()
 
 
 def entropy(attention: Tensor) -> float:
@@ -75,7 +80,7 @@ def entropy(attention: Tensor) -> float:
 
 def estimate_of(run: Pass, record: StepRecord) -> Tensor:
     """ẑ_0 as a picture: inside the mask the network's, outside the unrefined picture."""
-    return run.decode(torch.where(record.mask, record.z_0, run.condition.z_lr))
+    return run.decode(torch.where(record.mask, record.z_0, run.z_lr))
 
 
 def small(picture: Tensor, longest: int = PANEL) -> Tensor:
@@ -102,14 +107,14 @@ class Film:
     def on_step(self, record: StepRecord) -> None:
         assert self.run is not None
         run = self.run
-        mask = run.cut(record.mask.float())
-        row = StepRow(record.index, record.t, record.s, float(mask.mean()))
+        mask = run.survey.cut(record.mask)
+        row = StepRow(record.index, record.t, record.s, share(mask))
         self.rows.append(row)
-        stride = max(self.every, math.ceil((len(run.plan.timesteps) - 1) / MAX_FRAMES))
+        stride = max(self.every, math.ceil((len(run.survey.plan.timesteps) - 1) / MAX_FRAMES))
         if record.index % stride and record.s > 0:
             return
         state, estimate = small(run.decode(record.z_s)), small(estimate_of(run, record))
-        self.frames.append(Frame(row, state, estimate, small(mask.cpu())))
+        self.frames.append(Frame(row, state, estimate, small(mask.float().cpu())))
 
     def animation(self, kind: str = "WEBP") -> bytes:
         """State, estimate and mask side by side, the last frame held."""
@@ -159,7 +164,7 @@ class Dump:
         self.film.on_pass(run)
         self.film.every = self.wanted.every
         if self.wanted.attention:
-            self._picture("attention", run.attention, bits=16)
+            self._picture("attention", run.survey.attention, bits=16)
 
     def on_step(self, record: StepRecord) -> None:
         self.film.on_step(record)
@@ -169,7 +174,7 @@ class Dump:
             return
         step = f"{record.index:04d}_t{record.t:04d}-{record.s:04d}"
         if self.wanted.masks:
-            self._picture(f"mask_{step}", run.cut(record.mask.float()))
+            self._picture(f"mask_{step}", run.survey.cut(record.mask).float())
         if self.wanted.steps:
             self._picture(f"state_{step}", run.decode(record.z_s))
             self._picture(f"estimate_{step}", estimate_of(run, record))

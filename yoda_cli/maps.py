@@ -18,6 +18,7 @@ from torch import Tensor
 from yoda_cli.attention import LEARNED, SOURCES
 from yoda_cli.attention.heads import AVG, MAX, aggregate
 from yoda_cli.batch import check_target, source_notices
+from yoda_cli.conditioning import learned_map
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.images import (
@@ -30,7 +31,7 @@ from yoda_cli.images import (
 )
 from yoda_cli.inspection import StepRow, entropy, small, steps_of
 from yoda_cli.models import Model
-from yoda_cli.pipeline import Pass, begin_pass
+from yoda_cli.pipeline import Survey, survey
 from yoda_cli.plots import coloured, overlay, sheet, with_legend
 from yoda_cli.reproduction import settings_of
 from yoda_cli.sources import find_source
@@ -79,9 +80,9 @@ def look(
     picture = read_picture(source)
     alpha = picture.alpha
     lr = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
-    run = begin_pass(lr, model, options)
-    check_steps(wanted.mask_steps, run)
-    files = dict(pictures(run, model, options, wanted))
+    seen = survey(lr, model, options)
+    check_steps(wanted.mask_steps, seen)
+    files = dict(pictures(seen, model, options, wanted))
     targets = {place(source, folder, name): data for name, data in files.items()}
     for target in targets:
         check_target(source, target, writing, taken)
@@ -91,8 +92,8 @@ def look(
     name = options.attention or model.defaults.attention
     height, width = lr.shape[-2:]
     return Looked(
-        source, name, (width, height), float(run.attention.mean()), entropy(run.attention),
-        steps_of(run), run.plan.planned_calls, run.plan.dense_calls, list(targets),
+        source, name, (width, height), float(seen.attention.mean()), entropy(seen.attention),
+        steps_of(seen), seen.plan.planned_calls, seen.plan.dense_calls, list(targets),
         picture.notices + source_notices(lr, model, options),
     )  # fmt: skip
 
@@ -107,20 +108,20 @@ def place(source: Path, folder: Path | None, name: str) -> Path:
     return folder / f"{source.stem}_{name}"
 
 
-def check_steps(steps: tuple[int, ...], run: Pass) -> None:
+def check_steps(steps: tuple[int, ...], seen: Survey) -> None:
     """Refuse a t that the chain does not have."""
-    total = run.plan.timesteps[0]
+    total = seen.plan.timesteps[0]
     for t in steps:
         if not 1 <= t <= total:
             raise UsageError(f"step t = {t} is not allowed; this model has 1 … {total}")
 
 
 def pictures(
-    run: Pass, model: Model, options: UpscaleOptions, wanted: MapOptions
+    seen: Survey, model: Model, options: UpscaleOptions, wanted: MapOptions
 ) -> list[tuple[str, bytes]]:
     """(name, bytes) of every file that is wanted."""
     mark = {"software": "yoda", "settings": str(dict(settings_of(model, options)))}
-    attention = run.attention.cpu()
+    attention = seen.attention.cpu()
     found = []
     if wanted.map_format == "npy":
         out = io.BytesIO()
@@ -130,11 +131,11 @@ def pictures(
         bits = 16 if wanted.map_format == "png16" else 8
         found.append(("attention.png", grey_png(attention, bits, mark)))
     if wanted.overlay:
-        found.append(("overlay.png", png(overlay_of(run.lr, attention), mark)))
+        found.append(("overlay.png", png(overlay_of(seen.lr, attention), mark)))
     if wanted.grid:
-        found.append(("grid.png", png(grid_of(run, model, options), mark)))
+        found.append(("grid.png", png(grid_of(seen, model, options), mark)))
     for t in wanted.mask_steps:
-        found.append((f"mask_t{t:04d}.png", grey_png(run.mask(t).float().cpu(), 8, mark)))
+        found.append((f"mask_t{t:04d}.png", grey_png(seen.mask(t).float().cpu(), 8, mark)))
     return found
 
 
@@ -163,9 +164,9 @@ def overlay_of(lr: Tensor, attention: Tensor) -> Tensor:
     return with_legend(overlay(picture, fitted(attention, side)))
 
 
-def grid_of(run: Pass, model: Model, options: UpscaleOptions) -> Tensor:
+def grid_of(seen: Survey, model: Model, options: UpscaleOptions) -> Tensor:
     """All heads and aggregations of the source, or all sources where it has no heads."""
-    lr = run.lr.cpu()
+    lr = seen.lr.cpu()
     name = options.attention or model.defaults.attention
     panels = [("picture", small(fitted(lr, PANEL_SIDE), PANEL_SIDE))]
     heads = None if name == LEARNED else find_source(name, options.heads, model.device).heads
@@ -175,11 +176,10 @@ def grid_of(run: Pass, model: Model, options: UpscaleOptions) -> Tensor:
         maps = {f"head {i}": values[:, i : i + 1] for i in range(values.shape[1])}
         maps |= {AVG: aggregate(values, AVG), MAX: aggregate(values, MAX)}
     else:
-        learned = run.condition.attention
-        if learned is not None:
+        if (learned := learned_map(lr, model, options)) is not None:
             maps[LEARNED] = learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
         maps |= {other: source(lr) for other, source in SOURCES.items()}
         if name not in maps:
-            maps[Path(name).name] = run.attention.cpu()
+            maps[Path(name).name] = seen.attention.cpu()
     panels += [(label, coloured(fitted(values, PANEL_SIDE))) for label, values in maps.items()]
     return sheet(panels, math.ceil(math.sqrt(len(panels))))

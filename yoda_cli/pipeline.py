@@ -56,24 +56,18 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One run of the model, before its first network call.
+class Survey:
+    """Where a run will work, before its first network call.
 
     ``attention`` (1, 1, h, w) is on the grid of ``lr``, ``on_grid`` (1, 1, H, W) on that of the
     diffusion, which may be padded to the right and below; ``size`` is the picture's (H, W) there.
     """
 
     lr: Tensor
-    condition: Condition
     attention: Tensor
     on_grid: Tensor
     plan: Plan
     size: tuple[int, int]
-    decode_state: Callable[[Tensor], Tensor]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """A state as a picture (1, 3, H, W) in [0, 1], cut to size, on the CPU."""
-        return self.cut(self.decode_state(z)).float().clamp(0, 1).cpu()
 
     def cut(self, x: Tensor) -> Tensor:
         """The part of a canvas that is picture, not padding."""
@@ -82,6 +76,19 @@ class Pass:
     def mask(self, t: int) -> Tensor:
         """M(t) on the picture, (1, 1, H, W)."""
         return self.cut(time_mask(self.on_grid, self.plan.lower_bound, t, self.plan.timesteps[0]))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the model: its survey, and what turns its states into pictures."""
+
+    survey: Survey
+    z_lr: Tensor
+    decode_state: Callable[[Tensor], Tensor]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """A state as a picture (1, 3, H, W) in [0, 1], cut to size, on the CPU."""
+        return self.survey.cut(self.decode_state(z)).float().clamp(0, 1).cpu()
 
 
 @dataclass(frozen=True)
@@ -162,22 +169,29 @@ def upscale_tensor(
     )
 
 
-def begin_pass(lr: Tensor, model: Model, options: UpscaleOptions) -> Pass:
-    """Everything up to the first network call: encoded picture, attention, plan."""
+def survey(
+    lr: Tensor, model: Model, options: UpscaleOptions, condition: Condition | None = None
+) -> Survey:
+    """Attention and plan of ``lr``; ``learned`` is taken from ``condition`` where it is at hand.
+
+    Without a condition nothing of the size of the output is held but the map: 4 bytes a pixel.
+    """
     net = model.backbone
-    condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
     attention = attention_map(lr, condition, model, options)
-    on_grid = to_grid(attention.to(model.device), condition.z_lr, net.scale)
-    plan = make_plan(on_grid, model, options)
+    height, width = (-(-n // net.stride) * net.stride for n in lr.shape[-2:])
+    on_grid = to_grid(attention.to(model.device), height, width, net.scale)
     size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
-    return Pass(lr, condition, attention, on_grid, plan, size, lambda z: net.decode(z, condition))
+    return Survey(lr, attention, on_grid, make_plan(on_grid, model, options), size)
 
 
 def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer) -> Result:
     """Masked reverse diffusion at the model's native factor."""
     began = time.perf_counter()
-    run = begin_pass(lr, model, options)
-    plan, z_lr = run.plan, run.condition.z_lr
+    net = model.backbone
+    condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
+    seen = survey(lr, model, options, condition)
+    plan, z_lr = seen.plan, condition.z_lr
+    run = Pass(seen, z_lr, lambda z: net.decode(z, condition))
     observer.on_pass(run)
     observer.on_plan(plan.planned_calls)
     calls = 0
@@ -190,11 +204,11 @@ def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observ
     z_0 = z_lr
     if options.fidelity < 1:
         sampled = masked_sample(
-            make_denoiser(run.condition, plan, model, options, on_call),
+            make_denoiser(condition, plan, model, options, on_call),
             SAMPLERS[sampler_name(model, options)],
-            model.backbone.schedule,
+            net.schedule,
             plan.timesteps,
-            run.on_grid,
+            seen.on_grid,
             plan.lower_bound,
             z_lr,
             make_draw(z_lr, picture_seed(options.seed, lr)),
@@ -204,7 +218,7 @@ def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observ
         # The unrefined picture is the most faithful one; between the two lies the whole curve.
         z_0 = torch.lerp(sampled, z_0, options.fidelity)
     image, seconds = run.decode(z_0), time.perf_counter() - began
-    return Result(image, run.attention, plan.planned_calls, calls, plan.dense_calls, seconds)
+    return Result(image, seen.attention, plan.planned_calls, calls, plan.dense_calls, seconds)
 
 
 def make_draw(z_lr: Tensor, seed: int) -> Draw:
@@ -254,8 +268,8 @@ def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:
     if options.fidelity >= 1:
         planned = 0
     elif options.skip:
-        masks = [time_mask(attention, lower, s + 1, total) for _, s in pairwise(timesteps)]
-        planned = count_calls(masks, tiles)
+        masks = (time_mask(attention, lower, s + 1, total) for _, s in pairwise(timesteps))
+        planned = count_calls(masks, tiles)  # one mask at a time
     else:
         planned = dense
     return Plan(timesteps, lower, tiles, planned, dense)

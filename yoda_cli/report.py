@@ -103,7 +103,7 @@ def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) 
     size = (after.shape[1], after.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
     reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
-    first = film.rows[: len(film.run.plan.timesteps) - 1]
+    first = film.rows[: len(film.run.survey.plan.timesteps) - 1]
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "

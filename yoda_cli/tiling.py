@@ -7,7 +7,7 @@ no active pixel can be left out without changing a byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -95,6 +95,6 @@ def run_tiles(
     return out
 
 
-def count_calls(masks: Sequence[Tensor], tiles: Sequence[Tile]) -> int:
+def count_calls(masks: Iterable[Tensor], tiles: Sequence[Tile]) -> int:
     """How many tiles all ``masks`` together make active."""
     return sum(is_active(mask, tile) for mask in masks for tile in tiles)

@@ -32,6 +32,7 @@ class FileEntry:
     md5_prefix: str = ""
     structure: tuple[str, ...] = ()
     also_named: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     noncommercial: bool = False
 
 

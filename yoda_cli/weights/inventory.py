@@ -52,8 +52,8 @@ def inventory(registry: Registry, cache: Cache) -> list[Row]:
         size = total([entry.name], registry, cache)
         summary = entry.summary or used_by(entry, registry)
         rows.append(
-            Row("file", entry.name, (), summary, (), size, entry.licence, entry.noncommercial,
-                None, states[entry.name], path)
+            Row("file", entry.name, entry.aliases, summary, (), size, entry.licence,
+                entry.noncommercial, None, states[entry.name], path)
         )  # fmt: skip
     for dataset in registry.datasets.values():
         folder = dataset_folder(dataset.name, cache)

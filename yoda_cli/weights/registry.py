@@ -46,14 +46,16 @@ class Registry:
 
     def files_of(self, name: str) -> list[FileEntry]:
         """The files behind the name of a model, an alias, a data set or a file."""
-        if name in self.files:
-            return [self.files[name]]
+        for entry in self.files.values():
+            if name in (entry.name, *entry.aliases):
+                return [entry]
         if name in self.datasets:
             return [self.files[key] for key in self.datasets[name].files]
         for model in self.models.values():
             if name in (model.name, *model.aliases):
                 return [self.files[key] for key in model.files.values()]
-        aliases = [alias for model in self.models.values() for alias in model.aliases]
+        named = [*self.models.values(), *self.files.values()]
+        aliases = [alias for entry in named for alias in entry.aliases]
         known = [*self.models, *aliases, *self.datasets, *self.files]
         raise UsageError(f"nothing is called {name!r}; {hint(name, known)}")
 
@@ -197,6 +199,11 @@ class Document:
                     raise self.error(what, "models", model.name, "aliases")
                 seen[alias] = model.name
         for entry in registry.files.values():
+            for alias in (entry.name, *entry.aliases):
+                if alias in seen:
+                    what = f"{alias!r} already names {seen[alias]}"
+                    raise self.error(what, "files", entry.name, "aliases")
+                seen[alias] = entry.name
             for key, what in contradictions(entry):
                 raise self.error(what, "files", entry.name, key)
         for dataset in registry.datasets.values():
