@@ -303,3 +303,38 @@ def test_the_doctor_knows_a_machine_without_a_home(monkeypatch):
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: "~/.cache/yoda")
     broken = [finding for finding in doctor.examine() if finding.ok is False]
     assert any("--cache-dir" in finding.value for finding in broken)
+
+
+def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path, monkeypatch):
+    from yoda_cli import sources
+    from yoda_cli.structures import structures
+
+    shapes = structures()["dino_vit_small16"]
+    state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+    torch.save(state, tmp_path / "dino.pth")
+    body = (tmp_path / "dino.pth").read_bytes()
+    save_photo(tmp_path / "in.png", 16, 16)
+    monkeypatch.setitem(sources.HEADED, "dino-vits16", "mine.pth")
+    with faults.serving(body) as site:
+        own = registry(tmp_path / "own.toml", site.url, sha256="")
+        options = ("--cache-dir", tmp_path / "cache", "--registry", own)
+        done = yoda("upscale", tmp_path / "in.png", "--attention", "dino-vits16", *options)
+    assert done.code == 0, done.err
+    lines = done.err.splitlines()
+    assert lines[0].startswith("mine.pth: size not stated; licence: CC-BY-NC-4.0 (non-commercial)")
+    assert "no published hash; pinned SHA-256" in lines[1]
+    assert "network calls to make" in lines[2]
+
+
+def test_without_a_home_pictures_are_still_enlarged(yoda, tmp_path, monkeypatch):
+    import platformdirs
+
+    from yoda_cli import devices
+
+    monkeypatch.delenv("YODA_CACHE_DIR")
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: "~/.cache/yoda")
+    devices._fastest_on_cpu.cache_clear()
+    save_photo(tmp_path / "in.png", 8, 8)
+    done = yoda("upscale", tmp_path / "in.png", "--steps", 2)
+    devices._fastest_on_cpu.cache_clear()
+    assert done.code == 0, done.err

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from yoda_cli.errors import DeviceError, UsageError
+from yoda_cli.errors import DeviceError, UsageError, WeightsError
 from yoda_cli.folders import cache_folder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +62,10 @@ def _fastest_on_cpu() -> torch.dtype:
     Measured once per machine and torch version, then read from the cache folder: a busy moment
     must not change the bytes of a result.
     """
-    record = cache_folder() / "precision.json"
+    try:
+        record = cache_folder() / "precision.json"
+    except WeightsError:  # no home, no cache: measured every time
+        return PRECISIONS[_measure()]
     key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return PRECISIONS[json.loads(record.read_text())[key]]

@@ -11,12 +11,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import BACKBONES, Backbone
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
 from yoda_cli.errors import WeightsError
 from yoda_cli.reference import load_reference
+from yoda_cli.sources import find_source
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
 
@@ -45,8 +47,18 @@ PICKLES = (".pth", ".pt", ".ckpt")
 def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     """The model ``options`` name: one of the registry, or a checkpoint file.
 
-    Downloads what is missing; ``watch`` is told what, how large, under which licence, and to where.
+    Downloads what is missing, the attention source's weights too; ``watch`` is told what, how
+    large, under which licence, and to where.
     """
+    watch = watch or Watch()
+    device = pick_device(options.device)  # refuse before a long download
+    name = options.attention
+    if name is not None and name != LEARNED:
+        find_source(name, options.heads, device, watch)
+    return _named_model(options, watch)
+
+
+def _named_model(options: UpscaleOptions, watch: Watch) -> Model:
     path = Path(options.model)
     if path.suffix == ".safetensors":
         return load_model(path, path.stem, options)
@@ -56,8 +68,7 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     entry = registry.model(options.model)
     if entry.bundled:
         return load_model(entry.path, options.model, options)
-    pick_device(options.device)  # refuse before a long download
-    return published_model(entry, registry, options, watch or Watch())
+    return published_model(entry, registry, options, watch)
 
 
 def published_model(
@@ -76,7 +87,6 @@ def published_model(
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
-    pick_device(options.device)  # refuse a device that is not there before reading
     backbone, header = load_checkpoint(path)
     defaults = SampleDefaults(**header.card.get("defaults", {}))
     return replace(place(backbone, name, defaults, options), card=header.card)

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.cli._options import CacheDir, Offline, RegistryFile
+from yoda_cli.cli._options import (
+    CacheDir,
+    Device,
+    Heads,
+    Inputs,
+    JsonLines,
+    LowerBound,
+    ModelName,
+    Offline,
+    Overwrite,
+    Quiet,
+    RegistryFile,
+    Source,
+    Steps,
+)
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError, YodaError
 
@@ -22,20 +36,12 @@ SHOWN_STEPS = 12
 
 
 def attention(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures to look at.", show_default=False)],
+    inputs: Inputs,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for what is written.")
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
-            "dino-resnet50-cam, or a grey picture [model's own]."
-        ),
-    ] = None,
-    heads: Annotated[
-        str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max [max].")
-    ] = None,
+    source: Source = None,
+    heads: Heads = None,
     save_map: Annotated[
         bool, typer.Option("--save-map", help="Write the map as a grey picture.")
     ] = False,
@@ -51,19 +57,13 @@ def attention(
     masks: Annotated[
         str | None, typer.Option(help="Write M(t) at these t, such as 900,500,300.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Model whose run is planned.")
-    ] = "general",
-    lower_bound: Annotated[float | None, typer.Option(help="l in (0, 1].")] = None,
-    steps: Annotated[int | None, typer.Option(help="Diffusion steps.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that yoda did not make.")
-    ] = False,
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="One JSON object per input on stdout.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
+    model: ModelName = "general",
+    lower_bound: LowerBound = None,
+    steps: Steps = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json_lines: JsonLines = False,
+    quiet: Quiet = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.cli._options import CacheDir, Offline, RegistryFile
+from yoda_cli.cli._options import (
+    CacheDir,
+    Device,
+    Heads,
+    Inputs,
+    JsonLines,
+    LowerBound,
+    ModelName,
+    Offline,
+    Overwrite,
+    Quiet,
+    RegistryFile,
+    Source,
+    Steps,
+)
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError, YodaError
 
@@ -22,36 +36,24 @@ if TYPE_CHECKING:
 
 
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures to enlarge.", show_default=False)],
+    inputs: Inputs,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File (one input) or existing folder.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option("-s", "--scale", help="Any factor up to 16 [model's own].")
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Model name or checkpoint file.")
-    ] = "general",
-    attention: Annotated[
-        str | None,
-        typer.Option(
-            help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
-            "dino-resnet50-cam, or a grey picture [model's own]."
-        ),
-    ] = None,
-    heads: Annotated[
-        str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max [max].")
-    ] = None,
-    lower_bound: Annotated[
-        float | None, typer.Option(help="l in (0, 1]: how much diffusion every area gets.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Diffusion steps.")] = None,
+    model: ModelName = "general",
+    attention: Source = None,
+    heads: Heads = None,
+    lower_bound: LowerBound = None,
+    steps: Steps = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, ddpm, ddpm-sr3 or dpm++.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another texture.")] = 0,
     fidelity: Annotated[
         float, typer.Option(help="0: full sampled detail … 1: the smooth regression picture.")
     ] = 0.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     tile: Annotated[
         str, typer.Option("-t", "--tile", help="auto, 0 (none) or a core size in output pixels.")
@@ -62,9 +64,7 @@ def upscale(
     skip: Annotated[
         bool, typer.Option("--skip/--no-skip", help="Skip idle tiles (the same result).")
     ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that yoda did not make.")
-    ] = False,
+    overwrite: Overwrite = False,
     quality: Annotated[
         int | None, typer.Option(help="JPEG, WebP and AVIF quality [95].", min=1, max=100)
     ] = None,
@@ -85,10 +85,8 @@ def upscale(
     report: Annotated[
         Path | None, typer.Option(help="Write one HTML page about the run (one input).")
     ] = None,
-    json_lines: Annotated[
-        bool, typer.Option("--json", help="One JSON object per input on stdout.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False,
+    json_lines: JsonLines = False,
+    quiet: Quiet = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.cli._options import CacheDir, Json, Offline, RegistryFile
+from yoda_cli.cli._options import CacheDir, Json, Offline, Quiet, RegistryFile
 from yoda_cli.errors import WeightsError, YodaError
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 Names = Annotated[list[str], typer.Argument(help="Models, files or data sets.", show_default=False)]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
 
 
 @app.command("list")

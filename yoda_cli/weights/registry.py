@@ -54,8 +54,8 @@ class Registry:
         for model in self.models.values():
             if name in (model.name, *model.aliases):
                 return [self.files[key] for key in model.files.values()]
-        named = [*self.models.values(), *self.files.values()]
-        aliases = [alias for entry in named for alias in entry.aliases]
+        aliases = [alias for model in self.models.values() for alias in model.aliases]
+        aliases += [alias for entry in self.files.values() for alias in entry.aliases]
         known = [*self.models, *aliases, *self.datasets, *self.files]
         raise UsageError(f"nothing is called {name!r}; {hint(name, known)}")
 
