@@ -27,7 +27,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ENTRY = {"__init__", "__main__"}
-PURE = {"diffusion", "noise", "resampling", "tiling", "yoda", "metrics"}
+PURE = {"diffusion", "noise", "resampling", "tiling", "yoda", "metrics/basic"}
 HEAVY_OR_OUTSIDE = {"PIL", "cv2", "rich", "typer", "requests", "pathlib", "os"}
 
 

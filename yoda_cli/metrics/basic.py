@@ -6,11 +6,14 @@ Images are (1, 3, H, W) in [0, 1]. ``quantise`` first if the numbers are to matc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from yoda_cli.resampling import imresize
 
 TEXTURE_BLOCK = 32
 TEXTURE_PATCH = 5
@@ -47,14 +50,20 @@ def _gaussian(sigma: float, radius: int) -> Tensor:
 
 
 def _blur(x: Tensor, kernel: Tensor) -> Tensor:
-    """Separable, (1, 1, H, W), valid part only."""
+    """Separable, (B, 1, H, W), valid part only."""
     kernel = kernel.to(x)
     return F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
 
 
-def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
-    """Structural similarity on Y: Gaussian window 11×11, σ 1.5, valid part, K = (0.01, 0.03)."""
-    x, y = crop_border(luma(sr), border), crop_border(luma(hr), border)
+def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, on_luma: bool = True) -> float:
+    """Structural similarity: Gaussian window 11×11, σ 1.5, valid part, K = (0.01, 0.03).
+
+    On Y, or the mean over R, G and B. NaN where no whole window fits.
+    """
+    x, y = (luma(sr), luma(hr)) if on_luma else (sr.double(), hr.double())
+    x, y = (crop_border(v, border).transpose(0, 1) for v in (x, y))  # channels as a batch
+    if min(x.shape[-2:]) < 11:
+        return math.nan
     kernel = _gaussian(1.5, 5)
     c1, c2 = 0.01**2, 0.03**2
     mean_x, mean_y = _blur(x, kernel), _blur(y, kernel)
@@ -94,7 +103,7 @@ def texture_distance(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
     """
     x, y = _sorted_projections(_high_band(sr, border)), _sorted_projections(_high_band(hr, border))
     total = y.abs().mean((1, 2)).sum().item()
-    if x.numel() == 0 or total == 0:
+    if x.numel() == 0 or total < 1e-6:
         return math.nan
     return float((x - y).abs().mean((1, 2)).sum().item() / total)
 
@@ -102,3 +111,37 @@ def texture_distance(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
 def colour_error(sr: Tensor, hr: Tensor) -> float:
     """Largest absolute difference of the channel means, in units of 1/255."""
     return float((sr.double().mean((0, 2, 3)) - hr.double().mean((0, 2, 3))).abs().max() * 255)
+
+
+def detail_ratio(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
+    """Energy of SR's high band (Y minus its blur, σ = 1.5) over HR's; 1 is as much detail.
+
+    Root mean squares over the whole border-cropped picture. NaN where HR has none.
+    """
+    x, y = (_high_band(image, border).square().mean().sqrt().item() for image in (sr, hr))
+    return x / y if y > 1e-6 else math.nan  # rounding is no detail
+
+
+def lr_consistency(sr: Tensor, lr: Tensor) -> float:
+    """PSNR in dB on RGB of SR, reduced to LR's size by the benchmark's bicubic, against LR."""
+    return psnr(imresize(sr, (lr.shape[-2], lr.shape[-1])), lr, on_luma=False)
+
+
+def seam(image: Tensor, rows: Sequence[int], columns: Sequence[int]) -> float:
+    """Mean gradient of Y across tile lines over that elsewhere, minus 1; 0 is no seam.
+
+    ``rows`` and ``columns`` are the first pixels behind each line. NaN without a line.
+    """
+    y = luma(image)
+    steps = (y.diff(dim=-2).abs(), rows, -2), (y.diff(dim=-1).abs(), columns, -1)
+    across, elsewhere = [], []
+    for gradient, lines, dim in steps:
+        at = torch.zeros(gradient.shape[dim], dtype=torch.bool)
+        at[[line - 1 for line in lines]] = True
+        along = gradient.transpose(dim, -1)[0, 0]
+        across.append(along[:, at].flatten())
+        elsewhere.append(along[:, ~at].flatten())
+    lines_mean, mean = torch.cat(across), torch.cat(elsewhere)
+    if lines_mean.numel() == 0 or mean.sum() == 0:
+        return math.nan
+    return float(lines_mean.mean() / mean.mean()) - 1
