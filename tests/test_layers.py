@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "yoda_cli"
 # From the ground up; modules on one line do not import each other.
 LAYERS = [
     {"config", "errors"},
-    {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures"},
+    {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures", "charts"},
     {"yoda", "metrics", "images", "weights", "devices", "plots"},
     {"backbones", "attention"},
     {"checkpoint", "data"},
@@ -20,9 +20,10 @@ LAYERS = [
     {"models"},
     {"conditioning"},
     {"pipeline", "validation", "objective"},
-    {"reproduction", "inspection"},
-    {"train", "batch", "doctor"},
-    {"report", "maps"},
+    {"reproduction", "inspection", "scores"},
+    {"train", "batch", "doctor", "arms", "datasets"},
+    {"report", "maps", "bench", "speed"},
+    {"bench_report"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -138,9 +138,16 @@ def picture_seed(seed: int, lr: Tensor) -> int:
 
 @torch.inference_mode()
 def upscale_tensor(
-    lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer | None = None
+    lr: Tensor,
+    model: Model,
+    options: UpscaleOptions,
+    observer: Observer | None = None,
+    *,
+    attention: Tensor | None = None,
 ) -> Result:
     """Enlarge ``lr`` by ``options.scale`` (the model's own factor if None).
+
+    ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
     a bicubic resize.
@@ -154,7 +161,8 @@ def upscale_tensor(
     image, reached = lr, 1.0
     passes: list[Result] = []
     while not passes or scale / reached > RESIZE_ONLY:
-        passes.append(one_pass(image, model, options, observer))
+        passes.append(one_pass(image, model, options, observer, attention))
+        attention = None
         image = passes[-1].image
         reached *= native
     if tuple(image.shape[-2:]) != target:
@@ -170,26 +178,38 @@ def upscale_tensor(
 
 
 def survey(
-    lr: Tensor, model: Model, options: UpscaleOptions, condition: Condition | None = None
+    lr: Tensor,
+    model: Model,
+    options: UpscaleOptions,
+    condition: Condition | None = None,
+    attention: Tensor | None = None,
 ) -> Survey:
-    """Attention and plan of ``lr``; ``learned`` is taken from ``condition`` where it is at hand.
+    """``attention`` or the source's map of ``lr``, and the plan; ``learned`` is taken from
+    ``condition`` where it is at hand.
 
     Without a condition nothing of the size of the output is held but the map: 4 bytes a pixel.
     """
     net = model.backbone
-    attention = attention_map(lr, condition, model, options)
+    if attention is None:
+        attention = attention_map(lr, condition, model, options)
     height, width = (-(-n // net.stride) * net.stride for n in lr.shape[-2:])
     on_grid = to_grid(attention.to(model.device), height, width, net.scale)
     size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
     return Survey(lr, attention, on_grid, make_plan(on_grid, model, options), size)
 
 
-def one_pass(lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer) -> Result:
+def one_pass(
+    lr: Tensor,
+    model: Model,
+    options: UpscaleOptions,
+    observer: Observer,
+    attention: Tensor | None = None,
+) -> Result:
     """Masked reverse diffusion at the model's native factor."""
     began = time.perf_counter()
     net = model.backbone
     condition = encode(pad_to_stride(lr.to(model.device), net.stride), model, options)
-    seen = survey(lr, model, options, condition)
+    seen = survey(lr, model, options, condition, attention)
     plan, z_lr = seen.plan, condition.z_lr
     run = Pass(seen, z_lr, lambda z: net.decode(z, condition))
     observer.on_pass(run)

@@ -14,7 +14,9 @@ import typer
 from yoda_cli import __version__
 from yoda_cli.cli import weights
 from yoda_cli.cli.attention import attention
+from yoda_cli.cli.bench import bench
 from yoda_cli.cli.doctor import doctor
+from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
@@ -35,6 +37,8 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(upscale)
 app.command(epilog=EPILOG)(attention)
+app.command()(bench)
+app.command()(metrics)
 app.command()(train)
 app.add_typer(weights.app, name="weights")
 app.command()(doctor)

@@ -62,3 +62,7 @@ Overwrite = Annotated[
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per input on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
+MetricNames = Annotated[
+    list[str] | None, typer.Option("--metric", help="Repeatable; also lpips-alex, dists, …")
+]
+Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]

@@ -201,3 +201,8 @@ class TrainingLine:
         if always or now - self._spoken > PLAIN_SECONDS:
             self._spoken = now
             note(text)
+
+
+def number(value: float | None) -> str:
+    """Four digits, or nothing."""
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"

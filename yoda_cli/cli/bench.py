@@ -1,0 +1,248 @@
+"""``yoda bench``: numbers a reader can reproduce."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._options import (
+    CacheDir,
+    Channel,
+    Device,
+    Heads,
+    Json,
+    LowerBound,
+    MetricNames,
+    ModelName,
+    Offline,
+    Quiet,
+    RegistryFile,
+    Source,
+    Steps,
+)
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from yoda_cli.bench import Bench
+    from yoda_cli.models import Model
+
+DEFAULT_PEERS = ("bicubic", "base", "plain")
+
+
+def bench(
+    dataset: Annotated[
+        list[str], typer.Option("--dataset", help="sample, div2k, a set's name or a folder.")
+    ],
+    model: ModelName = "general",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", help="bicubic, lanczos, base, plain, shuffled, faithful, a source, "
+                     "or a file spandrel reads [bicubic, base, plain]."),
+    ] = None,
+    metric: MetricNames = None,
+    ablate: Annotated[
+        str | None,
+        typer.Option(help="Vary attention, lower-bound, steps, sampler, faithful or tile."),
+    ] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Time the arms instead.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of data sets that are not downloaded.")
+    ] = None,
+    channel: Channel = "y",
+    border: Annotated[int | None, typer.Option(help="Pixels cropped [the model's factor].")] = None,
+    attention: Source = None,
+    heads: Heads = None,
+    lower_bound: LowerBound = None,
+    steps: Steps = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    csv: Annotated[Path | None, typer.Option(help="Write every picture's row.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one page.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the charts here, as SVG.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what an earlier run measured.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> int:  # fmt: skip
+    """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    from yoda_cli.bench import document, run_bench
+    from yoda_cli.pipeline import check_options
+
+    options = UpscaleOptions(
+        model=model,
+        attention=attention,
+        heads=heads,
+        seed=seed,
+        steps=steps,
+        lower_bound=lower_bound,
+        device=device,
+        precision=precision,
+    )
+    check_options(options)
+    ready, question = prepare(
+        dataset, options, peer, metric, ablate, limit, data_root, channel, border,
+        quiet=quiet, crops=html is not None,
+    )  # fmt: skip
+    if speed:
+        return show_speed(question, as_json=as_json, quiet=quiet)
+    journal = open_journal(question, ready, options, fresh=fresh)
+    rows = run_bench(question, journal, on_row=lambda row: speak(row, quiet=quiet))
+    found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
+    write(found, rows, question, ablate, csv, html, plots)
+    show(found, question, as_json=as_json)
+    if found["failed"]:
+        for row in found["failed"]:
+            _render.note(f"yoda: {row['dataset']}/{row['picture']}: {row['error']}")
+        return InputError.exit_code
+    return 0
+
+
+def prepare(
+    names: Sequence[str], options: UpscaleOptions, peers: Sequence[str] | None,
+    metrics: Sequence[str] | None, ablate: str | None, limit: int | None, root: Path | None,
+    channel: str, border: int | None, *, quiet: bool, crops: bool,
+) -> tuple[Model, Bench]:  # fmt: skip
+    """Fetch and check everything before the first picture."""
+    from yoda_cli.arms import ablation, make_arm, ours
+    from yoda_cli.bench import Bench
+    from yoda_cli.datasets import find_dataset
+    from yoda_cli.models import find_model
+    from yoda_cli.scores import DEFAULT, find_metrics, frame_of
+    from yoda_cli.weights import Cache, load_registry
+
+    known, cache = load_registry(), Cache.default()
+    with _render.download(quiet=quiet) as watch:
+        model = find_model(options, watch)
+        scale = model.backbone.scale
+        frame = frame_of(channel, scale if border is None else border)
+        if ablate is not None:
+            arms = ablation(ablate, options, model, watch)
+            arms += [make_arm(name, options, model, watch) for name in peers or ()]
+        else:
+            arms = [ours("yoda", options, model, watch)]
+            wanted = DEFAULT_PEERS if peers is None else peers
+            arms += [make_arm(name, options, model, watch) for name in dict.fromkeys(wanted)]
+        sets = [
+            find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
+        ]
+        found, missing = find_metrics(metrics or DEFAULT, known, cache, watch)
+    for line in missing:
+        _render.note(line)
+    return model, Bench(sets, arms, found, frame, scale, limit, crops)
+
+
+def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool) -> Any:
+    """What an earlier run of the same question measured."""
+    from yoda_cli.bench import Journal, journal_path
+    from yoda_cli.weights import Cache
+
+    path = journal_path(Cache.default().root, question, model, options)
+    if fresh:
+        path.unlink(missing_ok=True)
+    return Journal.open(path)
+
+
+def speak(row: Mapping[str, Any], *, quiet: bool) -> None:
+    """One line per finished row."""
+    if not quiet and "error" not in row:
+        numbers = ", ".join(
+            f"{name} {row[name]:.4g}" for name in ("psnr", "texture") if row.get(name) is not None
+        )
+        _render.note(f"{row['dataset']}/{row['picture']} {row['arm']}: {numbers}")
+
+
+def write(
+    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], question: Bench,
+    ablated: str | None, csv: Path | None, html: Path | None, plots: Path | None,
+) -> None:  # fmt: skip
+    """The files that were asked for."""
+    from yoda_cli.bench_report import as_csv, charts, page
+    from yoda_cli.images import write_atomically
+
+    drawn = charts(found, ablated)
+    if csv is not None:
+        write_atomically(csv, as_csv(found).encode())
+    if html is not None:
+        write_atomically(html, page(found, rows, question, drawn).encode())
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, text in drawn.items():
+            write_atomically(plots / f"{name.replace(' ', '-')}.svg", text.encode())
+
+
+def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
+    """One JSON document, or a table per data set with what its columns mean."""
+    from yoda_cli.bench_report import printed
+
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    names = list(found["definitions"])
+    columns = ("arm", "pictures", *names, "calls", "of", "seconds", "peak MB")
+    for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
+        rows = [
+            (
+                line["arm"],
+                str(line["pictures"]),
+                *(_render.number(line[name]) for name in names),
+                f"{line['calls']:.1f}",
+                f"{line['dense_calls']:.1f}",
+                f"{line['seconds']:.2f}",
+                str(line["peak_mb"]),
+            )
+            for line in found["summary"]
+            if line["dataset"] == dataset
+        ]
+        _render.table(f"{dataset}, ×{found['scale']}", columns, rows)
+    for name, text in found["definitions"].items():
+        typer.echo(f"{name}: {text}")
+    for line in printed(found, question):
+        typer.echo(line)
+
+
+def show_speed(question: Bench, *, as_json: bool, quiet: bool) -> int:
+    """Time the arms on the first picture at several sizes."""
+    from yoda_cli.bench import load_pair
+    from yoda_cli.speed import environment, measure
+
+    _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
+    sizes = (64, 128, 192, 256)
+    say = (lambda line: None) if quiet else _render.note
+    timings = measure(question.arms, lr, sizes, question.scale, say)
+    if as_json:
+        record = {"schema": 1, "environment": environment(), "baseline": question.arms[0].name}
+        typer.echo(json.dumps(record | {"timings": [asdict(t) for t in timings]}, indent=1))
+        return 0
+    columns = ("LR", "arm", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
+    rows = [
+        (
+            f"{t.width}×{t.height}",
+            t.arm,
+            f"{t.median:.3f}",
+            f"{t.fastest:.3f}",
+            f"{t.slowest:.3f}",
+            f"{t.ratio:.3f}",
+            f"{t.per_megapixel:.2f}",
+            _render.number(t.gflop),
+            str(t.calls),
+        )
+        for t in timings
+    ]
+    _render.table(f"ratios to {question.arms[0].name}", columns, rows)
+    typer.echo(", ".join(f"{key} {value}" for key, value in environment().items() if value))
+    return 0

@@ -1,0 +1,81 @@
+"""``yoda metrics``: results against their truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._options import (
+    CacheDir,
+    Channel,
+    Json,
+    MetricNames,
+    Offline,
+    Quiet,
+    RegistryFile,
+)
+from yoda_cli.errors import InputError, UsageError
+
+
+def metrics(
+    sr: Annotated[Path, typer.Argument(help="A result, or a folder of them.")],
+    hr: Annotated[Path, typer.Argument(help="The truth, or a folder of the same names.")],
+    metric: MetricNames = None,
+    channel: Channel = "y",
+    border: Annotated[int, typer.Option(help="Pixels cropped on each side.")] = 4,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    offline: Offline = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> int:
+    """Measure results against their truth: two files, or two folders with the same names."""
+    from yoda_cli.datasets import paired
+    from yoda_cli.images import read_picture
+    from yoda_cli.metrics import quantise
+    from yoda_cli.resampling import imresize
+    from yoda_cli.scores import (
+        DEFAULT,
+        Sample,
+        definition,
+        find_metrics,
+        frame_of,
+        measure_all,
+    )
+    from yoda_cli.weights import Cache, load_registry
+
+    if sr.is_dir() != hr.is_dir():
+        raise UsageError("give two files or two folders")
+    pairs = paired(hr, sr, 4) if hr.is_dir() else None
+    files = [(p.name, p.lr, p.hr) for p in pairs] if pairs else [(sr.stem, sr, hr)]
+    wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
+    with _render.download(quiet=quiet) as watch:
+        found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)
+    for line in missing:
+        _render.note(line)
+    frame = frame_of(channel, border)
+    rows: list[dict[str, Any]] = []
+    for name, result, truth in files:
+        assert result is not None
+        x, y = read_picture(result).rgb, quantise(read_picture(truth).rgb)
+        if x.shape != y.shape:
+            raise InputError(f"{result} and {truth} differ in size")
+        lr = imresize(y, scale=0.25) if min(y.shape[-2:]) >= 4 else y
+        rows.append({"picture": name, **measure_all(Sample(x, y, lr, ((), ())), found, frame)})
+    if as_json:
+        words = {m.name: definition(m, frame) for m in found}
+        typer.echo(json.dumps({"schema": 1, "definitions": words, "rows": rows}, indent=1))
+        return 0
+    names = [m.name for m in found]
+    _render.table(
+        "",
+        ("picture", *names),
+        [(r["picture"], *(_render.number(r[n]) for n in names)) for r in rows],
+    )
+    for m in found:
+        typer.echo(f"{m.name}: {definition(m, frame)}")
+    return 0
