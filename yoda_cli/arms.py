@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from yoda_cli.attention import HEADED, SOURCES
 from yoda_cli.config import UpscaleOptions
@@ -40,7 +42,11 @@ ABLATIONS: dict[str, tuple[str, tuple[object, ...]]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished enlargement. ``active`` is the refined share of every step."""
+    """A finished enlargement. ``active`` is the refined share of every step.
+
+    ``flops`` counts the encoder's and the network's windows, a multiply-add as two; where windows
+    differ in size, a call counts as their mean. None where it is not known.
+    """
 
     image: Tensor
     calls: int = 0
@@ -48,6 +54,7 @@ class Outcome:
     dense_calls: int = 0
     active: tuple[float, ...] = ()
     tile_lines: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,15 @@ def enlarge(
     """Our network on one picture, watched."""
     active: list[float] = []
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    pixels: list[int] = []
+    tiles: list[int] = []
 
     def on_pass(run: Pass) -> None:
         height, width = run.survey.size
         cores = [tile.core for tile in run.survey.plan.tiles]
+        windows = [tile.window for tile in run.survey.plan.tiles]
+        pixels.append(sum((w.bottom - w.top) * (w.right - w.left) for w in windows))
+        tiles.append(len(windows))
         rows = sorted({core.top for core in cores if 0 < core.top < height})
         lines.append((tuple(rows), tuple(sorted({c.left for c in cores if 0 < c.left < width}))))
 
@@ -121,10 +133,30 @@ def enlarge(
     attention = shuffle(survey(lr, model, options).attention) if shuffled else None
     observer = Observer(on_pass=on_pass, on_step=on_step)
     result = upscale_tensor(lr, model, options, observer, attention=attention)
+    encoder, network = flops_per_pixel(model)
+    flops = None
+    if len(pixels) == 1:
+        flops = encoder * pixels[0] + network * result.calls * pixels[0] / tiles[0]
     return Outcome(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
-        lines[0] if len(lines) == 1 else ((), ()),
+        lines[0] if len(lines) == 1 else ((), ()), flops,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def flops_per_pixel(model: Model) -> tuple[float, float]:
+    """Of the encoder and of one network call, per output pixel, counted on a small picture."""
+    net, side = model.backbone, 64
+    lr = torch.zeros(1, 3, side, side, device=model.device)
+    with torch.inference_mode(), model.context():
+        with FlopCounterMode(display=False) as encoder:
+            condition = net.encode(lr)
+        z = torch.zeros_like(condition.z_lr)
+        mask = torch.ones_like(z[:, :1], dtype=torch.bool)
+        with FlopCounterMode(display=False) as network:
+            net.predict(z, net.schedule.num_steps, condition, mask)
+    pixels = (side * net.scale) ** 2
+    return encoder.get_total_flops() / pixels, network.get_total_flops() / pixels
 
 
 def shuffle(attention: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import math
+import platform
 import resource
 import statistics
 import sys
@@ -61,7 +62,10 @@ class Journal:
     def open(path: Path | None) -> Journal:
         journal = Journal(path)
         if path is not None and path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            if not text.endswith("\n"):  # killed while writing: the next row starts a line
+                path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+            for line in text.splitlines():
                 try:
                     journal.keep(json.loads(line))
                 except (ValueError, KeyError):
@@ -151,6 +155,7 @@ def one(arm: Arm, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
         "calls": outcome.calls,
         "planned_calls": outcome.planned_calls,
         "dense_calls": outcome.dense_calls,
+        "gflop": None if outcome.flops is None else round(outcome.flops / 1e9, 3),
         "active": [round(value, 6) for value in outcome.active],
         "seconds": round(seconds, 4),
         "peak_mb": peak_mb(),
@@ -215,7 +220,7 @@ def summarise(rows: Iterable[Mapping[str, Any]], metrics: Sequence[Metric]) -> l
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "pictures": len(members)}
         for name in [metric.name for metric in metrics]:
             line[name] = mean(row[name] for row in members)
-        for name in ("calls", "dense_calls", "seconds"):
+        for name in ("calls", "dense_calls", "seconds", "gflop"):
             line[name] = mean(row[name] for row in members)
         line["peak_mb"] = max(row["peak_mb"] for row in members)
         line["active"] = active_of(members)
@@ -247,6 +252,7 @@ def document(
         "device": str(model.device),
         "precision": str(model.precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})",
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
         "scale": bench.scale,

@@ -20,8 +20,8 @@ EXTREMES = 4  # so many of the worst and of the best pictures are shown
 def as_csv(document: Mapping[str, Any]) -> str:
     """One line per picture and arm."""
     names = list(document["definitions"])
-    columns = ["dataset", "picture", "arm", "width", "height", *names,
-               "calls", "planned_calls", "dense_calls", "seconds", "peak_mb", "error"]  # fmt: skip
+    counts = ("calls", "planned_calls", "dense_calls", "gflop", "seconds", "peak_mb")
+    columns = ["dataset", "picture", "arm", "width", "height", *names, *counts, "error"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -90,9 +90,9 @@ def page(
 ) -> str:  # fmt: skip
     """The HTML page: one file that asks for nothing."""
     names = list(document["definitions"])
-    extra = ["calls", "dense_calls", "seconds", "peak_mb"]
+    extra = ["calls", "dense_calls", "gflop", "seconds", "peak_mb"]
     summary = ["dataset", "arm", "pictures", *names, *extra]
-    each = ["dataset", "picture", "arm", *names, "calls", "dense_calls", "seconds"]
+    each = ["dataset", "picture", "arm", *names, "calls", "dense_calls", "gflop", "seconds"]
     content = {
         "about": f"{document['model']}, x{document['scale']}, {document['date']}, yoda "
         f"{document['yoda']}, torch {document['torch']}, {document['device']}, "
@@ -138,3 +138,31 @@ def extremes(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[
 def caption(row: Mapping[str, Any], metric: str) -> str:
     """An arm and its number."""
     return f"{row['arm']} {metric} {row[metric]:.4g}"
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The means as tables for a README, with when, where and how they were taken."""
+    shown = [name for name in ("psnr", "ssim", "texture", "colour") if name in document["better"]]
+    counted = ("calls", "GFLOP", "seconds")
+    sets = list(dict.fromkeys(line["dataset"] for line in document["summary"]))
+    lines = []
+    for dataset in sets:
+        mine = [line for line in document["summary"] if line["dataset"] == dataset]
+        lines += [
+            f"| {dataset} ({mine[0]['pictures']}) | {' | '.join([*shown, *counted])} |",
+            "|" + "---|" * (1 + len(shown) + len(counted)),
+        ]
+        for line in mine:
+            numbers = [f"{line[name]:.{2 if name == 'psnr' else 3}f}" for name in shown]
+            gflop = "" if line["gflop"] is None else f"{line['gflop']:.0f}"
+            numbers += [f"{line['calls']:.1f}", gflop, f"{line['seconds']:.2f}"]
+            lines.append(f"| {line['arm']} | {' | '.join(numbers)} |")
+        lines.append("")
+    lines += [f"{name}: {document['definitions'][name]}." for name in shown]
+    lines += [
+        "",
+        f"`{document['command']}`, {document['date']}: yoda {document['yoda']}, torch "
+        f"{document['torch']}, {document['device']}, {document['precision']}, "
+        f"{document['threads']} threads of {document['machine']}.",
+    ]
+    return "\n".join(lines) + "\n"

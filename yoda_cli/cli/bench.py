@@ -193,7 +193,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         typer.echo(json.dumps(found, indent=1))
         return
     names = list(found["definitions"])
-    columns = ("arm", "pictures", *names, "calls", "of", "seconds", "peak MB")
+    columns = ("arm", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
     for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
         rows = [
             (
@@ -202,6 +202,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
                 *(_render.number(line[name]) for name in names),
                 f"{line['calls']:.1f}",
                 f"{line['dense_calls']:.1f}",
+                _render.number(line["gflop"]),
                 f"{line['seconds']:.2f}",
                 str(line["peak_mb"]),
             )

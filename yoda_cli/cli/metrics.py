@@ -71,11 +71,8 @@ def metrics(
         typer.echo(json.dumps({"schema": 1, "definitions": words, "rows": rows}, indent=1))
         return 0
     names = [m.name for m in found]
-    _render.table(
-        "",
-        ("picture", *names),
-        [(r["picture"], *(_render.number(r[n]) for n in names)) for r in rows],
-    )
+    lines = [(row["picture"], *(_render.number(row[name]) for name in names)) for row in rows]
+    _render.table("", ("picture", *names), lines)
     for m in found:
         typer.echo(f"{m.name}: {definition(m, frame)}")
     return 0
