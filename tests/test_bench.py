@@ -17,7 +17,7 @@ from PIL import Image
 
 from yoda_cli import arms
 from yoda_cli.datasets import find_dataset, paired, pairs_of
-from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.errors import WeightsError
 from yoda_cli.metrics import psnr
 from yoda_cli.resampling import imresize
 from yoda_cli.weights import Cache, Watch, load_registry
@@ -46,7 +46,7 @@ def bench(yoda, tiny_checkpoint, tmp_path):
 
 def unmeasured(document):
     """What must be the same in every run."""
-    left_out = {"seconds", "peak_mb", "date", "command"}
+    left_out = {"seconds", "attention_seconds", "peak_mb", "date", "command"}
 
     def strip(value):
         if isinstance(value, dict):
@@ -148,6 +148,7 @@ def test_ablations_vary_one_setting(bench, pictures, tmp_path, kind):
     assert area.startswith("<svg")
     assert area.count("<polyline") == len(lines)
     assert (tmp_path / "plots" / f"mini_{kind}_psnr.svg").is_file()
+    assert all((line["attention_seconds"] is not None) == (kind == "attention") for line in lines)
     mean, deviation = lines[0]["active"][-1]
     assert (mean, deviation) == (1, 0)
 
@@ -178,9 +179,15 @@ def test_hr_and_lr_pair_by_name(tmp_path, bench):
     assert [(p.name, p.lr.name) for p in pairs] == [("0800", "0800x4.png"), ("0801", "0801x4.png")]
     assert bench("--dataset", root, "--peer", "bicubic").code == 0
     (root / "LR_bicubic" / "X4" / "0801x4.png").rename(root / "LR_bicubic" / "X4" / "0809x4.png")
-    with pytest.raises(UsageError, match=r"2 pictures .* do not pair, such as '0801'"):
-        paired(root / "HR", root / "LR_bicubic" / "X4", 4)
-    assert bench("--dataset", root).code == 2
+    problems = {p.name: p.problem for p in paired(root / "HR", root / "LR_bicubic" / "X4", 4)}
+    assert problems["0800"] == ""
+    assert problems["0801"].startswith("no picture of this name in")
+    assert problems["0809"].endswith("HR")
+    done = bench("--dataset", root, "--peer", "bicubic", "--json")
+    assert done.code == 4
+    document = json.loads(done.out)
+    assert {row["picture"] for row in document["failed"]} == {"0801", "0809"}
+    assert document["summary"][0]["pictures"] == 1
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_done(tmp_path, bench, pictures):
@@ -218,6 +225,7 @@ def test_bad_wishes(bench, pictures, tmp_path):
         (("--dataset", pictures, "--border", "99"), 2, "border 99 leaves nothing"),
         (("--dataset", pictures, "--border", "-1"), 2, "0 or more"),
         (("--dataset", "div2k", "--offline"), 5, "yoda weights pull DIV2K_valid_HR.zip"),
+        (("--dataset", "div2k", "--offline"), 5, "by hand from https://data.vision.ee.ethz.ch"),
     ]:
         done = bench(*arguments)
         assert (done.code, message in done.err) == (code, True), (arguments, done.err)

@@ -124,6 +124,25 @@ def test_a_body_that_nothing_vouches_for_is_not_trusted(site, cache):
     assert not (cache.folder / "file.bin").exists()
 
 
+def endless(handler):
+    """Chunks that never end, and no word of how many there will be."""
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for _ in range(100_000):
+        handler.wfile.write(b"4000\r\n" + bytes(1 << 14) + b"\r\n")
+
+
+def test_a_body_without_end_is_cut_off(site, cache, monkeypatch):
+    monkeypatch.setattr(transfers, "MAX_UNKNOWN_BYTES", 3_000_000)
+    site.script = [endless] * 9
+    with pytest.raises(WeightsError, match="more than 3,000,000 bytes came"):
+        get(site, cache, sha256="", bytes=None)
+    with pytest.raises(WeightsError, match="more than 307,200 bytes came"):
+        get(site, cache)
+    assert cache.partials() == []
+
+
 def test_the_next_address_is_tried(site, cache):
     site.script = [faults.status(404)]
     assert get(site, cache, urls=[site.url, site.url + "?mirror"]).read_bytes() == BODY

@@ -36,6 +36,8 @@ def desk(tmp_path, monkeypatch):
     save_photo(tmp_path / "photo.png", 20, 24)
     save_photo(tmp_path / "photo.jpg", 20, 24)
     Image.new("L", (24, 20), 200).save(tmp_path / "painted.png")
+    save_photo(tmp_path / "truth.png", 64, 64)
+    save_photo(tmp_path / "result.png", 64, 64, seed=1)
     (tmp_path / "photos").mkdir()
     for i in range(2):
         save_photo(tmp_path / "photos" / f"{i}.png", 140, 160, seed=i)

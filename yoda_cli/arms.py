@@ -5,6 +5,7 @@ An arm is our network with some options, a resize, the regression base, or any f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from yoda_cli.attention import HEADED, SOURCES
+from yoda_cli.conditioning import attention_map
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.errors import UsageError, WeightsError
@@ -25,7 +27,7 @@ from yoda_cli.inspection import share
 from yoda_cli.models import Model, find_model
 from yoda_cli.pipeline import Observer, Pass, survey, upscale_tensor
 from yoda_cli.resampling import imresize
-from yoda_cli.weights import Watch
+from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.yoda import StepRecord
 
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful", *SOURCES, *HEADED)
@@ -55,6 +57,7 @@ class Outcome:
     active: tuple[float, ...] = ()
     tile_lines: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     flops: float | None = None
+    attention_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,35 @@ def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> 
     if kind not in ABLATIONS:
         raise UsageError(f"unknown ablation {kind!r}; use {', '.join(ABLATIONS)}")
     key, values = ABLATIONS[kind]
+    if kind == "attention":  # DINO's sources too, where their weights are already there
+        known, cache = load_registry(), Cache.default()
+        ready = [n for n, file in HEADED.items() if cache.trusted_or_none(known.files[file])]
+        values = (*values, *ready)
     if kind == "faithful":
         options = replace(options, sampler="ddpm")  # both need the same one
     arms = []
     for value in values:
         changed = replace(options, **{key: value})  # type: ignore[arg-type]
         arm = ours(f"{kind} {value}".lower(), changed, model, watch)
+        if kind == "attention":
+            arm = replace(arm, run=with_attention_time(arm.run, changed, model))
         arms.append(replace(arm, settings={key: value}))
     return arms
+
+
+def with_attention_time(
+    run: Callable[[Tensor], Outcome], options: UpscaleOptions, model: Model
+) -> Callable[[Tensor], Outcome]:
+    """``run``, and how long the map alone takes on the same picture."""
+
+    def timed(lr: Tensor) -> Outcome:
+        with torch.inference_mode():
+            began = time.perf_counter()
+            attention_map(lr, None, model, options)
+            seconds = time.perf_counter() - began
+        return replace(run(lr), attention_seconds=seconds)
+
+    return timed
 
 
 def enlarge(

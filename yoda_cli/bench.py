@@ -35,7 +35,6 @@ from yoda_cli.resampling import imresize
 from yoda_cli.scores import Frame, Metric, Sample, definition, measure_all
 
 CROP = 128  # side of the crops shown side by side
-MEASURED = ("seconds", "peak_mb")  # differ from run to run; all else is the same
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,8 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
         yield from (row for row in known if row is not None)
         return
     try:
+        if pair.problem:
+            raise InputError(pair.problem)
         hr, lr = load_pair(pair, bench.scale)
     except YodaError as error:
         yield {"dataset": dataset, "picture": pair.name, "arm": "", "error": str(error)}
@@ -157,7 +158,8 @@ def one(arm: Arm, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
         "dense_calls": outcome.dense_calls,
         "gflop": None if outcome.flops is None else round(outcome.flops / 1e9, 3),
         "active": [round(value, 6) for value in outcome.active],
-        "seconds": round(seconds, 4),
+        "attention_seconds": outcome.attention_seconds,
+        "seconds": round(seconds - (outcome.attention_seconds or 0), 4),
         "peak_mb": peak_mb(),
     }
     if bench.crops:
@@ -220,7 +222,7 @@ def summarise(rows: Iterable[Mapping[str, Any]], metrics: Sequence[Metric]) -> l
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "pictures": len(members)}
         for name in [metric.name for metric in metrics]:
             line[name] = mean(row[name] for row in members)
-        for name in ("calls", "dense_calls", "seconds", "gflop"):
+        for name in ("calls", "dense_calls", "seconds", "attention_seconds", "gflop"):
             line[name] = mean(row[name] for row in members)
         line["peak_mb"] = max(row["peak_mb"] for row in members)
         line["active"] = active_of(members)

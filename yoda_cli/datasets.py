@@ -23,11 +23,12 @@ LR_FOLDERS = ("LR_bicubic/X{scale}", "DIV2K_valid_LR_bicubic/X{scale}", "LRbicx{
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture; ``lr`` is None where it is to be made."""
+    """One picture; ``lr`` is None where it is to be made, ``problem`` says why it cannot be used."""
 
     name: str
     hr: Path
     lr: Path | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,13 @@ def find_dataset(
             f"{entry.name} cannot be downloaded ({entry.source}): {entry.manual}, "
             f"or --data-root FOLDER that holds {entry.name}/"
         )
-    (place,) = pull(entry.name, registry, cache, watch)
+    try:
+        (place,) = pull(entry.name, registry, cache, watch)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}. Or get it by hand from {entry.source} and give its folder: "
+            f"--dataset FOLDER, or --data-root FOLDER that holds {entry.name}/"
+        ) from error
     lr = place / entry.lr if entry.scale == scale else None
     return Dataset(entry.name, paired(place / entry.hr, lr, scale))
 
@@ -86,13 +93,14 @@ def paired(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
     if lr is None:
         return tuple(Pair(path.stem, path, None) for path in highs)
     tail = re.compile(rf"[_-]?(x{scale}|lr|LR)$")
+    by_name = {tail.sub("", path.stem): path for path in highs}
     lows = {tail.sub("", path.stem): path for path in pictures(lr)}
-    alone = sorted({tail.sub("", p.stem) for p in highs} ^ set(lows))
-    if alone:
-        raise UsageError(
-            f"{len(alone)} pictures of {hr} and {lr} do not pair, such as {alone[0]!r}"
-        )
-    return tuple(Pair(path.stem, path, lows[tail.sub("", path.stem)]) for path in highs)
+    pairs = []
+    for name in sorted(by_name.keys() | lows.keys()):
+        high, low = by_name.get(name), lows.get(name)
+        problem = f"no picture of this name in {lr if low is None else hr}"
+        pairs.append(Pair(name, high or hr, low, "" if high and low else problem))
+    return tuple(pairs)
 
 
 def pictures(folder: Path) -> list[Path]:

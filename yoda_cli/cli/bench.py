@@ -194,6 +194,8 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         return
     names = list(found["definitions"])
     columns = ("arm", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
+    timed = any(line["attention_seconds"] is not None for line in found["summary"])
+    columns += ("maps per second",) if timed else ()
     for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
         rows = [
             (
@@ -205,6 +207,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
                 _render.number(line["gflop"]),
                 f"{line['seconds']:.2f}",
                 str(line["peak_mb"]),
+                *([throughput(line["attention_seconds"])] if timed else []),
             )
             for line in found["summary"]
             if line["dataset"] == dataset
@@ -214,6 +217,11 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         typer.echo(f"{name}: {text}")
     for line in printed(found, question):
         typer.echo(line)
+
+
+def throughput(seconds: float | None) -> str:
+    """Pictures per second."""
+    return f"{1 / seconds:.1f}" if seconds else ""
 
 
 def show_speed(question: Bench, *, as_json: bool, quiet: bool) -> int:

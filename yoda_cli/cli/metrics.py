@@ -52,6 +52,8 @@ def metrics(
         raise UsageError("give two files or two folders")
     pairs = paired(hr, sr, 4) if hr.is_dir() else None
     files = [(p.name, p.lr, p.hr) for p in pairs] if pairs else [(sr.stem, sr, hr)]
+    if alone := [p for p in pairs or () if p.problem]:
+        raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")
     wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
     with _render.download(quiet=quiet) as watch:
         found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)

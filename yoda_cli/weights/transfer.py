@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import requests
 
 SPARE_BYTES = 64 << 20
+MAX_UNKNOWN_BYTES = 16 << 30  # of a body whose length nobody states
 MAX_TRIES = 60  # in all, also of those that brought something
 PROGRESS_BYTES = 4096
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -160,6 +161,11 @@ def receive(
                 if most is not None and partial.done > most:
                     partial.restart()
                     raise RefusedError(f"{partial.url}: more than {most:,} bytes came")
+                if most is None and partial.done > MAX_UNKNOWN_BYTES:
+                    partial.restart()
+                    raise RefusedError(f"{partial.url}: more than {MAX_UNKNOWN_BYTES:,} bytes came")
+                if partial.synced == partial.done:  # just written through: look at the disk too
+                    check_room(entry, partial)
                 now = time.monotonic()
                 if now - since > limits.slow_after:
                     if (partial.done - measured) / (now - since) < limits.slow_bytes_per_second:
