@@ -14,7 +14,7 @@ LAYERS = [
     {"config", "errors"},
     {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures", "charts"},
     {"yoda", "metrics", "images", "weights", "devices", "plots"},
-    {"backbones", "attention"},
+    {"backbones", "attention", "degradation"},
     {"checkpoint", "data"},
     {"reference", "importing", "sources"},
     {"models"},

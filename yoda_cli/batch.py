@@ -17,6 +17,7 @@ from torch import Tensor
 from yoda_cli import __version__
 from yoda_cli.attention import LEARNED
 from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.degradation import estimate
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
 from yoda_cli.images import (
     Picture,
@@ -40,7 +41,7 @@ from yoda_cli.sources import find_source
 
 @dataclass(frozen=True)
 class Finished:
-    """One picture that was written."""
+    """One picture that was written; ``options`` as they were in the end, ``denoise`` settled."""
 
     source: Path
     target: Path
@@ -48,6 +49,7 @@ class Finished:
     result: Result
     size: tuple[int, int]
     notices: tuple[str, ...]
+    options: UpscaleOptions
 
 
 def check_inputs(inputs: Sequence[Path], output: Path | None) -> None:
@@ -85,6 +87,7 @@ def upscale_file(
     sweep_temporaries(target.parent)
     alpha = picture.alpha
     rgb = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
+    options, said = settle_denoise(picture, rgb, model, options)
     result = upscale_tensor(rgb, model, options, observer)
     large_alpha = None
     if alpha is not None:
@@ -100,7 +103,24 @@ def upscale_file(
     )
     taken.add(target.resolve())
     notices = picture.notices + losses(picture, kind) + source_notices(rgb, model, options)
-    return Finished(source, target, rgb, result, (width, height), notices)
+    return Finished(source, target, rgb, result, (width, height), notices + said, options)
+
+
+def settle_denoise(
+    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+) -> tuple[UpscaleOptions, tuple[str, ...]]:
+    """``options`` with a number for ``denoise``, and a notice where it was estimated."""
+    if options.denoise is not None:
+        if options.denoise > 0 and not model.can_denoise:
+            raise UsageError(
+                f"model {model.name} was trained on clean pictures only; leave --denoise at 0"
+            )
+        return options, ()
+    if not model.can_denoise:
+        return replace(options, denoise=0.0), ()
+    found = estimate(rgb, picture.jpeg_table or None)
+    notice = (f"denoise {found.strength:g} ({found.why})",) if found.why else ()
+    return replace(options, denoise=found.strength), notice
 
 
 def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[str, ...]:

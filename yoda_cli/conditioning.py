@@ -35,13 +35,14 @@ def tiles_of(height: int, width: int, model: Model, options: UpscaleOptions) -> 
 
 def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
     """The condition of the whole picture, computed tile by tile where it is large."""
+    strength = options.denoise or 0.0
     net = model.backbone
     height, width = (n * net.scale for n in lr.shape[-2:])
     tiles = tiles_of(height, width, model, options)
 
     def run(window: Window) -> Condition:
         with model.context():
-            return net.encode(window.divided(net.scale).cut(lr))
+            return net.encode(window.divided(net.scale).cut(lr), strength)
 
     if len(tiles) == 1:
         return run(tiles[0].window)
@@ -83,7 +84,9 @@ def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | N
     height, width = (n * net.scale for n in padded.shape[-2:])
     for tile in tiles_of(height, width, model, options):
         with model.context():
-            condition = net.encode(tile.window.divided(net.scale).cut(padded))
+            condition = net.encode(
+                tile.window.divided(net.scale).cut(padded), options.denoise or 0.0
+            )
         if condition.attention is None:
             return None
         inner = tile.core.within(tile.window).divided(net.scale)

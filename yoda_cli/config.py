@@ -70,7 +70,8 @@ class UpscaleOptions:
     ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture,
     ``heads`` which of its heads (a number, avg or max); ``lower_bound`` in (0, 1];
     ``tile`` the core in output pixels, 0 for none, None for automatic; ``fidelity`` in [0, 1], 0
-    the full sampled detail, 1 the unrefined (regression) picture.
+    the full sampled detail, 1 the unrefined (regression) picture; ``denoise`` in [0, 1] is how
+    degraded the picture is, None to estimate it from the file.
     """
 
     scale: float | None = None
@@ -82,6 +83,7 @@ class UpscaleOptions:
     sampler: str | None = None
     seed: int = 0
     fidelity: float = 0.0
+    denoise: float | None = None
     device: str = "auto"
     precision: str = "auto"
     tile: int | None = None

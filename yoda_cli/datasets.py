@@ -23,7 +23,7 @@ LR_FOLDERS = ("LR_bicubic/X{scale}", "DIV2K_valid_LR_bicubic/X{scale}", "LRbicx{
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture; ``lr`` is None where it is to be made, ``problem`` says why it cannot be used."""
+    """One picture; ``lr`` is None where it is to be made. ``problem``: why it cannot be used."""
 
     name: str
     hr: Path

@@ -34,6 +34,12 @@ class Model:
     precision: torch.dtype
     card: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def can_denoise(self) -> bool:
+        """Whether it was trained on degraded pictures too."""
+        options = self.card.get("training", {}).get("options", {})
+        return float(options.get("degrade", 0)) > 0
+
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""
         return autocast(self.device, self.precision)()

@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -111,6 +111,8 @@ def check_options(options: UpscaleOptions) -> None:
         raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
     if not 0 <= options.fidelity <= 1:
         raise UsageError(f"fidelity {options.fidelity:g} is not allowed; give 0 … 1")
+    if options.denoise is not None and not 0 <= options.denoise <= 1:
+        raise UsageError(f"denoise {options.denoise:g} is not allowed; give auto or 0 … 1")
     if options.steps is not None and options.steps < 1:
         raise UsageError(f"steps {options.steps} is not allowed; give 1 or more")
     if not 0 <= options.seed < 2**63:
@@ -162,7 +164,7 @@ def upscale_tensor(
     passes: list[Result] = []
     while not passes or scale / reached > RESIZE_ONLY:
         passes.append(one_pass(image, model, options, observer, attention))
-        attention = None
+        attention, options = None, replace(options, denoise=0.0)  # what it made is clean
         image = passes[-1].image
         reached *= native
     if tuple(image.shape[-2:]) != target:

@@ -22,6 +22,7 @@ def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object
         ("sampler", sampler_name(model, options)),
         ("seed", options.seed),
         ("fidelity", options.fidelity),
+        ("denoise", options.denoise or 0.0),
         ("device", model.device),
         ("precision", PRECISION_NAMES[str(model.precision).removeprefix("torch.")]),
         ("tile", "auto" if options.tile is None else options.tile),

@@ -53,6 +53,9 @@ def upscale(
     fidelity: Annotated[
         float, typer.Option(help="0: full sampled detail … 1: the smooth regression picture.")
     ] = 0.0,
+    denoise: Annotated[
+        str, typer.Option(help="How degraded the picture is: auto, or 0 (clean) … 1.")
+    ] = "auto",
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     tile: Annotated[
@@ -103,6 +106,7 @@ def upscale(
         sampler=sampler,
         seed=seed,
         fidelity=fidelity,
+        denoise=parse_denoise(denoise),
         device=device,
         precision=precision,
         tile=parse_tile(tile),
@@ -153,14 +157,14 @@ def upscale_files(
                     on_step=watcher.on_step,
                 )
                 done = upscale_file(source, output, model, options, writing, observer, taken)
-                watcher.finish(done, model, options)
+                watcher.finish(done, model, done.options)
             except YodaError as error:
                 if len(inputs) == 1:
                     raise
                 failures.append(error)
                 _render.note(f"yoda: {' '.join(str(error).split())}")
                 continue
-        show.finished(done, model, options)
+        show.finished(done, model)
     return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
 
 
@@ -190,7 +194,7 @@ class Show:
     quiet: bool
     bar: bool
 
-    def finished(self, done: Finished, model: Model, options: UpscaleOptions) -> None:
+    def finished(self, done: Finished, model: Model) -> None:
         width, height = done.size
         result = done.result
         if not self.quiet:
@@ -210,7 +214,8 @@ class Show:
             "model": model.name,
             "width": width,
             "height": height,
-            "seed": options.seed,
+            "seed": done.options.seed,
+            "denoise": done.options.denoise,
             "planned_calls": result.planned_calls,
             "calls": result.calls,
             "dense_calls": result.dense_calls,
@@ -219,6 +224,16 @@ class Show:
             "precision": str(model.precision).removeprefix("torch."),
         }
         typer.echo(json.dumps(record))
+
+
+def parse_denoise(text: str) -> float | None:
+    """``auto`` is None."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
 
 
 def parse_tile(text: str) -> int | None:

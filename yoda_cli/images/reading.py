@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -92,7 +92,9 @@ def _still(header: Image.Image, file: BinaryIO) -> Picture:
         raw = _read_8(image)
         if bits > 8:
             dropped += (f"{bits} bits a channel were read as 8",)
-    return _picture(raw, orientation, metadata, (*_further_pictures(image), *dropped))
+    picture = _picture(raw, orientation, metadata, (*_further_pictures(image), *dropped))
+    tables = getattr(image, "quantization", None) or {}  # JPEG's, luminance first
+    return replace(picture, jpeg_table=tuple(tables.get(0, ())))
 
 
 def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, BinaryIO, int]:
