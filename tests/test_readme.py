@@ -1,5 +1,6 @@
 """Every command that the README prints is run as it stands there."""
 
+import json
 import re
 import shlex
 import shutil
@@ -77,3 +78,13 @@ def test_the_weights_commands_are_those_of_the_program():
     assert named == {
         command.name or command.callback.__name__ for command in app.registered_commands
     }
+
+
+def test_the_result_tables_are_those_that_were_measured():
+    from yoda_cli.bench_report import as_markdown
+
+    results = sorted((ROOT / "tests" / "data" / "bench").glob("*.json"))
+    assert results
+    for path in results:
+        block = README.split(f"<!-- bench {path.stem} -->")[1].split("<!-- end -->")[0]
+        assert block.strip() == as_markdown(json.loads(path.read_text())).strip()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -62,8 +63,14 @@ def root(
     """Diffusion super-resolution that works where detail is (YODA)."""
 
 
+def _stop(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
+    signal.signal(signal.SIGTERM, _stop)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # anywhere, not only before the command
     sys.exit(run([a for a in arguments if a != "--debug"], debug=debug))
