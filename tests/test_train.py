@@ -246,7 +246,7 @@ def test_the_rate_warms_up_and_decays():
 
 
 def test_unknown_recipes_and_keys_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are face, general"):
+    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are face, face-x8, general"):
         load_recipe("nosuch")
     path = tmp_path / "mine.toml"
     path.write_text('[a]\nbackbone = "srdiff"\n[a.net]\n[a.train]\nbacth = 3\n')
@@ -254,7 +254,7 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
         load_recipe("a", path)
 
 
-RECIPES = ["general", "face", "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256"]
+RECIPES = ["general", "face", "face-x8", "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256"]
 RECIPES += ["sr3-64-512"]
 
 
