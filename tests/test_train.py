@@ -246,7 +246,9 @@ def test_the_rate_warms_up_and_decays():
 
 
 def test_unknown_recipes_and_keys_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="unknown recipe 'nosuch'; there are face, face-x8, general"):
+    with pytest.raises(
+        UsageError, match="unknown recipe 'nosuch'; there are face, face-x8, general"
+    ):
         load_recipe("nosuch")
     path = tmp_path / "mine.toml"
     path.write_text('[a]\nbackbone = "srdiff"\n[a.net]\n[a.train]\nbacth = 3\n')

@@ -149,7 +149,11 @@ def _read(path: Path) -> object:
         raise WeightsError(f"{path} is a TorchScript program, not a table of weights")
     try:
         return torch.load(
-            path, map_location="cpu", weights_only=False, pickle_module=restricted_pickle()
+            path,
+            map_location="cpu",
+            weights_only=False,
+            pickle_module=restricted_pickle(),
+            mmap=zipfile.is_zipfile(path),  # gigabytes stay on the disk until they are used
         )
     except RefusedNameError as error:
         raise WeightsError(f"{path} was refused: {error}; code in it is never run") from error
