@@ -91,3 +91,36 @@ def test_its_card_says_what_it_is():
     assert "photographs" in card["data"]
     assert card["training"]["samples"] > 50_000
     assert {"attention", "lower_bound", "steps", "sampler"} <= set(card["defaults"])
+
+
+@pytest.fixture(scope="module")
+def face():
+    return find_model(UpscaleOptions(model="face", device="cpu", precision="fp32"))
+
+
+def test_face_is_ours_says_so_and_is_no_general(face):
+    card = face.card
+    assert "never published" in card["about"]
+    assert "synthetic" in card["data"]
+    assert card["training"]["samples"] > 100_000
+    assert card["measured"]["psnr_gain"] > 1.5
+    assert card["measured"]["texture"] < 0.4
+    assert face.can_denoise
+
+
+def test_face_enlarges_photographs_too(face, results):
+    hr, bicubic, _ = results[0]
+    lr = quantise(imresize(hr, scale=0.25))
+    sr = quantise(upscale_tensor(lr, face, UpscaleOptions()).image)
+    assert psnr(sr, hr, border=4) > psnr(bicubic, hr, border=4) - 1
+    assert texture_distance(sr, hr, border=4) < texture_distance(bicubic, hr, border=4)
+
+
+def test_face_restores_noise_when_it_is_told_of_it(face, results):
+    hr = results[0][0]
+    lr = imresize(hr, scale=0.25)
+    noise = torch.randn(lr.shape, generator=torch.Generator().manual_seed(0))
+    noisy = quantise((lr + 10 / 255 * noise).clamp(0, 1))
+    blind = upscale_tensor(noisy, face, UpscaleOptions(denoise=0.0)).image
+    told = upscale_tensor(noisy, face, UpscaleOptions(denoise=0.72)).image
+    assert psnr(told, hr, border=4) > psnr(blind, hr, border=4) + 1

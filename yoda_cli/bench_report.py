@@ -159,10 +159,12 @@ def as_markdown(document: Mapping[str, Any]) -> str:
             lines.append(f"| {line['arm']} | {' | '.join(numbers)} |")
         lines.append("")
     lines += [f"{name}: {document['definitions'][name]}." for name in shown]
+    count = document["threads"]
+    threads = f"{count} thread" if count == 1 else f"{count} threads"
     lines += [
         "",
         f"`{document['command']}`, {document['date']}: yoda {document['yoda']}, torch "
         f"{document['torch']}, {document['device']}, {document['precision']}, "
-        f"{document['threads']} threads of {document['machine']}.",
+        f"{threads} of {document['machine']}.",
     ]
     return "\n".join(lines) + "\n"
