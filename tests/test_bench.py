@@ -332,6 +332,11 @@ def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
         assert (timing["ratio"] == 1) == (timing["arm"] == "yoda")
         assert timing["gflop"] > 0
     assert document["environment"]["torch"] == torch.__version__
+    done = bench("--dataset", pictures, "--speed", "--peer", "base", "--baseline", "base", "--json")
+    document = json.loads(done.out)
+    assert document["baseline"] == "base"
+    assert all((t["ratio"] == 1) == (t["arm"] == "base") for t in document["timings"])
+    assert bench("--dataset", pictures, "--speed", "--baseline", "vibes").code == 2
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)")

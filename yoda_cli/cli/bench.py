@@ -29,7 +29,7 @@ from yoda_cli.cli._options import (
     Steps,
 )
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError
+from yoda_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from yoda_cli.bench import Bench
@@ -54,6 +54,9 @@ def bench(
         typer.Option(help="Vary attention, lower-bound, steps, sampler, faithful or tile."),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Time the arms instead.")] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Arm that --speed compares with [the first].")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of data sets that are not downloaded.")
@@ -99,7 +102,7 @@ def bench(
         quiet=quiet, crops=html is not None,
     )  # fmt: skip
     if speed:
-        return show_speed(question, as_json=as_json, quiet=quiet)
+        return show_speed(question, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
     rows = run_bench(question, journal, on_row=lambda row: speak(row, quiet=quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
@@ -224,17 +227,23 @@ def throughput(seconds: float | None) -> str:
     return f"{1 / seconds:.1f}" if seconds else ""
 
 
-def show_speed(question: Bench, *, as_json: bool, quiet: bool) -> int:
+def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: bool) -> int:
     """Time the arms on the first picture at several sizes."""
     from yoda_cli.bench import load_pair
     from yoda_cli.speed import environment, measure
 
+    names = [arm.name for arm in question.arms]
+    if baseline is not None and baseline not in names:
+        raise UsageError(
+            f"baseline {baseline!r} is no arm of this run; there are {', '.join(names)}"
+        )
+    arms = sorted(question.arms, key=lambda arm: arm.name != baseline)  # the baseline first
     _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
     sizes = (64, 128, 192, 256)
     say = (lambda line: None) if quiet else _render.note
-    timings = measure(question.arms, lr, sizes, question.scale, say)
+    timings = measure(arms, lr, sizes, question.scale, say)
     if as_json:
-        record = {"schema": 1, "environment": environment(), "baseline": question.arms[0].name}
+        record = {"schema": 1, "environment": environment(), "baseline": arms[0].name}
         typer.echo(json.dumps(record | {"timings": [asdict(t) for t in timings]}, indent=1))
         return 0
     columns = ("LR", "arm", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
@@ -252,6 +261,6 @@ def show_speed(question: Bench, *, as_json: bool, quiet: bool) -> int:
         )
         for t in timings
     ]
-    _render.table(f"ratios to {question.arms[0].name}", columns, rows)
+    _render.table(f"ratios to {arms[0].name}", columns, rows)
     typer.echo(", ".join(f"{key} {value}" for key, value in environment().items() if value))
     return 0
