@@ -13,12 +13,16 @@ PACKAGE = Path(__file__).parent.parent / "yoda_cli"
 LAYERS = [
     {"config", "errors"},
     {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures", "charts"},
-    {"yoda", "metrics", "images", "weights", "devices", "plots"},
+    {"yoda", "metrics", "images", "weights", "devices", "plots", "partition", "budget"},
     {"backbones", "attention", "degradation"},
     {"checkpoint", "data"},
     {"reference", "importing", "sources"},
     {"models"},
-    {"conditioning"},
+    {"costs"},
+    {"planning"},
+    {"conditioning", "sampling", "limits"},
+    {"surveys"},
+    {"passes"},
     {"pipeline", "validation", "objective"},
     {"reproduction", "inspection", "scores"},
     {"train", "batch", "doctor", "arms", "datasets"},
@@ -28,7 +32,16 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ENTRY = {"__init__", "__main__"}
-PURE = {"diffusion", "noise", "resampling", "tiling", "yoda", "metrics/basic"}
+PURE = {
+    "diffusion",
+    "noise",
+    "resampling",
+    "tiling",
+    "partition",
+    "budget",
+    "yoda",
+    "metrics/basic",
+}
 HEAVY_OR_OUTSIDE = {"PIL", "cv2", "rich", "typer", "requests", "pathlib", "os"}
 
 

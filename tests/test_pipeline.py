@@ -8,7 +8,9 @@ from fakes import fake_model, photo
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
-from yoda_cli.pipeline import Observer, check_options, picture_seed, upscale_tensor
+from yoda_cli.limits import check_options
+from yoda_cli.passes import Observer, picture_seed
+from yoda_cli.pipeline import upscale_tensor
 from yoda_cli.resampling import imresize
 
 SMALL = UpscaleOptions(steps=5, lower_bound=0.2)
@@ -36,9 +38,9 @@ def test_a_long_line_of_pixels_works():
 
 def test_factor_eight_is_two_passes_and_five_is_one():
     lr = photo(8, 8)
-    one = upscale_tensor(lr, fake_model(), options(scale=4)).dense_calls
-    assert upscale_tensor(lr, fake_model(), options(scale=8)).dense_calls == 2 * one
-    assert upscale_tensor(lr, fake_model(), options(scale=5)).dense_calls == one
+    one = upscale_tensor(lr, fake_model(), options(scale=4, tile=0)).dense_calls
+    assert upscale_tensor(lr, fake_model(), options(scale=8, tile=0)).dense_calls == 2 * one
+    assert upscale_tensor(lr, fake_model(), options(scale=5, tile=0)).dense_calls == one
 
 
 @pytest.mark.parametrize("attention", ["learned", "edge", "sift", "gaussian", "uniform"])
@@ -170,9 +172,10 @@ def test_an_unknown_source_is_named():
 def test_observers_hear_the_plan_every_call_and_every_step():
     heard = {"plan": 0, "calls": 0, "steps": []}
     observer = Observer(
-        on_plan=lambda calls: heard.update(plan=heard["plan"] + calls),
+        on_plan=lambda calls, seconds: heard.update(plan=heard["plan"] + calls),
         on_call=lambda: heard.update(calls=heard["calls"] + 1),
         on_step=lambda record: heard["steps"].append(record.s),
+        whole=True,
     )
     result = upscale_tensor(photo(16, 16), fake_model(), options(), observer)
     assert heard["plan"] == heard["calls"] == result.calls

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoda_cli.tiling import Tile, Window, count_calls, is_active, make_tiles, run_tiles
+from yoda_cli.tiling import (
+    Tile,
+    Window,
+    feather,
+    halves,
+    make_tiles,
+    of_one_shape,
+    with_halo,
+)
 
 
 @settings(deadline=None)
@@ -36,28 +44,57 @@ def test_a_canvas_off_the_grid_is_refused():
         make_tiles(33, 32, core=16, halo=0, align=16)
 
 
-def test_only_active_cores_are_run_and_the_rest_stays():
+def test_a_tile_hands_over_its_core_only():
     tiles = make_tiles(32, 64, core=16, halo=16, align=16)
-    mask = torch.zeros(1, 1, 32, 64, dtype=torch.bool)
-    mask[..., 17, 40] = True  # one pixel of one core, within the halo of others
-    ran = []
-
-    def run(tile):
-        ran.append(tile)
-        size = (tile.window.bottom - tile.window.top, tile.window.right - tile.window.left)
-        return torch.full((1, 3, *size), 7.0)
-
-    out = run_tiles(run, tiles, torch.zeros(1, 3, 32, 64), mask)
-    assert len(ran) == 1
-    assert ran[0].core == Window(16, 32, 32, 48)
-    assert (ran[0].core.cut(out) == 7).all()
-    assert out.sum() == 7 * 3 * 256
-    assert count_calls([mask, ~mask], tiles) == 1 + len(tiles)
-    assert [is_active(mask, t) for t in tiles].count(True) == 1
+    canvas = torch.zeros(1, 3, 32, 64)
+    tile = tiles[6]
+    assert tile.core == Window(16, 32, 32, 48)
+    tile.paste(canvas, torch.full((1, 3, tile.window.height, tile.window.width), 7.0))
+    assert (tile.core.cut(canvas) == 7).all()
+    assert canvas.sum() == 7 * 3 * tile.core.pixels
 
 
 def test_each_core_comes_from_its_own_window():
-    x = torch.randn(1, 2, 48, 64)
-    tiles = make_tiles(48, 64, core=16, halo=16, align=16)
-    out = run_tiles(lambda tile: tile.window.cut(x) * 2, tiles, torch.zeros_like(x))
+    x, out = torch.randn(1, 2, 48, 64), torch.zeros(1, 2, 48, 64)
+    for tile in make_tiles(48, 64, core=16, halo=16, align=16):
+        tile.paste(out, tile.window.cut(x) * 2)
     assert torch.equal(out, 2 * x)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 9))
+def test_windows_of_one_shape_hold_their_cores_and_stay_inside(rows, cols, core):
+    height, width = 8 * rows, 8 * cols
+    tiles = make_tiles(height, width, core=8 * core, halo=16, align=8)
+    same = of_one_shape(tiles, height, width)
+    assert len({(t.window.height, t.window.width) for t in same}) == 1
+    for before, after in zip(tiles, same, strict=True):
+        core, window = after.core, after.window
+        assert core == before.core
+        assert 0 <= window.top <= before.window.top
+        assert before.window.bottom <= window.bottom <= height
+        assert 0 <= window.left <= before.window.left
+        assert before.window.right <= window.right <= width
+
+
+def test_halving_a_core_loses_no_pixel_and_ends_at_one_cell():
+    tile = with_halo(Window(16, 32, 64, 96), 8, 128, 128)
+    two = halves(tile, 8, 16, 128, 128)
+    assert [t.core for t in two] == [Window(16, 32, 64, 64), Window(16, 64, 64, 96)]
+    assert two[0].window == Window(8, 24, 72, 72)
+    cell = with_halo(Window(16, 16, 32, 32), 8, 128, 128)
+    assert halves(cell, 8, 16, 128, 128) == [cell]
+
+
+@pytest.mark.parametrize("sides", [(64, 200), (137, 64), (300, 300)])
+def test_the_weights_of_all_blocks_sum_to_one(sides):
+    height, width = sides
+    total = torch.zeros(1, 1, height, width)
+    outermost = []
+    for block in make_tiles(height, width, core=64, halo=16, align=1):
+        weight = feather(block, 16)
+        block.window.cut(total).add_(weight)
+        if block.window.top > 0:
+            outermost.append(weight[..., :8, :].max())
+    assert torch.allclose(total, torch.ones(()), atol=1e-5)
+    assert max(outermost, default=0) == 0

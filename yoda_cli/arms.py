@@ -25,8 +25,10 @@ from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.inspection import share
 from yoda_cli.models import Model, find_model
-from yoda_cli.pipeline import Observer, Pass, survey, upscale_tensor
+from yoda_cli.passes import Observer, Pass
+from yoda_cli.pipeline import upscale_tensor
 from yoda_cli.resampling import imresize
+from yoda_cli.surveys import survey
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.yoda import StepRecord
 
@@ -46,8 +48,8 @@ ABLATIONS: dict[str, tuple[str, tuple[object, ...]]] = {
 class Outcome:
     """A finished enlargement. ``active`` is the refined share of every step.
 
-    ``flops`` counts the encoder's and the network's windows, a multiply-add as two; where windows
-    differ in size, a call counts as their mean. None where it is not known.
+    ``flops`` counts the encoder's and the network's windows, a multiply-add as two; None where it
+    is not known. ``tile_lines`` are rows and columns between the tiles of a regular grid.
     """
 
     image: Tensor
@@ -139,15 +141,15 @@ def enlarge(
     """Our network on one picture, watched."""
     active: list[float] = []
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    pixels: list[int] = []
-    tiles: list[int] = []
+    flops: list[float] = []
+    encoder, network = flops_per_pixel(model)
 
     def on_pass(run: Pass) -> None:
         height, width = run.survey.size
-        cores = [tile.core for tile in run.survey.plan.tiles]
-        windows = [tile.window for tile in run.survey.plan.tiles]
-        pixels.append(sum((w.bottom - w.top) * (w.right - w.left) for w in windows))
-        tiles.append(len(windows))
+        plan = run.survey.plan
+        flops.append(encoder * plan.pixels + network * plan.network_pixels)
+        first = plan.layouts[0] if plan.fixed and plan.layouts else None
+        cores = [tile.core for tile in (*first.active, *first.idle)] if first else []
         rows = sorted({core.top for core in cores if 0 < core.top < height})
         lines.append((tuple(rows), tuple(sorted({c.left for c in cores if 0 < c.left < width}))))
 
@@ -155,15 +157,11 @@ def enlarge(
         active.append(share(record.mask))
 
     attention = shuffle(survey(lr, model, options).attention) if shuffled else None
-    observer = Observer(on_pass=on_pass, on_step=on_step)
+    observer = Observer(on_pass=on_pass, on_step=on_step, whole=True)
     result = upscale_tensor(lr, model, options, observer, attention=attention)
-    encoder, network = flops_per_pixel(model)
-    flops = None
-    if len(pixels) == 1:
-        flops = encoder * pixels[0] + network * result.calls * pixels[0] / tiles[0]
     return Outcome(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
-        lines[0] if len(lines) == 1 else ((), ()), flops,
+        lines[0] if len(lines) == 1 else ((), ()), flops[0] if len(flops) == 1 else None,
     )  # fmt: skip
 
 

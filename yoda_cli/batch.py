@@ -33,7 +33,8 @@ from yoda_cli.images import (
     write_picture,
 )
 from yoda_cli.models import Model
-from yoda_cli.pipeline import Observer, Result, upscale_tensor
+from yoda_cli.passes import Observer
+from yoda_cli.pipeline import Result, upscale_tensor
 from yoda_cli.reproduction import settings_of
 from yoda_cli.resampling import imresize
 from yoda_cli.sources import find_source

@@ -10,9 +10,7 @@ import hashlib
 import json
 import math
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from yoda_cli.datasets import Dataset, Pair
 from yoda_cli.errors import InputError, OutputError, YodaError
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.metrics import quantise
+from yoda_cli.memory import peak_bytes
 from yoda_cli.models import Model
 from yoda_cli.resampling import imresize
 from yoda_cli.scores import Frame, Metric, Sample, definition, measure_all
@@ -160,7 +159,7 @@ def one(arm: Arm, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
         "active": [round(value, 6) for value in outcome.active],
         "attention_seconds": outcome.attention_seconds,
         "seconds": round(seconds - (outcome.attention_seconds or 0), 4),
-        "peak_mb": peak_mb(),
+        "peak_mb": round(peak_bytes() / 1e6),
     }
     if bench.crops:
         row["crop"], row["crop_hr"] = crops_of(outcome, hr)
@@ -181,12 +180,6 @@ def crops_of(outcome: Outcome, hr: Tensor) -> tuple[str, str]:
 def address(image: Tensor) -> str:
     packed = encode_picture(Picture(image), kind="WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(packed).decode()
-
-
-def peak_mb() -> int:
-    """The process's largest resident size so far, MB (10⁶)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptions) -> Path:

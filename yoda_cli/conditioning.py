@@ -16,21 +16,9 @@ from yoda_cli.backbones import Condition
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.models import Model
+from yoda_cli.planning import encoder_tiles
 from yoda_cli.sources import find_source
-from yoda_cli.tiling import Tile, Window, make_tiles
-
-# One tile up to this many output pixels; larger pictures are cut into cores of AUTO_CORE.
-UNTILED_PIXELS = 1280 * 1280
-AUTO_CORE = 768
-
-
-def tiles_of(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
-    """The tiles of a canvas of output pixels."""
-    net = model.backbone
-    core = options.tile
-    if core is None:
-        core = 0 if height * width <= UNTILED_PIXELS else AUTO_CORE
-    return make_tiles(height, width, core=core, halo=net.halo, align=net.stride * net.scale)
+from yoda_cli.tiling import Tile, Window
 
 
 def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
@@ -38,7 +26,7 @@ def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
     strength = options.denoise or 0.0
     net = model.backbone
     height, width = (n * net.scale for n in lr.shape[-2:])
-    tiles = tiles_of(height, width, model, options)
+    tiles = encoder_tiles(height, width, model, options)
 
     def run(window: Window) -> Condition:
         with model.context():
@@ -46,10 +34,10 @@ def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
 
     if len(tiles) == 1:
         return run(tiles[0].window)
-    return stitch([(tile, run(tile.window)) for tile in tiles], height, width)
+    return joined([(tile, run(tile.window)) for tile in tiles], height, width)
 
 
-def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:
+def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:
     """One condition from the cores of many."""
     first = parts[0][1]
 
@@ -58,8 +46,7 @@ def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
         factor = parts[0][0].window.bottom // sample.shape[-2]
         canvas = sample.new_empty(*sample.shape[:2], height // factor, width // factor)
         for tile, condition in parts:
-            inner = tile.core.within(tile.window).divided(factor)
-            tile.core.divided(factor).cut(canvas).copy_(inner.cut(pick(condition)))
+            tile.divided(factor).paste(canvas, pick(condition))
         return canvas
 
     def map_of(name: str) -> Tensor:
@@ -82,15 +69,14 @@ def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | N
     padded = pad_to_stride(lr.to(model.device), net.stride)
     canvas = padded.new_empty(1, 1, *padded.shape[-2:])
     height, width = (n * net.scale for n in padded.shape[-2:])
-    for tile in tiles_of(height, width, model, options):
+    for tile in encoder_tiles(height, width, model, options):
         with model.context():
             condition = net.encode(
                 tile.window.divided(net.scale).cut(padded), options.denoise or 0.0
             )
         if condition.attention is None:
             return None
-        inner = tile.core.within(tile.window).divided(net.scale)
-        tile.core.divided(net.scale).cut(canvas).copy_(inner.cut(condition.attention))
+        tile.divided(net.scale).paste(canvas, condition.attention)
     return canvas
 
 
@@ -114,6 +100,19 @@ def to_grid(attention: Tensor, height: int, width: int, scale: int) -> Tensor:
     padded = replicate(attention, height, width)
     size = (height * scale, width * scale)
     return F.interpolate(padded, size, mode="bilinear").clamp_(0, 1)
+
+
+def grid_window(attention: Tensor, window: Window, scale: int) -> Tensor:
+    """The part of ``to_grid`` of the whole map that a window of output pixels sees."""
+    small = window.divided(scale)
+    top, left = max(small.top - 1, 0), max(small.left - 1, 0)  # what bilinear weights reach
+    rows = torch.arange(top, small.bottom + 1).clamp(max=attention.shape[-2] - 1)
+    columns = torch.arange(left, small.right + 1).clamp(max=attention.shape[-1] - 1)
+    cut = attention.index_select(-2, rows.to(attention.device))
+    cut = cut.index_select(-1, columns.to(attention.device))
+    size = (len(rows) * scale, len(columns) * scale)
+    grown = F.interpolate(cut, size, mode="bilinear").clamp_(0, 1)
+    return window.within(Window(top * scale, left * scale, 0, 0)).cut(grown)
 
 
 def pad_to_stride(lr: Tensor, stride: int) -> Tensor:

@@ -72,6 +72,11 @@ class UpscaleOptions:
     ``tile`` the core in output pixels, 0 for none, None for automatic; ``fidelity`` in [0, 1], 0
     the full sampled detail, 1 the unrefined (regression) picture; ``denoise`` in [0, 1] is how
     degraded the picture is, None to estimate it from the file.
+
+    ``tile_overlap`` is the halo of a tile, ``block`` the side of an independent block (0: one);
+    both in output pixels. ``batch`` windows go through a GPU together. ``exact`` promises the same
+    bytes whatever is skipped and however many workers; ``budget`` in (0, 1] is a share of the time
+    that A = 1 takes.
     """
 
     scale: float | None = None
@@ -87,8 +92,13 @@ class UpscaleOptions:
     device: str = "auto"
     precision: str = "auto"
     tile: int | None = None
+    tile_overlap: int | None = None
+    block: int | None = None
+    batch: int | None = None
     faithful: bool = False
     skip: bool = True
+    exact: bool = False
+    budget: float | None = None
 
 
 @dataclass(frozen=True)

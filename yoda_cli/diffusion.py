@@ -135,7 +135,8 @@ def spaced_timesteps(num_steps: int, steps: int) -> list[int]:
 
 def q_sample(schedule: NoiseSchedule, z_0: Tensor, t: int, noise: Tensor) -> Tensor:
     """Draw from the forward marginal q(z_t | z_0) = N(√ᾱ_t z_0, (1-ᾱ_t) I)."""
-    return schedule.signal(t) * z_0 + schedule.sigma(t) * noise
+    # In place after the first product: large canvases are bound by memory.
+    return (schedule.signal(t) * z_0).add_(noise, alpha=schedule.sigma(t))
 
 
 def predict_z0(
@@ -227,7 +228,7 @@ def ddim_step(
     ab_t, ab_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     sigma = eta * reverse_std(schedule, t, s)
     eps_scale = math.sqrt(max(1 - ab_s - sigma**2, 0.0)) / schedule.sigma(t)
-    z_s = (math.sqrt(ab_s) - eps_scale * math.sqrt(ab_t)) * z_0 + eps_scale * z_t
+    z_s = ((math.sqrt(ab_s) - eps_scale * math.sqrt(ab_t)) * z_0).add_(z_t, alpha=eps_scale)
     return z_s + sigma * noise if sigma > 0 else z_s
 
 

@@ -28,7 +28,8 @@ from yoda_cli.images import (
     shown,
     write_atomically,
 )
-from yoda_cli.pipeline import Pass, Survey
+from yoda_cli.passes import Pass
+from yoda_cli.surveys import Survey
 from yoda_cli.yoda import StepRecord
 
 PANEL = 384  # longest side of a panel of the animation and of the report's steps, pixels

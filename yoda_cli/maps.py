@@ -31,10 +31,10 @@ from yoda_cli.images import (
 )
 from yoda_cli.inspection import StepRow, entropy, small, steps_of
 from yoda_cli.models import Model
-from yoda_cli.pipeline import Survey, survey
 from yoda_cli.plots import coloured, overlay, sheet, with_legend
 from yoda_cli.reproduction import settings_of
 from yoda_cli.sources import find_source
+from yoda_cli.surveys import Survey, survey
 
 OVERLAY_SIDE = 640  # smaller pictures are enlarged to this, so that colours and legend can be read
 PANEL_SIDE = 256
@@ -93,7 +93,7 @@ def look(
     height, width = lr.shape[-2:]
     return Looked(
         source, name, (width, height), float(seen.attention.mean()), entropy(seen.attention),
-        steps_of(seen), seen.plan.planned_calls, seen.plan.dense_calls, list(targets),
+        steps_of(seen), seen.planned_calls, seen.dense_calls, list(targets),
         picture.notices + source_notices(lr, model, options),
     )  # fmt: skip
 

@@ -103,7 +103,7 @@ def place(
 ) -> Model:
     """A network on its device, channels last, its weights in the precision they are used in."""
     device = pick_device(options.device)
-    precision = pick_precision(options.precision, device)
+    precision = pick_precision("fp32" if options.exact else options.precision, device)
     module = cast(nn.Module, backbone)
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in module.parameters():  # buffers stay fp32

@@ -26,7 +26,7 @@ from yoda_cli.errors import OutputError
 from yoda_cli.images import Picture, encode_picture, shown, write_atomically
 from yoda_cli.inspection import Dump, Film, Wanted, dump_folder, small
 from yoda_cli.models import Model
-from yoda_cli.pipeline import Pass
+from yoda_cli.passes import Pass
 from yoda_cli.plots import overlay, with_legend
 from yoda_cli.reproduction import command, settings_of
 from yoda_cli.resampling import imresize
@@ -65,6 +65,11 @@ class Watcher:
         """``folder`` gets a folder named after ``source``, other than those ``taken``."""
         dump = Dump(dump_folder(folder, source, taken), wanted) if folder is not None else None
         return Watcher(dump, Film() if report is not None else None, report)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether there is anything to keep."""
+        return self.dump is not None or self.film is not None
 
     def on_pass(self, run: Pass) -> None:
         for part in (self.dump, self.film):
@@ -149,7 +154,10 @@ def facts(done: Finished, model: Model, options: UpscaleOptions) -> list[tuple[s
         *((name.replace("_", " "), str(value)) for name, value in settings_of(model, options)),
         ("network calls", f"{result.calls} made, {result.planned_calls} planned"),
         ("skipped calls", f"{saved} of {result.dense_calls} (idle tiles; the same result)"),
-        ("time", f"{result.seconds:.2f} s on {model.device}"),
+        (
+            "time",
+            f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",
+        ),
         ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads"),
         ("software", f"yoda {__version__}, torch {torch.__version__}"),
         ("result", shown(done.target)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.models import Model
-from yoda_cli.pipeline import sampler_name
+from yoda_cli.passes import sampler_name
 
 
 def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object]]:

@@ -63,13 +63,17 @@ class Backbone(Protocol):
     """A diffusion super-resolution network. Implementations are ``nn.Module`` as well.
 
     ``scale`` is the native factor. ``stride``: the LR image's sides must be multiples of it.
-    ``halo`` is how far, in output pixels, one call looks beyond a pixel (for tiles).
+    ``halo`` is how far, in output pixels, one call looks beyond a pixel (for tiles), and
+    ``plan_halo`` how far where tiles move from step to step, so that what is cut off does not add
+    up. ``pixel_bytes`` is about what one call holds per output pixel.
     ``z_channels`` is the C of the diffusion space; ``prediction`` is what ``denoise`` puts out.
     """
 
     scale: int
     stride: int
     halo: int
+    plan_halo: int
+    pixel_bytes: int
     z_channels: int
     prediction: Prediction
     schedule: NoiseSchedule

@@ -113,7 +113,10 @@ class SR3(nn.Module):
         )
         grid = config.unshuffle * 2 ** (len(config.channel_mults) - 1)
         self.stride = grid // math.gcd(grid, config.scale)
-        self.halo = grid * 2 * (config.res_blocks + 1)
+        reach = 2 * (config.res_blocks + 1)  # lowest cells: two 3×3 convolutions a block
+        self.halo = grid * (2 if self.is_compact else reach)
+        self.plan_halo = grid if self.is_compact else self.halo
+        self.pixel_bytes = 4 * config.inner_channel * 16 // config.unshuffle**2 + 64
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         lr_up = imresize(lr, scale=self.scale)

@@ -21,7 +21,7 @@ PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
 class Progress(Protocol):
     """Counts network calls towards a total that is known before the first."""
 
-    def plan(self, calls: int) -> None: ...
+    def plan(self, calls: int, seconds: float) -> None: ...
 
     def call(self) -> None: ...
 
@@ -35,9 +35,9 @@ class PlainProgress:
     done: int = 0
     spoken: float = field(default_factory=time.monotonic)
 
-    def plan(self, calls: int) -> None:
+    def plan(self, calls: int, seconds: float) -> None:
         if self.total == 0:
-            note(f"{self.name}: {calls} network calls to make")
+            note(f"{self.name}: {calls} network calls to make, about {seconds:.1f} s")
         self.total += calls
 
     def call(self) -> None:
@@ -51,7 +51,7 @@ class PlainProgress:
 class Silent:
     """No progress at all."""
 
-    def plan(self, calls: int) -> None: ...
+    def plan(self, calls: int, seconds: float) -> None: ...
 
     def call(self) -> None: ...
 
@@ -86,7 +86,7 @@ def _bar(name: str) -> Iterator[Progress]:
         planned = 0
 
         class Bar:
-            def plan(self, calls: int) -> None:
+            def plan(self, calls: int, seconds: float) -> None:
                 nonlocal planned
                 planned += calls
                 shown.update(task, total=planned)

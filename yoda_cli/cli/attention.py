@@ -70,9 +70,9 @@ def attention(
 ) -> int:
     """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
     from yoda_cli.batch import check_inputs
+    from yoda_cli.limits import check_options
     from yoda_cli.maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.models import find_model
-    from yoda_cli.pipeline import check_options
 
     if map_format not in MAP_FORMATS:
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")

@@ -84,7 +84,7 @@ def bench(
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
     from yoda_cli.bench import document, run_bench
-    from yoda_cli.pipeline import check_options
+    from yoda_cli.limits import check_options
 
     options = UpscaleOptions(
         model=model,

@@ -134,8 +134,9 @@ def upscale_files(
 ) -> int:
     """One input after another; a bad one does not stop the rest."""
     from yoda_cli.batch import check_inputs, upscale_file
+    from yoda_cli.limits import check_options
     from yoda_cli.models import find_model
-    from yoda_cli.pipeline import Observer, check_options
+    from yoda_cli.passes import Observer
     from yoda_cli.report import check_report
 
     check_options(options)
@@ -155,6 +156,7 @@ def upscale_files(
                     on_plan=bar.plan,
                     on_call=bar.call,
                     on_step=watcher.on_step,
+                    whole=watcher.is_watching,
                 )
                 done = upscale_file(source, output, model, options, writing, observer, taken)
                 watcher.finish(done, model, done.options)

@@ -1,0 +1,213 @@
+"""One pass of a model over a picture: survey and plan, then blocks of masked reverse diffusion.
+
+A block is an independent trajectory on a window of the canvas. Neighbours overlap widely, share
+the noise and the map, and are blended once. Images are (1, 3, H, W) float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED
+from yoda_cli.backbones import Condition
+from yoda_cli.conditioning import encode, grid_window, pad_to_stride
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.diffusion import SAMPLERS
+from yoda_cli.models import Model
+from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, make_blocks
+from yoda_cli.sampling import Counter, TiledDenoiser, make_draw
+from yoda_cli.surveys import Survey, survey
+from yoda_cli.tiling import Tile, feather
+from yoda_cli.yoda import StepRecord, masked_sample
+
+KEPT_BYTES = 512 << 20  # conditions of all blocks are kept from plan to run up to this
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the model on a picture in one block, and what turns its states into pictures."""
+
+    survey: Survey
+    z_lr: Tensor
+    decode_state: Callable[[Tensor], Tensor]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """A state as a picture (1, 3, H, W) in [0, 1], cut to size, on the CPU."""
+        return self.survey.cut(self.decode_state(z)).float().clamp(0, 1).cpu()
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Callbacks that watch a run; every one may be left out.
+
+    ``whole`` keeps the picture in one block, as ``on_pass`` and ``on_step`` need it.
+    """
+
+    on_pass: Callable[[Pass], None] = lambda began: None
+    on_plan: Callable[[int, float], None] = lambda calls, seconds: None
+    on_call: Callable[[], None] = lambda: None
+    on_step: Callable[[StepRecord], None] = lambda record: None
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """How often memory ran out, and what went on: the same call, a smaller group or tile."""
+
+    repeated: int = 0
+    smaller_groups: int = 0
+    smaller_tiles: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.repeated or self.smaller_groups or self.smaller_tiles)
+
+    def __add__(self, other: Recovered) -> Recovered:
+        return Recovered(
+            self.repeated + other.repeated,
+            self.smaller_groups + other.smaller_groups,
+            self.smaller_tiles + other.smaller_tiles,
+        )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one pass made, (1, 3, H, W), and how."""
+
+    image: Tensor
+    survey: Survey
+    calls: int
+    forecast_seconds: float
+    seconds: float
+    recovered: Recovered
+
+
+def picture_seed(seed: int, lr: Tensor) -> int:
+    """One picture's noise seed, from the user's seed and the LR pixels at 16 bits."""
+    digest = hashlib.sha256(f"{seed} {tuple(lr.shape)} ".encode())
+    pixels = (lr.clamp(0, 1) * 65535).round().to(torch.int32).cpu().contiguous()
+    digest.update(pixels.numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """The encoder's output for every block, kept where there is room, made again where not."""
+
+    lr: Tensor
+    model: Model
+    options: UpscaleOptions
+    blocks: Sequence[Tile]
+    kept: dict[int, Condition] = field(default_factory=dict)
+
+    def take(self, index: int) -> Condition:
+        """For one block; not kept any longer."""
+        if index in self.kept:
+            return self.kept.pop(index)
+        window = self.blocks[index].window.divided(self.model.backbone.scale)
+        return encode(window.cut(self.lr), self.model, self.options)
+
+    def attention(self) -> Tensor | None:
+        """The learned map of the whole picture, if all conditions can be kept for the run."""
+        scale = self.model.backbone.scale
+        canvas = self.lr.new_zeros(1, 1, *self.lr.shape[-2:])
+        for index, block in enumerate(self.blocks):
+            condition = self.take(index)
+            if condition.attention is None:
+                return None
+            if bytes_of(condition) * len(self.blocks) > KEPT_BYTES and len(self.blocks) > 1:
+                return None
+            block.divided(scale).paste(canvas, condition.attention.float())
+            self.kept[index] = condition
+        return canvas.cpu()
+
+
+def bytes_of(condition: Condition) -> int:
+    """Memory that a condition holds."""
+    tensors = {t.untyped_storage().data_ptr(): t for t in condition.maps.values()}
+    return sum(t.untyped_storage().nbytes() for t in tensors.values())
+
+
+def one_pass(
+    lr: Tensor,
+    model: Model,
+    options: UpscaleOptions,
+    observer: Observer,
+    attention: Tensor | None = None,
+) -> Passed:
+    """Masked reverse diffusion at the model's native factor."""
+    began = time.perf_counter()
+    net = model.backbone
+    padded = pad_to_stride(lr.to(model.device), net.stride)
+    height, width = (n * net.scale for n in padded.shape[-2:])
+    cut = replace(options, block=0) if observer.whole else options
+    conditions = _Conditions(padded, model, options, make_blocks(height, width, model, cut))
+    is_learned = (options.attention or model.defaults.attention) == LEARNED
+    if attention is None and is_learned and options.heads is None:
+        learned = conditions.attention()
+        attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
+    seen = survey(lr, model, cut, None, attention, whole=observer.whole)
+    forecast = seen.forecast(model)
+    observer.on_plan(seen.planned_calls, forecast)
+    counter = Counter(observer.on_call)
+    seed = picture_seed(options.seed, lr)
+    image: Tensor | None = None
+    for index, block in enumerate(seen.blocks):
+        made = run_block(seen, index, conditions.take(index), model, options, observer,
+                         seed, counter)  # fmt: skip
+        if len(seen.blocks) == 1:
+            image = seen.cut(made)
+            break
+        image = torch.zeros(1, 3, height, width) if image is None else image
+        block.window.cut(image).addcmul_(made, feather(block, BLOCK_OVERLAP))
+    assert image is not None
+    recovered = Recovered(counter.repeated, counter.smaller_groups, counter.smaller_tiles)
+    seconds = time.perf_counter() - began
+    return Passed(seen.cut(image), seen, counter.calls, forecast, seconds, recovered)
+
+
+def run_block(
+    seen: Survey, index: int, condition: Condition, model: Model, options: UpscaleOptions,
+    observer: Observer, seed: int, counter: Counter,
+) -> Tensor:  # fmt: skip
+    """One trajectory: the window of a block as a picture (1, 3, h, w) in [0, 1], on the CPU."""
+    net, plan, window = model.backbone, seen.plans[index], seen.blocks[index].window
+    z_lr = condition.z_lr
+    if observer.whole:
+        observer.on_pass(Pass(seen, z_lr, lambda z: net.decode(z, condition)))
+    z_0 = z_lr
+    if options.fidelity < 1:
+        sampler = sampler_name(model, options)
+        halo = canvas_of(z_lr.shape[-2], z_lr.shape[-1], model, options).halo
+        sampled = masked_sample(
+            TiledDenoiser(model, condition, plan, halo, group_of(model, options), counter),
+            SAMPLERS[sampler],
+            net.schedule,
+            plan.timesteps,
+            grid_window(seen.attention, window, net.scale).to(model.device),
+            plan.lower_bound,
+            z_lr,
+            make_draw(z_lr, seed, sampler, window.top, window.left),
+            faithful=options.faithful,
+            on_step=observer.on_step if observer.whole else None,
+        )
+        # The unrefined picture is the most faithful one; between the two lies the whole curve.
+        z_0 = torch.lerp(sampled, z_0, options.fidelity)
+    return net.decode(z_0, condition).float().clamp(0, 1).cpu()
+
+
+def group_of(model: Model, options: UpscaleOptions) -> int:
+    """How many windows go through the network together."""
+    if model.device.type == "cpu" or options.exact:
+        return 1
+    return options.batch or 8
+
+
+def sampler_name(model: Model, options: UpscaleOptions) -> str:
+    """The sampler to use; ``--faithful`` needs an ancestral one and takes ``ddpm`` by default."""
+    return options.sampler or ("ddpm" if options.faithful else model.defaults.sampler)

@@ -1,0 +1,183 @@
+"""The network run over a plan's tiles, in groups, going on with less where memory runs out.
+
+Knows the plan and the model; the loop is ``yoda.masked_sample``.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from yoda_cli.backbones import Condition, crop_condition
+from yoda_cli.diffusion import STOCHASTIC_SAMPLERS
+from yoda_cli.errors import DeviceError
+from yoda_cli.models import Model
+from yoda_cli.noise import NoiseField
+from yoda_cli.planning import MIN_TILE, Plan
+from yoda_cli.tiling import Tile, halves
+from yoda_cli.yoda import Draw
+
+log = logging.getLogger(__name__)
+
+GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
+
+
+@dataclass
+class Counter:
+    """What the network was asked for: windows, and how often memory ran out and what helped."""
+
+    on_call: Callable[[], None] = lambda: None
+    calls: int = 0
+    repeated: int = 0
+    smaller_groups: int = 0
+    smaller_tiles: int = 0
+
+    def count(self, windows: int) -> None:
+        for _ in range(windows):
+            self.calls += 1
+            self.on_call()
+
+
+@dataclass(frozen=True)
+class TiledDenoiser:
+    """ẑ_0 of a whole canvas from the tiles that its plan runs; elsewhere it is 0 and never read.
+
+    Windows of one shape go through the network together, ``group`` at a time; a CPU takes them
+    one by one, because it rounds by the size of the group.
+    """
+
+    model: Model
+    condition: Condition
+    plan: Plan
+    halo: int
+    group: int = 1
+    counter: Counter = field(default_factory=Counter)
+
+    def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
+        out = torch.zeros_like(z_t)
+        for tiles in self.groups(self.plan.tiles(self.plan.timesteps.index(t))):
+            self.run(tiles, z_t, t, mask, out)
+        return out
+
+    def groups(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
+        """Tiles of one window shape, as many as may go together."""
+
+        def shape(tile: Tile) -> tuple[int, int]:
+            return tile.window.height, tile.window.width
+
+        ordered = sorted(tiles, key=shape) if self.group > 1 else tiles
+        for (height, width), members in itertools.groupby(ordered, shape):
+            most = max(1, min(self.group, GROUP_PIXELS // (height * width)))
+            yield from _batched(members, most)
+
+    def run(self, tiles: Sequence[Tile], z_t: Tensor, t: int, mask: Tensor, out: Tensor) -> None:
+        """Fill the cores of ``tiles`` in ``out``."""
+        try:
+            self.predict(tiles, z_t, t, mask, out)
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("out of memory with %d windows of %s", len(tiles), tiles[0].window)
+        free_memory()  # outside the handler, where the traceback no longer holds tensors
+        self.recover(tiles, z_t, t, mask, out)
+
+    def recover(
+        self, tiles: Sequence[Tile], z_t: Tensor, t: int, mask: Tensor, out: Tensor
+    ) -> None:
+        """The same work in smaller portions: half the group, the same again, half the tile."""
+        if len(tiles) > 1:
+            self.counter.smaller_groups += 1
+            middle = len(tiles) // 2
+            self.run(tiles[:middle], z_t, t, mask, out)
+            self.run(tiles[middle:], z_t, t, mask, out)
+            return
+        try:
+            self.predict(tiles, z_t, t, mask, out)
+            self.counter.repeated += 1
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+        align = self.model.backbone.stride * self.model.backbone.scale
+        core = tiles[0].core
+        if max(core.height, core.width) <= max(MIN_TILE, align):
+            raise DeviceError(
+                f"out of memory on {self.model.device} even with a tile of "
+                f"{core.width}×{core.height} pixels"
+            )
+        self.counter.smaller_tiles += 1
+        height, width = z_t.shape[-2:]
+        for half in halves(tiles[0], self.halo, align, height, width):
+            self.run([half], z_t, t, mask, out)
+
+    def predict(
+        self, tiles: Sequence[Tile], z_t: Tensor, t: int, mask: Tensor, out: Tensor
+    ) -> None:
+        """One network call for windows of one shape."""
+        windows = [tile.window for tile in tiles]
+        seen = [crop_condition(self.condition, window) for window in windows]
+        with self.model.context():
+            z_0 = self.model.backbone.predict(
+                torch.cat([window.cut(z_t) for window in windows]),
+                t,
+                seen[0] if len(seen) == 1 else joined(seen),
+                torch.cat([window.cut(mask) for window in windows]),
+            )
+        for tile, result in zip(tiles, torch.split(z_0, 1), strict=True):
+            tile.paste(out, result)
+        self.counter.count(len(tiles))
+
+
+def _batched(tiles: Iterator[Tile], most: int) -> Iterator[tuple[Tile, ...]]:
+    while group := tuple(itertools.islice(tiles, most)):
+        yield group
+
+
+def joined(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of equal windows, one after another."""
+    first = conditions[0]
+    return Condition(
+        torch.cat([c.z_lr for c in conditions]),
+        {name: torch.cat([c.maps[name] for c in conditions]) for name in first.maps},
+    )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine had no memory left; torch says so in several ways."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def free_memory() -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0) -> Draw:
+    """Noise for the canvas of ``z_lr``, whose corner lies at (top, left) of the picture.
+
+    A deterministic sampler's noise is drawn once: an unrefined pixel then moves along the same
+    trajectory as a refined one whose ẑ_0 is z_lr.
+    """
+    channels, height, width = z_lr.shape[1:]
+    field = NoiseField(seed, channels)
+
+    def draw(step: int) -> Tensor:
+        return field.draw(step, top, left, height, width).to(z_lr.device)
+
+    if sampler in STOCHASTIC_SAMPLERS:
+        return draw
+    once = draw(0)
+    return lambda step: once

@@ -1,0 +1,121 @@
+"""Where a run will work and what it will cost, before its first network call.
+
+Maps on the LR grid are (1, 1, h, w) in [0, 1]; blocks and sizes are output pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor
+
+from yoda_cli.backbones import Condition
+from yoda_cli.budget import Spent, spend
+from yoda_cli.conditioning import attention_map, grid_window, to_grid
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.costs import costs_of
+from yoda_cli.models import Model
+from yoda_cli.planning import Plan, chain_of, make_blocks, make_plan
+from yoda_cli.tiling import Tile
+from yoda_cli.yoda import time_mask
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where a run will work, before its first network call.
+
+    ``attention`` (1, 1, h, w) is on the grid of ``lr``; ``size`` is the picture's (H, W) on that
+    of the diffusion. There is one plan for each of ``blocks``.
+    """
+
+    lr: Tensor
+    attention: Tensor
+    blocks: Sequence[Tile]
+    plans: Sequence[Plan]
+    size: tuple[int, int]
+    spent: Spent | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The first block's; the only one's where the picture is not cut."""
+        return self.plans[0]
+
+    @cached_property
+    def planned_calls(self) -> int:
+        return sum(plan.planned_calls for plan in self.plans)
+
+    @cached_property
+    def dense_calls(self) -> int:
+        return sum(plan.dense_calls for plan in self.plans)
+
+    @cached_property
+    def on_grid(self) -> Tensor:
+        """A on the diffusion grid (1, 1, H, W), which may be padded to the right and below."""
+        canvas = self.blocks[-1].core
+        scale = self.size[0] // self.lr.shape[-2]
+        return to_grid(self.attention, canvas.bottom // scale, canvas.right // scale, scale)
+
+    def forecast(self, model: Model) -> float:
+        """Seconds that the pass will take on this machine."""
+        costs = costs_of(model)
+        return sum(plan.seconds(costs) for plan in self.plans)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """The part of a canvas that is picture, not padding."""
+        return x[..., : self.size[0], : self.size[1]]
+
+    def mask(self, t: int) -> Tensor:
+        """M(t) on the picture, (1, 1, H, W)."""
+        return self.cut(time_mask(self.on_grid, self.plan.lower_bound, t, self.plan.timesteps[0]))
+
+
+def survey(
+    lr: Tensor,
+    model: Model,
+    options: UpscaleOptions,
+    condition: Condition | None = None,
+    attention: Tensor | None = None,
+    *,
+    whole: bool = False,
+) -> Survey:
+    """``attention`` or the source's map of ``lr``, and the plan; ``learned`` is taken from
+    ``condition``, that of the whole picture, where it is at hand."""
+    net = model.backbone
+    if attention is None:
+        attention = attention_map(lr, condition, model, options)
+    height, width = (-(-n // net.stride) * net.stride * net.scale for n in lr.shape[-2:])
+    blocks = make_blocks(height, width, model, replace(options, block=0) if whole else options)
+    size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
+    spent = None
+    if options.budget is not None and options.fidelity < 1:
+        spent = spend_budget(attention, blocks, model, options, options.budget)
+        attention = spent.attention
+        options = replace(options, lower_bound=spent.lower_bound)
+    plans = plans_of(attention, blocks, model, options)
+    return Survey(lr, attention, blocks, plans, size, spent)
+
+
+def plans_of(
+    attention: Tensor, blocks: Sequence[Tile], model: Model, options: UpscaleOptions
+) -> list[Plan]:
+    """A plan for every block of a canvas, from A on the LR grid."""
+    return [
+        make_plan(grid_window(attention, block.window, model.backbone.scale), model, options)
+        for block in blocks
+    ]
+
+
+def spend_budget(
+    attention: Tensor, blocks: Sequence[Tile], model: Model, options: UpscaleOptions, budget: float
+) -> Spent:
+    """The map whose forecast is ``budget`` times the dense run's."""
+    costs = costs_of(model)
+
+    def seconds_of(candidate: Tensor, lower: float) -> float:
+        asked = replace(options, lower_bound=lower)
+        return sum(p.seconds(costs) for p in plans_of(candidate, blocks, model, asked))
+
+    lower = chain_of(model, options)[1]
+    return spend(attention, budget, lower, 1 / model.backbone.schedule.num_steps, seconds_of)
