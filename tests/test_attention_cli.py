@@ -288,7 +288,7 @@ def test_a_dump_works_with_tiles_several_passes_and_equal_names(upscale, tmp_pat
     names = {p.name for p in (tmp_path / "d" / "in").iterdir()}
     assert {"mask_0000_t0100-0075.png", "pass2_mask_0000_t0100-0075.png"} <= names
     shutil.rmtree(tmp_path / "d")
-    upscale(first, second, "-o", tmp_path / "out", "--dump", tmp_path / "d")
+    upscale(first, second, "--dump", tmp_path / "d")
     assert {p.name for p in (tmp_path / "d").iterdir()} == {"in", "in-2"}
 
 

@@ -41,8 +41,8 @@ def test_a_picture_goes_in_and_a_larger_one_comes_out(upscale, picture, tmp_path
         assert image.mode == "RGB"
     assert "\r" not in done.err
     started, finished = done.err.splitlines()
-    assert re.fullmatch(r"in\.png: \d network calls to make", started)
-    assert re.match(r"in\.png: 52×36, \d network calls, \d+\.\d s on cpu", finished)
+    assert re.fullmatch(r"in\.png: \d network calls to make, about \d+\.\d s", started)
+    assert re.match(r"in\.png: 52×36, \d network calls(, \d skipped)?, \d+\.\d s on cpu", finished)
 
 
 def test_without_an_output_the_result_stands_beside_the_input(upscale, picture, tmp_path):
@@ -70,7 +70,7 @@ def test_two_inputs_never_share_an_output(upscale, tmp_path):
     done = upscale(*inputs, "-o", tmp_path / "out")
     assert done.code == 4
     assert done.out == f"{tmp_path / 'out' / 'x_tiny_x4.png'}\n"
-    assert "just written for another input" in done.err
+    assert "is the output of" in done.err
 
 
 def test_an_input_named_twice_is_enlarged_once(upscale, picture):
@@ -162,8 +162,10 @@ def test_a_missing_input_is_code_3(upscale, tmp_path):
     assert "nosuch.png" in only_line(done.err)
 
 
-def test_a_folder_as_input_says_so(upscale, tmp_path):
-    assert upscale(tmp_path).code == 2
+def test_a_folder_without_pictures_says_so(upscale, tmp_path):
+    done = upscale(tmp_path)
+    assert done.code == 3
+    assert "no pictures" in only_line(done.err)
 
 
 def corrupt(tmp_path, kind):
@@ -294,13 +296,13 @@ def test_a_device_that_is_not_there_is_code_6(upscale, picture):
 def test_an_internal_error_is_one_line_and_a_traceback_only_with_debug(
     upscale, picture, monkeypatch, tiny_checkpoint
 ):
-    import yoda_cli.batch
+    import yoda_cli.upscaling
     from yoda_cli.cli import run
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(yoda_cli.batch, "upscale_file", broken)
+    monkeypatch.setattr(yoda_cli.upscaling, "upscale_tensor", broken)
     done = upscale(picture)
     assert done.code == 1
     assert "ZeroDivisionError" in only_line(done.err)
@@ -310,12 +312,12 @@ def test_an_internal_error_is_one_line_and_a_traceback_only_with_debug(
 
 
 def test_interruption_is_code_130_and_leaves_nothing(upscale, picture, tmp_path, monkeypatch):
-    import yoda_cli.batch
+    import yoda_cli.upscaling
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(yoda_cli.batch, "upscale_tensor", interrupted)
+    monkeypatch.setattr(yoda_cli.upscaling, "upscale_tensor", interrupted)
     before = set(tmp_path.iterdir())
     assert upscale(picture).code == 130
     assert set(tmp_path.iterdir()) == before

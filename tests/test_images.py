@@ -27,6 +27,7 @@ from yoda_cli.images import (
     losses,
     made_by_yoda,
     output_format_for,
+    peek,
     read_frames,
     read_picture,
     read_provenance,
@@ -613,16 +614,41 @@ def test_lossless_webp_stays_lossless_unless_a_quality_is_asked_for():
 
 
 def test_the_input_format_is_kept_where_it_can_hold_the_picture():
-    picture = read_picture(file_of(Image.fromarray(pixels(4, 4, 3)), "JPEG"))
-    assert output_format_for(picture, ".JPG") == ("JPEG", ".JPG")
-    assert output_format_for(picture, ".png") == ("JPEG", ".jpg")
-    with_alpha = replace(picture, alpha=torch.ones(1, 1, 4, 4))
+    header = peek(file_of(Image.fromarray(pixels(4, 4, 3)), "JPEG"))
+    assert output_format_for(header, ".JPG") == ("JPEG", ".JPG")
+    assert output_format_for(header, ".png") == ("JPEG", ".jpg")
+    with_alpha = replace(header, has_alpha=True)
     assert output_format_for(with_alpha, ".jpg") == ("PNG", ".png")
-    assert output_format_for(replace(picture, bits=16), ".jpg") == ("PNG", ".png")
-    gif = read_picture(file_of(Image.fromarray(pixels(4, 4, 3)), "GIF"))
+    assert output_format_for(replace(header, bits=16), ".jpg") == ("PNG", ".png")
+    gif = peek(file_of(Image.fromarray(pixels(4, 4, 3)), "GIF"))
     assert output_format_for(gif, ".gif") == ("PNG", ".png")
-    tiff = replace(with_alpha, bits=16, metadata=Metadata("TIFF"))
+    assert output_format_for(replace(gif, frames=3), ".gif") == ("GIF", ".gif")
+    tiff = replace(with_alpha, bits=16, kind="TIFF")
     assert output_format_for(tiff, ".tiff") == ("TIFF", ".tiff")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
+def test_a_header_says_what_reading_finds(kind):
+    data = file_of(Image.fromarray(pixels(5, 9, 3)), kind)
+    header, picture = peek(data), read_picture(data)
+    assert (header.kind, header.frames) == (picture.metadata.kind, 1)
+    assert (header.height, header.width) == tuple(picture.rgb.shape[-2:])
+    assert header.has_alpha == (picture.alpha is not None)
+    assert header.bits == picture.bits
+
+
+def test_a_header_knows_orientation_transparency_depth_and_frames():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = file_of(Image.fromarray(pixels(4, 10, 3)), "JPEG", exif=exif)
+    assert (peek(turned).width, peek(turned).height) == (4, 10)
+    assert peek(file_of(Image.fromarray(pixels(4, 4, 4)), "PNG")).has_alpha
+    assert (
+        peek(file_of(Image.fromarray(pixels(4, 4, 3)[..., 0].astype("uint16")), "PNG")).bits == 16
+    )
+    frames = [Image.fromarray(pixels(4, 4, 3)) for _ in range(3)]
+    moving = file_of(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    assert peek(moving).frames == 3
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "yoda_cli"
 LAYERS = [
     {"config", "errors"},
     {"diffusion", "noise", "resampling", "tiling", "folders", "pickles", "structures", "charts"},
-    {"yoda", "metrics", "images", "weights", "devices", "plots", "partition", "budget"},
+    {"yoda", "metrics", "images", "weights", "devices", "plots", "partition", "budget", "memory"},
     {"backbones", "attention", "degradation"},
     {"checkpoint", "data"},
     {"reference", "importing", "sources"},
@@ -25,9 +25,11 @@ LAYERS = [
     {"passes"},
     {"pipeline", "validation", "objective"},
     {"reproduction", "inspection", "scores"},
-    {"train", "batch", "doctor", "arms", "datasets"},
-    {"report", "maps", "bench", "speed"},
-    {"bench_report"},
+    {"inputs"},
+    {"train", "targets", "manifest", "upscaling", "doctor", "arms", "datasets"},
+    {"report", "maps", "bench", "speed", "batch"},
+    {"bench_report", "workers"},
+    {"ray_engine"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,182 +1,232 @@
-"""Files in, files out: where each result goes, and one picture from disk to disk.
+"""Many pictures: plan, order, workers, manifest, resume. Prints nothing; events go to callbacks.
 
-Every refusal that can be known beforehand comes before any work; a result is written beside its
-final name and renamed.
+The main process alone decides what is done and writes the manifest. Workers are processes with a
+model each; one that dies is replaced and its picture done again, once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from yoda_cli import __version__
-from yoda_cli.attention import LEARNED
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.degradation import estimate
-from yoda_cli.errors import NotFoundError, OutputError, UsageError
-from yoda_cli.images import (
-    Picture,
-    check_format_size,
-    fill_transparent,
-    format_of,
-    losses,
-    made_by_yoda,
-    output_format_for,
-    read_picture,
-    shown,
-    sweep_temporaries,
-    write_picture,
-)
+from yoda_cli.errors import OutputError, YodaError
+from yoda_cli.images import Animation, peek, shown, sweep_temporaries
+from yoda_cli.inputs import STREAM, Found
+from yoda_cli.manifest import Manifest
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer
-from yoda_cli.pipeline import Result, upscale_tensor
-from yoda_cli.reproduction import settings_of
-from yoda_cli.resampling import imresize
-from yoda_cli.sources import find_source
+from yoda_cli.targets import Naming, check_size, check_target, folder_for, target_of
+from yoda_cli.upscaling import Finished, Item, compute, make_folder, read, record_of, write
+
+BYTES_PER_PIXEL = 1.5  # a PNG of a photograph, measured on the packaged samples
+TOGETHER_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
 
 
 @dataclass(frozen=True)
-class Finished:
-    """One picture that was written; ``options`` as they were in the end, ``denoise`` settled."""
+class Failure:
+    """A picture that could not be done."""
 
     source: Path
-    target: Path
-    lr: Tensor
-    result: Result
-    size: tuple[int, int]
-    notices: tuple[str, ...]
-    options: UpscaleOptions
+    error: YodaError
 
 
-def check_inputs(inputs: Sequence[Path], output: Path | None) -> None:
-    """Refuse a list of inputs that cannot work before a model is loaded."""
-    for path in inputs:
-        if path.is_dir():
-            raise UsageError(f"{shown(path)} is a folder; give pictures")
-        if not path.exists():
-            raise NotFoundError(f"no such file: {shown(path)}")
-    if output is not None and len(inputs) > 1 and not output.is_dir():
-        raise UsageError(
-            f"{len(inputs)} inputs need a folder as output, and {shown(output)} is none"
-        )
+@dataclass(frozen=True)
+class Batch:
+    """What a run will do: ``items`` longest first, ``done`` already there, ``failures`` known.
 
-
-def upscale_file(
-    source: Path,
-    output: Path | None,
-    model: Model,
-    options: UpscaleOptions,
-    writing: WriteOptions,
-    observer: Observer,
-    taken: set[Path],
-) -> Finished:
-    """Read ``source``, enlarge it, write the result; refuses before any work where it can.
-
-    ``taken`` are the outputs that this run has written; the new one is added.
+    ``manifests`` by output folder; ``settings`` is what decides the pixels, hashed.
     """
-    picture = read_picture(source)
-    scale = options.scale if options.scale is not None else float(model.backbone.scale)
-    target, kind = target_of(source, output, picture, model, scale)
-    width, height = (max(1, round(n * scale)) for n in reversed(picture.rgb.shape[-2:]))
-    check_format_size(kind, width, height)
-    check_target(source, target, writing, taken)
-    sweep_temporaries(target.parent)
-    alpha = picture.alpha
-    rgb = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
-    options, said = settle_denoise(picture, rgb, model, options)
-    result = upscale_tensor(rgb, model, options, observer)
-    large_alpha = None
-    if alpha is not None:
-        large_alpha = imresize(alpha, (height, width)).clamp(0, 1)
-    enlarged = replace(picture, rgb=result.image, alpha=large_alpha)
-    write_picture(
-        target,
-        enlarged,
-        kind=kind,
-        quality=writing.quality,
-        strip_metadata=writing.strip_metadata,
-        provenance=provenance(model, options, scale),
-    )
-    taken.add(target.resolve())
-    notices = picture.notices + losses(picture, kind) + source_notices(rgb, model, options)
-    return Finished(source, target, rgb, result, (width, height), notices + said, options)
+
+    items: Sequence[Item]
+    done: Sequence[Item]
+    failures: Sequence[Failure]
+    settings: str
+    manifests: dict[Path, Manifest]
+    output_bytes: int
+
+    def manifest_of(self, item: Item) -> Manifest | None:
+        """The manifest whose folder holds the item's target."""
+        for folder, manifest in self.manifests.items():
+            if folder in item.target.parents:
+                return manifest
+        return None
 
 
-def settle_denoise(
-    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
-) -> tuple[UpscaleOptions, tuple[str, ...]]:
-    """``options`` with a number for ``denoise``, and a notice where it was estimated."""
-    if options.denoise is not None:
-        if options.denoise > 0 and not model.can_denoise:
-            raise UsageError(
-                f"model {model.name} was trained on clean pictures only; leave --denoise at 0"
-            )
-        return options, ()
-    if not model.can_denoise:
-        return replace(options, denoise=0.0), ()
-    found = estimate(rgb, picture.jpeg_table or None)
-    notice = (f"denoise {found.strength:g} ({found.why})",) if found.why else ()
-    return replace(options, denoise=found.strength), notice
+@dataclass(frozen=True)
+class Events:
+    """What a caller hears; every callback may be left out."""
+
+    on_finished: Callable[[Item, dict[str, Any]], None] = lambda item, record: None
+    on_failure: Callable[[Failure], None] = lambda failure: None
 
 
-def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[str, ...]:
-    """What the attention source has to say about this picture."""
-    name = options.attention or model.defaults.attention
-    if name == LEARNED:
-        return ()
-    notice = find_source(name, options.heads, model.device).notice(lr)
-    return (notice,) if notice else ()
+def plan_batch(
+    found: Sequence[Found], naming: Naming, model: Model, options: UpscaleOptions, *,
+    stream: bytes | None = None,
+) -> Batch:  # fmt: skip
+    """Headers, targets, collisions, what is already there; touches no file."""
+    settings = settings_hash(model, options, naming.writing)
+    items: list[Item] = []
+    failures: list[Failure] = []
+    taken: dict[Path, Path] = {}
+    many = len(found) > 1
+    for one in found:
+        try:
+            item = _item(one, naming, many=many, stream=stream)
+            first = taken.setdefault(_resolved(item.target), one.path)
+            if first is not one.path and item.target != STREAM:
+                raise OutputError(
+                    f"{shown(item.target)} is the output of {shown(first)} already, not of "
+                    f"{shown(one.path)}; choose a folder or a --format each"
+                )
+            if item.target != STREAM and (one.root is None or item.target.parent.is_dir()):
+                check_target(one.path, item.target, naming.writing, set())
+            items.append(item)
+        except YodaError as error:
+            failures.append(Failure(one.path, error))
+    manifests = _manifests(found, naming)
+    batch = Batch(items, (), failures, settings, manifests, 0)
+    done = [item for item in items if _is_done(item, batch)]
+    left = sorted((item for item in items if item not in set(done)), key=lambda item: -item.pixels)
+    expected = sum(int(item.pixels * naming.scale**2 * BYTES_PER_PIXEL) for item in left)
+    return replace(batch, items=left, done=done, output_bytes=expected)
 
 
-def target_of(
-    source: Path, output: Path | None, picture: Picture, model: Model, scale: float
-) -> tuple[Path, str]:
-    """Where the result goes and its file format.
-
-    Without ``output``: beside the input, ``{stem}_{model}_x{scale}``, in the input's format, or
-    PNG where that cannot hold the picture.
-    """
-    if output is not None and not output.is_dir():
-        return output, format_of(output)
-    kind, suffix = output_format_for(picture, source.suffix)
-    folder = output if output is not None else source.parent
-    return folder / f"{source.stem}_{model.name}_x{scale:g}{suffix}", kind
+def _item(one: Found, naming: Naming, *, many: bool, stream: bytes | None) -> Item:
+    header = peek(one.path if one.path != STREAM else stream or b"")
+    if one.path == STREAM:
+        naming = replace(naming, output=naming.output or STREAM)
+    target, kind = target_of(one, header, naming, many=many)
+    check_size(header, kind, naming.scale)
+    return Item(one.path, target, kind, header.width, header.height, header.frames)
 
 
-def check_target(source: Path, target: Path, writing: WriteOptions, taken: set[Path]) -> None:
-    """Refuse a target that is the input, stands in no folder, is somebody else's file, or was
-    already written in this run."""
-    if target.resolve() in taken:
-        raise OutputError(
-            f"{shown(target)} was just written for another input; choose a folder each"
-        )
-    if not target.parent.is_dir():
-        raise OutputError(f"no such folder: {shown(target.parent)}")
-    if not target.exists():
+def _resolved(path: Path) -> Path:
+    return path if path == STREAM else path.parent.resolve() / path.name
+
+
+def _manifests(found: Sequence[Found], naming: Naming) -> dict[Path, Manifest]:
+    """Of every folder that gets a folder's results, and with --skip-existing of any other."""
+    folders = {folder_for(one.root, naming) for one in found if one.root is not None}
+    if naming.writing.existing == "skip":
+        if naming.output is not None and naming.output.is_dir():
+            folders.add(naming.output)
+        elif naming.output is None:
+            folders |= {one.path.parent for one in found if one.root is None}
+    return {folder: Manifest.load(folder) for folder in sorted(folders)}
+
+
+def _is_done(item: Item, batch: Batch) -> bool:
+    manifest = batch.manifest_of(item)
+    return manifest is not None and manifest.has(item.source, item.target, batch.settings)
+
+
+def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) -> str:
+    """What decides the bytes of a result, but for its source."""
+    facts = [
+        __version__, torch.__version__, model.name, dict(model.card), asdict(options),
+        str(model.precision), asdict(replace(writing, existing="own")),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_disk(batch: Batch) -> None:
+    """Refuse a run whose results will not fit, by a cautious estimate."""
+    if not batch.items:
         return
-    if target.samefile(source):
-        raise OutputError(f"{shown(target)} is the input itself; choose another output")
-    if target.is_dir():
-        raise OutputError(f"{shown(target)} is a folder")
-    if not writing.overwrite and not made_by_yoda(target):
+    folder = next((p for p in batch.items[0].target.parents if p.is_dir()), None)
+    if folder is None or batch.items[0].target == STREAM:
+        return
+    free = shutil.disk_usage(folder).free
+    if batch.output_bytes / 4 > free:
         raise OutputError(
-            f"{shown(target)} exists and yoda did not make it; use --overwrite to replace it"
+            f"the results need about {batch.output_bytes / 1e9:.1f} GB and the disk of "
+            f"{shown(folder)} has {free / 1e9:.1f} GB"
         )
 
 
-def provenance(model: Model, options: UpscaleOptions, scale: float) -> dict[str, str]:
-    """What the file says of how it was made."""
-    left_out = ("model", "seed", "device", "tile")  # said elsewhere, or of no effect
-    settings = {k: v for k, v in settings_of(model, options) if k not in left_out}
-    settings |= {"scale": scale, "faithful": options.faithful, "torch": torch.__version__}
-    return {
-        "software": f"yoda {__version__}",
-        "model": model.name,
-        "seed": str(options.seed),
-        "settings": json.dumps(settings, sort_keys=True),
-    }
+def prepare(batch: Batch) -> None:
+    """Make the output folders, and sweep what killed runs left there."""
+    for folder in {item.target.parent for item in batch.items if item.target != STREAM}:
+        if batch.manifests and any(f == folder or f in folder.parents for f in batch.manifests):
+            make_folder(folder)
+        sweep_temporaries(folder)
+
+
+def run_here(
+    batch: Batch, model: Model, options: UpscaleOptions, writing: WriteOptions, events: Events,
+    observer_of: Callable[[Item], contextlib.AbstractContextManager[Observer]], *,
+    stream: bytes | None = None, fail_fast: bool = False,
+    on_done: Callable[[Finished], None] = lambda done: None,
+) -> list[Failure]:  # fmt: skip
+    """One picture after another in this process; small ones are read ahead and written behind."""
+    failures: list[Failure] = []
+    behind: deque[tuple[Item, Future[Finished]]] = deque()
+
+    def drain(keep: int) -> None:
+        while len(behind) > keep:
+            item, written = behind.popleft()
+            try:
+                done = written.result()
+                on_done(done)
+                settle(batch, item, record_of(done, model), events)
+            except YodaError as error:
+                failures.append(tell(Failure(item.source, error), events))
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for item, frames in read_ahead(reader, batch.items, stream):
+            try:
+                with observer_of(item) as observer:
+                    computed = compute(item, frames.result(), model, options, observer)
+                behind.append((item, writer.submit(write, item, computed, model, writing)))
+            except YodaError as error:
+                failures.append(tell(Failure(item.source, error), events))
+            drain(1 if _is_small(item) else 0)
+            if failures and fail_fast:
+                break
+        drain(0)
+    return failures
+
+
+def read_ahead(
+    reader: ThreadPoolExecutor, items: Sequence[Item], stream: bytes | None
+) -> Iterator[tuple[Item, Future[Animation]]]:
+    """Every item and its frames to come; a small one is read while the one before is used."""
+    ahead: Future[Animation] | None = None
+    for index, item in enumerate(items):
+        now = ahead or reader.submit(read, item, stream)
+        ahead = None
+        if index + 1 < len(items) and _is_small(items[index + 1]) and _is_small(item):
+            ahead = reader.submit(read, items[index + 1], stream)
+        yield item, now
+
+
+def _is_small(item: Item) -> bool:
+    return item.pixels <= TOGETHER_PIXELS
+
+
+def tell(failure: Failure, events: Events) -> Failure:
+    """Pass a failure on, and give it back."""
+    events.on_failure(failure)
+    return failure
+
+
+def settle(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
+    """Enter a written picture in its manifest, then tell of it."""
+    manifest = batch.manifest_of(item)
+    if manifest is not None:
+        with contextlib.suppress(FileNotFoundError):  # a source deleted meanwhile
+            manifest.add(item.source, item.target, batch.settings, record)
+    events.on_finished(item, record)

@@ -27,8 +27,8 @@ from yoda_cli.data import crop_to_multiple
 from yoda_cli.datasets import Dataset, Pair
 from yoda_cli.errors import InputError, OutputError, YodaError
 from yoda_cli.images import Picture, encode_picture, read_picture
-from yoda_cli.metrics import quantise
 from yoda_cli.memory import peak_bytes
+from yoda_cli.metrics import quantise
 from yoda_cli.models import Model
 from yoda_cli.resampling import imresize
 from yoda_cli.scores import Frame, Metric, Sample, definition, measure_all

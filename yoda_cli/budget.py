@@ -1,7 +1,8 @@
-"""A budget for a run: the power of A, and if need be the lower bound, that cost what was asked.
+"""A budget for a run: the map from A to steps that costs what was asked.
 
-A^γ with γ > 1 keeps diffusion to fewer areas, γ < 1 widens it. Time falls as γ grows, so the γ is
-found by bisection on the plan's own forecast, before the first network call.
+A^γ with γ > 1 keeps diffusion to fewer areas, γ < 1 widens it. Where no γ is enough, the whole map
+is made weaker, and in the end the lower bound smaller. Time falls along each of these, so the
+value is found by bisection on the plan's own forecast, before the first network call.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-EXPONENTS = (1 / 32, 32.0)
+EXPONENTS = (1 / 32, 4.0)
+WEAKEST = 1 / 64
 ROUNDS = 9
 SMALLEST_A = 1e-3  # a pixel of A = 0 too must be able to grow
 
 
 @dataclass(frozen=True)
 class Spent:
-    """``attention`` raised to ``exponent``; ``share`` of the dense time that it is forecast to
-    take with ``lower_bound``."""
+    """``attention`` is weight·A^exponent; ``share`` of the dense time that it is forecast to take
+    with ``lower_bound``."""
 
     attention: Tensor
     exponent: float
+    weight: float
     lower_bound: float
     share: float
 
@@ -37,35 +40,34 @@ def spend(
 ) -> Spent:
     """The map and lower bound whose forecast is ``budget`` times that of A = 1.
 
-    ``seconds_of(A, l)`` is the forecast. The lower bound goes below ``lower_bound``, at the least
-    to ``least_bound``, only where no exponent is enough. The nearest where neither is.
+    ``seconds_of(A, l)`` is the forecast. The nearest that there is, where nothing meets it.
     """
     base = attention.clamp(min=SMALLEST_A)
     dense = seconds_of(attention.new_ones(attention.shape), lower_bound)
 
-    def share(exponent: float, lower: float) -> float:
-        return seconds_of(base**exponent, lower) / dense
+    def spent(exponent: float, weight: float, lower: float) -> Spent:
+        bent = weight * base**exponent
+        return Spent(bent, exponent, weight, lower, seconds_of(bent, lower) / dense)
 
-    low, high = EXPONENTS
-    lower = lower_bound
-    if share(high, lower_bound) <= budget:
-        exponent = _bisect(lambda x: share(x, lower_bound), low, high, budget)
-    else:
-        exponent = high
-        lower = _bisect(lambda x: -share(high, x), least_bound, lower_bound, -budget)
-    return Spent(base**exponent, exponent, lower, share(exponent, lower))
+    widest, narrowest = EXPONENTS
+    stages: list[tuple[Callable[[float], Spent], float, float]] = [
+        (lambda x: spent(x, 1.0, lower_bound), narrowest, widest),
+        (lambda x: spent(narrowest, x, lower_bound), WEAKEST, 1.0),
+        (lambda x: spent(narrowest, WEAKEST, x), least_bound, lower_bound),
+    ]
+    for of, cheap, dear in stages[:-1]:
+        if of(cheap).share <= budget:
+            return _bisect(of, cheap, dear, budget)
+    return _bisect(*stages[-1], budget)
 
 
-def _bisect(falling: Callable[[float], float], low: float, high: float, target: float) -> float:
-    """Where ``falling`` meets ``target`` between ``low`` and ``high``, on a logarithmic scale."""
-    best, distance = high, math.inf
+def _bisect(of: Callable[[float], Spent], cheap: float, dear: float, budget: float) -> Spent:
+    """The nearest to ``budget`` between two values, on a logarithmic scale."""
+    best = of(dear)
     for _ in range(ROUNDS):
-        middle = math.sqrt(low * high)
-        value = falling(middle)
-        if abs(value - target) < distance:
-            best, distance = middle, abs(value - target)
-        if value > target:
-            low = middle
-        else:
-            high = middle
+        middle = math.sqrt(cheap * dear)
+        found = of(middle)
+        if abs(found.share - budget) < abs(best.share - budget):
+            best = found
+        cheap, dear = (middle, dear) if found.share <= budget else (cheap, middle)
     return best

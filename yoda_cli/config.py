@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,15 @@ class WriteOptions:
     """How results are written.
 
     ``quality`` 1 … 100 is that of JPEG, WebP and AVIF; None is 95, and lossless where the input was
-    lossless WebP.
+    lossless WebP. ``format`` is a suffix without its dot, None the input's own; ``name_template``
+    has fields {stem}, {model}, {scale}, {seed}; ``suffix`` is put after the stem instead.
+    ``existing`` says what may happen to a file that stands at the target: one that yoda made is
+    replaced, any is, none is, or one that this very run would make is kept.
     """
 
-    overwrite: bool = False
+    existing: Literal["own", "overwrite", "fail", "skip"] = "own"
     quality: int | None = None
+    format: str | None = None
+    name_template: str | None = None
+    suffix: str = ""
     strip_metadata: bool = False

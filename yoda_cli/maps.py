@@ -17,7 +17,6 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED, SOURCES
 from yoda_cli.attention.heads import AVG, MAX, aggregate
-from yoda_cli.batch import check_target, source_notices
 from yoda_cli.conditioning import learned_map
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, UsageError
@@ -35,6 +34,8 @@ from yoda_cli.plots import coloured, overlay, sheet, with_legend
 from yoda_cli.reproduction import settings_of
 from yoda_cli.sources import find_source
 from yoda_cli.surveys import Survey, survey
+from yoda_cli.targets import check_target
+from yoda_cli.upscaling import source_notices
 
 OVERLAY_SIDE = 640  # smaller pictures are enlarged to this, so that colours and legend can be read
 PANEL_SIDE = 256

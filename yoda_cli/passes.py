@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,7 +21,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, make_blocks
-from yoda_cli.sampling import Counter, TiledDenoiser, make_draw
+from yoda_cli.sampling import Counter, Recovered, TiledDenoiser, make_draw
 from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
@@ -57,25 +57,6 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Recovered:
-    """How often memory ran out, and what went on: the same call, a smaller group or tile."""
-
-    repeated: int = 0
-    smaller_groups: int = 0
-    smaller_tiles: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.repeated or self.smaller_groups or self.smaller_tiles)
-
-    def __add__(self, other: Recovered) -> Recovered:
-        return Recovered(
-            self.repeated + other.repeated,
-            self.smaller_groups + other.smaller_groups,
-            self.smaller_tiles + other.smaller_tiles,
-        )
-
-
-@dataclass(frozen=True)
 class Passed:
     """What one pass made, (1, 3, H, W), and how."""
 
@@ -96,7 +77,7 @@ def picture_seed(seed: int, lr: Tensor) -> int:
 
 
 @dataclass(frozen=True)
-class _Conditions:
+class Conditions:
     """The encoder's output for every block, kept where there is room, made again where not."""
 
     lr: Tensor
@@ -133,42 +114,60 @@ def bytes_of(condition: Condition) -> int:
     return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
 
+def begin(
+    lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool
+) -> tuple[Survey, Conditions]:
+    """The plan of a pass, and what was encoded for it."""
+    net = model.backbone
+    padded = pad_to_stride(lr.to(model.device), net.stride)
+    height, width = (n * net.scale for n in padded.shape[-2:])
+    if whole:
+        options = replace(options, block=0)
+    conditions = Conditions(padded, model, options, make_blocks(height, width, model, options))
+    is_learned = (options.attention or model.defaults.attention) == LEARNED
+    if attention is None and is_learned and options.heads is None:
+        learned = conditions.attention()
+        attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
+    return survey(lr, model, options, None, attention, whole=whole), conditions
+
+
 def one_pass(
     lr: Tensor,
     model: Model,
     options: UpscaleOptions,
     observer: Observer,
     attention: Tensor | None = None,
+    noise_of: Tensor | None = None,
 ) -> Passed:
-    """Masked reverse diffusion at the model's native factor."""
+    """Masked reverse diffusion at the model's native factor.
+
+    The noise is that of the picture ``noise_of``, ``lr`` if left out.
+    """
     began = time.perf_counter()
-    net = model.backbone
-    padded = pad_to_stride(lr.to(model.device), net.stride)
-    height, width = (n * net.scale for n in padded.shape[-2:])
-    cut = replace(options, block=0) if observer.whole else options
-    conditions = _Conditions(padded, model, options, make_blocks(height, width, model, cut))
-    is_learned = (options.attention or model.defaults.attention) == LEARNED
-    if attention is None and is_learned and options.heads is None:
-        learned = conditions.attention()
-        attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
-    seen = survey(lr, model, cut, None, attention, whole=observer.whole)
+    seen, conditions = begin(lr, model, options, attention, whole=observer.whole)
     forecast = seen.forecast(model)
     observer.on_plan(seen.planned_calls, forecast)
     counter = Counter(observer.on_call)
-    seed = picture_seed(options.seed, lr)
-    image: Tensor | None = None
-    for index, block in enumerate(seen.blocks):
-        made = run_block(seen, index, conditions.take(index), model, options, observer,
-                         seed, counter)  # fmt: skip
-        if len(seen.blocks) == 1:
-            image = seen.cut(made)
-            break
-        image = torch.zeros(1, 3, height, width) if image is None else image
-        block.window.cut(image).addcmul_(made, feather(block, BLOCK_OVERLAP))
-    assert image is not None
-    recovered = Recovered(counter.repeated, counter.smaller_groups, counter.smaller_tiles)
+    seed = picture_seed(options.seed, lr if noise_of is None else noise_of)
+    made = (
+        run_block(seen, i, conditions.take(i), model, options, observer, seed, counter)
+        for i in range(len(seen.blocks))
+    )
+    image = blended(seen, made)
     seconds = time.perf_counter() - began
-    return Passed(seen.cut(image), seen, counter.calls, forecast, seconds, recovered)
+    return Passed(image, seen, counter.calls, forecast, seconds, counter.recovered())
+
+
+def blended(seen: Survey, made: Iterable[Tensor]) -> Tensor:
+    """The picture (1, 3, H, W) from its blocks, in their order, one in memory at a time."""
+    if len(seen.blocks) == 1:
+        (only,) = made
+        return seen.cut(only)
+    canvas = seen.blocks[-1].core
+    image = torch.zeros(1, 3, canvas.bottom, canvas.right)
+    for block, window in zip(seen.blocks, made, strict=True):
+        block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
+    return seen.cut(image)
 
 
 def run_block(

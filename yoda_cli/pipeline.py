@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from yoda_cli.budget import Spent
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.limits import check_options
 from yoda_cli.models import Model
-from yoda_cli.passes import Observer, Passed, Recovered, one_pass
+from yoda_cli.passes import Observer, Passed, one_pass
 from yoda_cli.resampling import imresize
+from yoda_cli.sampling import Recovered
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
@@ -27,8 +29,8 @@ RESIZE_ONLY = 1.5
 class Result:
     """A finished picture. ``image`` is (1, 3, H, W) in [0, 1]; counts are over all passes.
 
-    ``forecast_seconds`` is what the plan promised for ``seconds``. With a budget, ``exponent`` is
-    the γ that A was raised to; ``lower_bound`` is the l that was used.
+    ``forecast_seconds`` is what the plan promised for ``seconds``; ``lower_bound`` is the l that
+    was used, ``spent`` what a budget made of A.
     """
 
     image: Tensor
@@ -40,8 +42,7 @@ class Result:
     forecast_seconds: float
     blocks: int
     lower_bound: float
-    exponent: float | None = None
-    budget_share: float | None = None
+    spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
 
 
@@ -69,10 +70,12 @@ def upscale_tensor(
     observer: Observer | None = None,
     *,
     attention: Tensor | None = None,
+    noise_of: Tensor | None = None,
 ) -> Result:
     """Enlarge ``lr`` by ``options.scale`` (the model's own factor if None).
 
-    ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass.
+    ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass;
+    ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
     a bicubic resize.
@@ -87,16 +90,16 @@ def upscale_tensor(
     passes: list[Passed] = []
     while not passes or scale / reached > RESIZE_ONLY:
         with exactly(options.exact):
-            passes.append(one_pass(image, model, options, observer, attention))
+            passes.append(one_pass(image, model, options, observer, attention, noise_of))
         attention, options = None, replace(options, denoise=0.0)  # what it made is clean
         image = passes[-1].image
         reached *= native
     if tuple(image.shape[-2:]) != target:
         image = imresize(image, (target[0], target[1])).clamp(0, 1)
-    return summed(passes, image, time.perf_counter() - began)
+    return finished(passes, image, time.perf_counter() - began)
 
 
-def summed(passes: list[Passed], image: Tensor, seconds: float) -> Result:
+def finished(passes: list[Passed], image: Tensor, seconds: float) -> Result:
     """One result of all passes; map and budget are those of the first."""
     seen = passes[0].survey
     recovered = sum((p.recovered for p in passes), Recovered())
@@ -110,7 +113,6 @@ def summed(passes: list[Passed], image: Tensor, seconds: float) -> Result:
         sum(p.forecast_seconds for p in passes),
         sum(len(p.survey.blocks) for p in passes),
         seen.plan.lower_bound,
-        seen.spent.exponent if seen.spent else None,
-        seen.spent.share if seen.spent else None,
+        seen.spent,
         recovered,
     )

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli import __version__
-from yoda_cli.batch import Finished
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import OutputError
 from yoda_cli.images import Picture, encode_picture, shown, write_atomically
@@ -30,6 +29,7 @@ from yoda_cli.passes import Pass
 from yoda_cli.plots import overlay, with_legend
 from yoda_cli.reproduction import command, settings_of
 from yoda_cli.resampling import imresize
+from yoda_cli.upscaling import Finished
 from yoda_cli.yoda import StepRecord
 
 GENERATOR = b'<meta name="generator" content="yoda">'

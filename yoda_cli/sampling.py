@@ -28,6 +28,25 @@ log = logging.getLogger(__name__)
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """How often memory ran out, and what went on: the same call, a smaller group or tile."""
+
+    repeated: int = 0
+    smaller_groups: int = 0
+    smaller_tiles: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.repeated or self.smaller_groups or self.smaller_tiles)
+
+    def __add__(self, other: Recovered) -> Recovered:
+        return Recovered(
+            self.repeated + other.repeated,
+            self.smaller_groups + other.smaller_groups,
+            self.smaller_tiles + other.smaller_tiles,
+        )
+
+
 @dataclass
 class Counter:
     """What the network was asked for: windows, and how often memory ran out and what helped."""
@@ -42,6 +61,10 @@ class Counter:
         for _ in range(windows):
             self.calls += 1
             self.on_call()
+
+    def recovered(self) -> Recovered:
+        """So far."""
+        return Recovered(self.repeated, self.smaller_groups, self.smaller_tiles)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def attention(
     registry: RegistryFile = None,
 ) -> int:
     """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
-    from yoda_cli.batch import check_inputs
+    from yoda_cli.inputs import find_inputs
     from yoda_cli.limits import check_options
     from yoda_cli.maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.models import find_model
@@ -81,23 +81,23 @@ def attention(
     kind = map_format if save_map else ""
     wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
     check_options(options)
-    check_inputs(inputs, None)
+    found = find_inputs(inputs, None, recursive=False, output=None)
     with _render.download(quiet=quiet) as watch:
         ready = find_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []
     taken: set[Path] = set()
-    for path in dict.fromkeys(inputs):
+    for path in (one.path for one in found):
         try:
-            writing = WriteOptions(overwrite=overwrite)
+            writing = WriteOptions(existing="overwrite" if overwrite else "own")
             done.append(look(path, output, ready, options, wanted, writing, taken))
         except YodaError as error:
-            if len(inputs) == 1:
+            if len(found) == 1:
                 raise
             failures.append(error)
             _render.note(f"yoda: {' '.join(str(error).split())}")
     show(done, json_lines=json_lines, quiet=quiet, wrote=bool(wanted))
-    return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
+    return failures[0].exit_code if len(failures) == len(found) else 4 if failures else 0
 
 
 def parse_steps(text: str | None) -> tuple[int, ...]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import _render
 from yoda_cli.cli._options import (
     CacheDir,
     Device,
     Heads,
-    Inputs,
     JsonLines,
     LowerBound,
     ModelName,
@@ -26,19 +21,21 @@ from yoda_cli.cli._options import (
     Source,
     Steps,
 )
+from yoda_cli.cli._upscaling import Asked, Inside, Running, Show, run
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import UsageError, YodaError
+from yoda_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from yoda_cli.batch import Finished
-    from yoda_cli.models import Model
-    from yoda_cli.report import Watcher
+OUTPUT, WORK, RUNNING, INSIDE = "Output", "Memory and speed", "Running", "A look inside"
 
 
 def upscale(
-    inputs: Inputs,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures, folders, patterns, or - for standard input."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File (one input) or existing folder.")
+        Path | None,
+        typer.Option("-o", "--output", help="File, folder, or - for standard output."),
     ] = None,
     scale: Annotated[
         float | None, typer.Option("-s", "--scale", help="Any factor up to 16 [model's own].")
@@ -56,37 +53,144 @@ def upscale(
     denoise: Annotated[
         str, typer.Option(help="How degraded the picture is: auto, or 0 (clean) … 1.")
     ] = "auto",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    tile: Annotated[
-        str, typer.Option("-t", "--tile", help="auto, 0 (none) or a core size in output pixels.")
-    ] = "auto",
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Run the paper's printed eqs. 9 and 11.")
     ] = False,
-    skip: Annotated[
-        bool, typer.Option("--skip/--no-skip", help="Skip idle tiles (the same result).")
-    ] = True,
-    overwrite: Overwrite = False,
-    quality: Annotated[
-        int | None, typer.Option(help="JPEG, WebP and AVIF quality [95].", min=1, max=100)
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Share in (0, 1] of the dense run's time; bends the map to meet it."),
     ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=WORK)
+    ] = "auto",
+    tile: Annotated[
+        str,
+        typer.Option(
+            "-t", "--tile", help="auto, 0 (none) or a core in output pixels.", rich_help_panel=WORK
+        ),
+    ] = "auto",
+    tile_overlap: Annotated[
+        int | None, typer.Option(help="Halo around a tile, output pixels.", rich_help_panel=WORK)
+    ] = None,
+    block: Annotated[
+        str,
+        typer.Option(help="auto, 0 (one) or the side of independent blocks.", rich_help_panel=WORK),
+    ] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option("-b", "--batch", help="Windows a GPU takes together.", rich_help_panel=WORK),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Same bytes whatever is skipped and however many workers: fp32, one thread each.",
+            rich_help_panel=WORK,
+        ),
+    ] = False,
+    skip: Annotated[
+        bool,
+        typer.Option(
+            "--skip/--no-skip", help="Skip idle tiles (the same result).", rich_help_panel=WORK
+        ),
+    ] = True,
+    format: Annotated[
+        str | None,
+        typer.Option(help="png, jpg, webp, tif, bmp, avif, gif.", rich_help_panel=OUTPUT),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help="JPEG, WebP and AVIF quality [95].", min=1, max=100, rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    suffix: Annotated[
+        str, typer.Option(help="Put after the input's name.", rich_help_panel=OUTPUT)
+    ] = "",
+    name_template: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with {stem}, {model}, {scale}, {seed} in them.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave results alone that these inputs and settings made.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    fail_existing: Annotated[
+        bool,
+        typer.Option("--fail-existing", help="Replace nothing at all.", rich_help_panel=OUTPUT),
+    ] = False,
     strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", help="Keep nothing but pixels and colour profile.")
+        bool,
+        typer.Option(
+            "--strip-metadata",
+            help="Keep nothing but pixels and colour profile.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    recursive: Annotated[
+        bool,
+        typer.Option("-r", "--recursive", help="Folders in folders too.", rich_help_panel=RUNNING),
+    ] = False,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(help="A file with one picture's name a line.", rich_help_panel=RUNNING),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="Worker processes.", min=1, rich_help_panel=RUNNING)
+    ] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="i/n: only every n-th picture from the i-th, or auto.", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local or ray.", rich_help_panel=RUNNING)] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster.", rich_help_panel=RUNNING)
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done, and how long.", rich_help_panel=RUNNING
+        ),
+    ] = False,
+    fail_fast: Annotated[
+        bool,
+        typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=RUNNING),
     ] = False,
     dump: Annotated[
-        Path | None, typer.Option(help="Folder for a look inside: maps, masks, steps.")
+        Path | None,
+        typer.Option(help="Folder for maps, masks and steps.", rich_help_panel=INSIDE),
     ] = None,
     save_attention: Annotated[
-        bool, typer.Option("--save-attention", help="Dump the map (all three if none is named).")
+        bool,
+        typer.Option(
+            "--save-attention",
+            help="Dump the map (all three if none is named).",
+            rich_help_panel=INSIDE,
+        ),
     ] = False,
-    save_masks: Annotated[bool, typer.Option("--save-masks", help="Dump every M(t).")] = False,
+    save_masks: Annotated[
+        bool, typer.Option("--save-masks", help="Dump every M(t).", rich_help_panel=INSIDE)
+    ] = False,
     save_steps: Annotated[
-        bool, typer.Option("--save-steps", help="Dump every state and estimate.")
+        bool,
+        typer.Option("--save-steps", help="Dump every state and estimate.", rich_help_panel=INSIDE),
     ] = False,
-    every: Annotated[int, typer.Option(help="Dump every N-th step, and the last.", min=1)] = 1,
+    every: Annotated[
+        int, typer.Option(help="Dump every N-th step, and the last.", min=1, rich_help_panel=INSIDE)
+    ] = 1,
     report: Annotated[
-        Path | None, typer.Option(help="Write one HTML page about the run (one input).")
+        Path | None,
+        typer.Option(help="One HTML page about the run (one input).", rich_help_panel=INSIDE),
     ] = None,
     json_lines: JsonLines = False,
     quiet: Quiet = False,
@@ -95,137 +199,34 @@ def upscale(
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> int:
-    """Enlarge pictures by masked diffusion. Without -o a result stands beside its input."""
+    """Enlarge pictures by masked diffusion. Without -o a result stands beside its input, a
+    folder's results in a folder beside it."""
     options = UpscaleOptions(
-        scale=scale,
-        model=model,
-        attention=attention,
-        heads=heads,
-        lower_bound=lower_bound,
-        steps=steps,
-        sampler=sampler,
-        seed=seed,
-        fidelity=fidelity,
-        denoise=parse_denoise(denoise),
-        device=device,
-        precision=precision,
-        tile=parse_tile(tile),
-        faithful=faithful,
-        skip=skip,
-    )
-    writing = WriteOptions(overwrite=overwrite, quality=quality, strip_metadata=strip_metadata)
-    show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
+        scale=scale, model=model, attention=attention, heads=heads, lower_bound=lower_bound,
+        steps=steps, sampler=sampler, seed=seed, fidelity=fidelity,
+        denoise=parse_denoise(denoise), device=device, precision=precision,
+        tile=parse_size("tile", tile), tile_overlap=tile_overlap,
+        block=parse_size("block", block), batch=batch, faithful=faithful, skip=skip, exact=exact,
+        budget=budget,
+    )  # fmt: skip
+    chosen = [overwrite, skip_existing, fail_existing]
+    if sum(chosen) > 1:
+        raise UsageError("give only one of --overwrite, --skip-existing and --fail-existing")
+    writing = WriteOptions(
+        existing="overwrite" if overwrite else "skip" if skip_existing else
+        "fail" if fail_existing else "own",
+        quality=quality, format=format, name_template=name_template, suffix=suffix,
+        strip_metadata=strip_metadata,
+    )  # fmt: skip
     named = (save_attention, save_masks, save_steps)
     if any(named) and dump is None:
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
-    if report is not None and len(inputs) != 1:
-        raise UsageError(f"--report is about one picture; {len(inputs)} were given")
-    return upscale_files(inputs, output, options, writing, show, inside)
-
-
-def upscale_files(
-    inputs: Sequence[Path],
-    output: Path | None,
-    options: UpscaleOptions,
-    writing: WriteOptions,
-    show: Show,
-    inside: Inside,
-) -> int:
-    """One input after another; a bad one does not stop the rest."""
-    from yoda_cli.batch import check_inputs, upscale_file
-    from yoda_cli.limits import check_options
-    from yoda_cli.models import find_model
-    from yoda_cli.passes import Observer
-    from yoda_cli.report import check_report
-
-    check_options(options)
-    check_inputs(inputs, output)
-    if inside.report is not None:
-        check_report(inside.report, inputs[0], overwrite=writing.overwrite)
-    with _render.download(quiet=show.quiet) as watch:
-        model = find_model(options, watch)
-    failures: list[YodaError] = []
-    taken: set[Path] = set()
-    for source in dict.fromkeys(inputs):
-        with _render.progress(source.name, quiet=show.quiet, bar=show.bar) as bar:
-            try:
-                watcher = inside.watcher(source, taken)
-                observer = Observer(
-                    on_pass=watcher.on_pass,
-                    on_plan=bar.plan,
-                    on_call=bar.call,
-                    on_step=watcher.on_step,
-                    whole=watcher.is_watching,
-                )
-                done = upscale_file(source, output, model, options, writing, observer, taken)
-                watcher.finish(done, model, done.options)
-            except YodaError as error:
-                if len(inputs) == 1:
-                    raise
-                failures.append(error)
-                _render.note(f"yoda: {' '.join(str(error).split())}")
-                continue
-        show.finished(done, model)
-    return failures[0].exit_code if len(failures) == len(inputs) else 4 if failures else 0
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What is kept of how a picture came about; ``named`` is (attention, masks, steps)."""
-
-    dump: Path | None
-    named: tuple[bool, bool, bool]
-    every: int
-    report: Path | None
-
-    def watcher(self, source: Path, taken: set[Path]) -> Watcher:
-        """The observer of one picture."""
-        from yoda_cli.inspection import Wanted
-        from yoda_cli.report import Watcher
-
-        wanted = Wanted(*self.named, every=self.every)
-        return Watcher.of(source, self.dump, wanted, self.report, taken)
-
-
-@dataclass(frozen=True)
-class Show:
-    """What is said of a finished picture, and where."""
-
-    json_lines: bool
-    quiet: bool
-    bar: bool
-
-    def finished(self, done: Finished, model: Model) -> None:
-        width, height = done.size
-        result = done.result
-        if not self.quiet:
-            for notice in done.notices:
-                _render.note(f"{done.source.name}: {notice}")
-            _render.note(
-                f"{done.source.name}: {width}×{height}, {result.calls} network calls, "
-                f"{result.seconds:.1f} s on {model.device.type}"
-            )
-        if not self.json_lines:
-            typer.echo(done.target)
-            return
-        record = {
-            "schema": 1,
-            "input": str(done.source),
-            "output": str(done.target),
-            "model": model.name,
-            "width": width,
-            "height": height,
-            "seed": done.options.seed,
-            "denoise": done.options.denoise,
-            "planned_calls": result.planned_calls,
-            "calls": result.calls,
-            "dense_calls": result.dense_calls,
-            "seconds": round(result.seconds, 3),
-            "device": str(model.device),
-            "precision": str(model.precision).removeprefix("torch."),
-        }
-        typer.echo(json.dumps(record))
+    running = Running(
+        recursive, files_from, jobs, shard, engine, address, dry_run, fail_fast
+    )  # fmt: skip
+    show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
+    return run(Asked(tuple(inputs or ()), output, options, writing, running, inside, show))
 
 
 def parse_denoise(text: str) -> float | None:
@@ -238,10 +239,10 @@ def parse_denoise(text: str) -> float | None:
         raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
 
 
-def parse_tile(text: str) -> int | None:
+def parse_size(name: str, text: str) -> int | None:
     """``auto`` is None; otherwise output pixels."""
     if text == "auto":
         return None
-    if not text.isdecimal():
-        raise UsageError(f"tile {text!r} is not allowed; give auto, 0 or a number of pixels")
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"{name} {text!r} is not allowed; give auto, 0 or a number of pixels")
     return int(text)

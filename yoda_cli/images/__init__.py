@@ -7,6 +7,7 @@ no network and no model.
 
 from yoda_cli.images.files import shown, sweep_temporaries, write_atomically
 from yoda_cli.images.formats import check_format_size, format_of, losses, output_format_for
+from yoda_cli.images.header import Header, peek
 from yoda_cli.images.opening import MAX_PIXELS, MAX_SIDE
 from yoda_cli.images.picture import Animation, Metadata, Picture, fill_transparent
 from yoda_cli.images.reading import made_by_yoda, read_frames, read_picture, read_provenance
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
     "Animation",
+    "Header",
     "Metadata",
     "Picture",
     "check_format_size",
@@ -26,6 +28,7 @@ __all__ = [
     "losses",
     "made_by_yoda",
     "output_format_for",
+    "peek",
     "read_frames",
     "read_picture",
     "read_provenance",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from yoda_cli.errors import OutputError
 from yoda_cli.images.files import shown
+from yoda_cli.images.header import Header
 from yoda_cli.images.picture import Metadata, Picture
 
 JPEG_SEGMENT = 65_533  # bytes of one marker segment
@@ -65,18 +66,19 @@ def can_write(kind: str) -> bool:
     return kind in Image.SAVE
 
 
-def output_format_for(picture: Picture, suffix: str) -> tuple[str, str]:
+def output_format_for(header: Header, suffix: str) -> tuple[str, str]:
     """(format, suffix): the input's own where it can hold the picture, else PNG.
 
-    ``suffix`` is the input's; it is kept where it belongs to the format.
+    ``suffix`` is the input's; it is kept where it belongs to the format. An animation stays what
+    it is, a GIF too.
     """
-    kind = picture.metadata.kind
+    kind = header.kind
     form = FORMATS.get(kind)
     if (
         form is None
-        or not form.has_colours
-        or (picture.alpha is not None and not form.has_alpha)
-        or (picture.bits == 16 and not form.has_16_bits)
+        or (not form.has_colours and header.frames < 2)
+        or (header.has_alpha and not form.has_alpha)
+        or (header.bits == 16 and not form.has_16_bits)
         or not can_write(kind)
     ):
         return "PNG", ".png"
