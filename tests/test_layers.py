@@ -27,7 +27,7 @@ LAYERS = [
     {"reproduction", "inspection", "scores"},
     {"inputs"},
     {"train", "targets", "manifest", "upscaling", "doctor", "arms", "datasets"},
-    {"report", "maps", "bench", "speed", "batch"},
+    {"report", "maps", "bench", "speed", "batch", "api"},
     {"bench_report", "workers"},
     {"ray_engine"},
     {"cli"},

@@ -17,6 +17,10 @@ class TrainOptions:
     whose transitions are trained (0: the full chain). ``degrade`` is the share of degraded crops.
     ``reduce`` are the factors ≥ 1 by which each picture is made smaller before it is cropped: one
     copy of it is held for each, and the first is validated.
+
+    ``masks`` are trained ``on``, or for comparison ``shuffled`` (the map rolled in space) or as
+    ``weights`` (no mask; a sample's loss weighs what its mask would cover at that time). The loss
+    is divided by the mask's area, or by the whole crop's with ``divide_by = "crop"``.
     """
 
     patch: int = 128
@@ -33,6 +37,8 @@ class TrainOptions:
     attention: Mapping[str, float] = field(default_factory=lambda: {"uniform": 1.0})
     lower_bound: tuple[float, float] = (0.05, 0.5)
     chains: tuple[int, ...] = (0,)
+    masks: Literal["on", "shuffled", "weights"] = "on"
+    divide_by: Literal["mask", "crop"] = "mask"
     degrade: float = 0.0
     reduce: tuple[float, ...] = (1.0,)
     seed: int = 0

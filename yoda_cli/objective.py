@@ -15,7 +15,7 @@ from yoda_cli.backbones import Backbone, Condition
 from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
 from yoda_cli.diffusion import prediction_target, spaced_timesteps
-from yoda_cli.yoda import masked_loss, training_state
+from yoda_cli.yoda import masked_loss, time_mask, training_state
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
 
@@ -71,6 +71,14 @@ def losses(
     peak = total * (attention.amax((1, 2, 3)) + lower)
     t, s = (x.to(z_0.device) for x in draw_transitions(options, total, peak, generator))
     attention = F.interpolate(attention, z_0.shape[-2:], mode="bilinear").clamp(0, 1)
+    if options.masks == "shuffled":
+        shifts = [int(torch.randint(n, (1,), generator=generator)) for n in z_0.shape[-2:]]
+        attention = attention.roll(shifts, (-2, -1))
+    weight = torch.ones(len(t), 1, 1, 1, device=z_0.device)
+    if options.masks == "weights":
+        covered = time_mask(attention, lower, (s + 1).view(-1, 1, 1, 1), total)
+        weight = covered.float().mean((1, 2, 3), keepdim=True)
+        attention = torch.ones_like(attention)
     seed = int(torch.randint(2**62, (1,), generator=generator))
     on_device = torch.Generator(z_0.device).manual_seed(seed)  # noise never crosses the bus
     noise = torch.randn(z_0.shape, generator=on_device, device=z_0.device)
@@ -79,7 +87,11 @@ def losses(
         output = net.denoise(z_t, t, condition, mask)
     signal, sigma = net.schedule.levels(t.view(-1, 1, 1, 1))
     target = prediction_target(net.prediction, z_t, z_0, signal, sigma)
-    terms = {"diffusion": masked_loss((output.float() - target).abs(), mask)}
+    error = weight * (output.float() - target).abs()
+    loss = masked_loss(error, mask)
+    if options.divide_by == "crop":
+        loss = loss * mask.float().mean()
+    terms = {"diffusion": loss}
     return terms | _encoder_losses(batch, condition, options)
 
 

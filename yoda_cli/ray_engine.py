@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,6 +35,7 @@ from yoda_cli.upscaling import Item, assembled, read, record_of, settle_denoise,
 from yoda_cli.workers import Worker
 
 TRIES = 3
+CONNECT_SECONDS = 5.0
 IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
 
 
@@ -177,11 +180,14 @@ def run_ray(
         raise WeightsError("--engine ray needs Ray: pip install 'yoda-cli[ray]'") from error
     mine = not ray.is_initialized()
     if mine:
+        check_address(address)
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, include_dashboard=False if address is None else None,
                      log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
@@ -192,6 +198,17 @@ def run_ray(
     finally:
         if mine:
             ray.shutdown()
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a host and port where nothing answers; Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise DeviceError(f"no Ray cluster at {address}: {error}") from error
 
 
 def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> list[Failure]:

@@ -35,7 +35,8 @@ class SRDiffConfig:
 
     ``encoder``: ``rrdb`` (published) or ``residual`` (compact, brings the base and the learned
     attention). ``residual_scale`` multiplies residuals of images in [-1, 1]; ``clip_z0`` clamps
-    ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights.
+    ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights. ``anchor`` is what a
+    compact network's residual is taken against: its regression ``base``, or ``bicubic``.
     """
 
     scale: int = 4
@@ -58,6 +59,7 @@ class SRDiffConfig:
     residual_scale: float = 2.0
     clip_z0: float = 1.0
     lr_divisor: int = 256
+    anchor: Literal["base", "bicubic"] = "base"
 
 
 #: The released DF2K ×4 and CelebA ×8 checkpoints, and the compact network this project trains.
@@ -138,7 +140,7 @@ class SRDiff(nn.Module):
             torch.zeros_like(lr_up),
             {
                 "features": projected,
-                "anchor": encoding.base,
+                "anchor": encoding.base if self.config.anchor == "base" else lr_up,
                 "base": encoding.base,
                 "difficulty": encoding.difficulty,
             },

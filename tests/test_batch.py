@@ -1,0 +1,341 @@
+"""Runs over many pictures: what is planned, kept, resumed, refused, and the same bytes any way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import save_photo
+from PIL import Image
+
+from yoda_cli.errors import UsageError
+from yoda_cli.inputs import shard_of
+from yoda_cli.manifest import NAME
+
+
+@pytest.fixture
+def upscale(yoda, tiny_checkpoint):
+    def call(*arguments):
+        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures, one of them bad, in a tree of two levels; and a file that is none."""
+    root = tmp_path / "in"
+    (root / "deep" / "er").mkdir(parents=True)
+    for i, name in enumerate(["a.png", "b.png", "deep/c.png", "deep/er/d.png"]):
+        save_photo(root / name, 6 + i, 9, seed=i)
+    (root / "bad.png").write_bytes(b"no picture")
+    (root / "notes.txt").write_text("not for us")
+    return root
+
+
+def files_of(folder):
+    """Every file below, by its name, less the manifest."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != NAME
+    }
+
+
+def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(upscale, folder, tmp_path):
+    done = upscale(folder, "-r")
+    assert done.code == 4
+    out = tmp_path / "in_tiny_x4"
+    assert set(files_of(out)) == {"a.png", "b.png", "deep/c.png", "deep/er/d.png"}
+    assert done.err.count("bad.png") == 1
+    assert "4 made, 0 there already, 1 failed" in done.err
+    assert len(done.out.splitlines()) == 4
+    with Image.open(out / "deep" / "c.png") as image:
+        assert image.size == (36, 32)
+
+
+def test_without_r_only_the_top_is_done_and_an_output_folder_is_taken(upscale, folder, tmp_path):
+    upscale(folder, "-o", tmp_path / "out")
+    assert set(files_of(tmp_path / "out")) == {"a.png", "b.png"}
+
+
+def test_the_same_command_again_does_nothing_and_after_changes_what_changed(
+    upscale, folder, tmp_path
+):
+    out = tmp_path / "in_tiny_x4"
+    upscale(folder, "-r")
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
+    again = upscale(folder, "-r")
+    assert again.out == ""
+    assert "4 of 5 pictures are there already" in again.err
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.png")} == times
+    save_photo(folder / "a.png", 7, 7, seed=9)  # another source
+    (out / "b.png").write_bytes((out / "b.png").read_bytes()[:-9])  # a damaged result
+    (out / "deep" / "c.png").unlink()
+    assert {Path(p).name for p in upscale(folder, "-r", "--overwrite").out.split()} == {
+        "a.png", "b.png", "c.png",
+    }  # fmt: skip
+    assert len(upscale(folder, "-r", "--seed", "1").out.split()) == 4  # other settings
+
+
+def test_a_torn_manifest_is_read_as_far_as_it_is_whole(upscale, folder, tmp_path):
+    upscale(folder, "-r")
+    manifest = tmp_path / "in_tiny_x4" / NAME
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    assert len(upscale(folder, "-r").out.split()) == 2
+    assert upscale(folder, "-r").out == ""
+    entries = [json.loads(x) for x in manifest.read_bytes().splitlines() if x.endswith(b"}")]
+    assert {e["target"] for e in entries} == {"a.png", "b.png", "deep/c.png", "deep/er/d.png"}
+
+
+@pytest.mark.parametrize("extra", [["-j", "2"], ["--shard", "1/2"], ["--no-skip"], ["-j", "3"]])
+def test_workers_shards_and_skipping_give_the_same_bytes(upscale, folder, tmp_path, extra):
+    upscale(folder, "-r", "-o", tmp_path / "one", "--exact")
+    upscale(folder, "-r", "-o", tmp_path / "other", "--exact", *extra)
+    if "--shard" in extra:
+        upscale(folder, "-r", "-o", tmp_path / "other", "--exact", "--shard", "2/2")
+    assert files_of(tmp_path / "other") == files_of(tmp_path / "one")
+
+
+def test_a_worker_that_dies_is_replaced_and_no_picture_is_lost(folder, tmp_path, tiny_checkpoint):
+    for i in range(6):
+        save_photo(folder / f"more{i}.png", 60, 60, seed=i)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "yoda_cli", "upscale", folder, "-o", tmp_path / "out", "-j", "2",
+         "--model", tiny_checkpoint, "--steps", "100", "--exact"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    import psutil
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "out").glob("*.png")):
+        time.sleep(0.02)
+    workers = [p for p in psutil.Process(run.pid).children() if "spawn_main" in str(p.cmdline())]
+    workers[0].kill()
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 4, err  # bad.png
+    assert len(files_of(tmp_path / "out")) == 8
+    assert "died" not in err
+
+
+def kill_and_resume(folder, out, checkpoint, seconds, extra=()):
+    """Kill a run after ``seconds``; returns whether it was still running."""
+    command = [sys.executable, "-m", "yoda_cli", "upscale", folder, "-o", out, "--model",
+               checkpoint, "--exact", "-r", "-q", *extra]  # fmt: skip
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    alive = run.poll() is None
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    for path in out.rglob("*.png"):
+        with Image.open(path) as image:
+            image.load()  # whole, or not there
+    return alive
+
+
+@pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_leaves_no_corrupt_file_and_the_same_bytes(
+    upscale, folder, tmp_path, tiny_checkpoint, times
+):
+    for i in range(4):
+        save_photo(folder / f"more{i}.png", 20, 20, seed=i)
+    upscale(folder, "-r", "-o", tmp_path / "calm", "--exact")
+    rng = np.random.default_rng(times)
+    alive = 0
+    for _ in range(times):
+        if alive == 0:
+            alive += kill_and_resume(folder, tmp_path / "out", tiny_checkpoint, 1.0)
+        moment = float(rng.uniform(0.5, 4.0))
+        alive += kill_and_resume(folder, tmp_path / "out", tiny_checkpoint, moment)
+    assert alive > 1
+    assert upscale(folder, "-r", "-o", tmp_path / "out", "--exact").code == 4
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "calm")
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(upscale, folder, tmp_path):
+    before = set(tmp_path.rglob("*"))
+    done = upscale(folder, "-r", "--dry-run", "--json")
+    assert set(tmp_path.rglob("*")) == before
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert {Path(r["output"]).name for r in records} == {"a.png", "b.png", "c.png", "d.png"}
+    assert all(r["forecast_seconds"] >= 0 for r in records)
+    done = upscale(folder, "-r", "--json")
+    made = {r["output"]: r["calls"] for r in map(json.loads, done.out.splitlines())}
+    assert made == {r["output"]: r["planned_calls"] for r in records}
+
+
+def test_the_largest_picture_comes_first(upscale, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, side in (("a", 8), ("b", 20), ("c", 12)):
+        save_photo(tmp_path / "in" / f"{name}.png", side, side)
+    done = upscale(tmp_path / "in")
+    assert [Path(line).stem for line in done.out.split()] == ["b", "c", "a"]
+
+
+def test_patterns_lists_and_streams_are_inputs(upscale, folder, tmp_path):
+    done = upscale(str(folder / "[ab].png"), "-o", folder)
+    assert {Path(p).name for p in done.out.split()} == {"a_tiny_x4.png", "b_tiny_x4.png"}
+    (tmp_path / "list.txt").write_text(f"{folder / 'a.png'}\n\n{folder / 'b.png'}\n")
+    (tmp_path / "out").mkdir()
+    assert (
+        len(upscale("--files-from", tmp_path / "list.txt", "-o", tmp_path / "out").out.split()) == 2
+    )
+    assert upscale(str(folder / "x*.png")).code == 3
+    assert upscale().code == 2
+
+
+def test_standard_input_and_output_carry_one_picture(folder, tmp_path, tiny_checkpoint):
+    command = [sys.executable, "-m", "yoda_cli", "upscale", "-", "-o", "-", "-q", "--model",
+               tiny_checkpoint, "--format", "webp"]  # fmt: skip
+    done = subprocess.run(command, input=(folder / "a.png").read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "x.webp").write_bytes(done.stdout)
+    with Image.open(tmp_path / "x.webp") as image:
+        assert (image.format, image.size) == ("WEBP", (36, 24))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--suffix", "_big"], {"a_big.png", "b_big.png"}),
+        (["--name-template", "{scale}-{stem}-{seed}"], {"4-a-0.png", "4-b-0.png"}),
+        (["--format", "jpg"], {"a.jpg", "b.jpg"}),
+    ],
+)
+def test_names_and_formats_can_be_chosen(upscale, folder, tmp_path, arguments, names):
+    upscale(folder, "-o", tmp_path / "out", *arguments)
+    assert set(files_of(tmp_path / "out")) == names
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name-template", "{stem}/{model}"],
+        ["--name-template", "{nosuch}"],
+        ["--name-template", "{stem"],
+        ["--name-template", "{stem.__class__}"],
+        ["--format", "xyz"],
+        ["--shard", "3/2"],
+        ["--shard", "auto"],
+        ["--engine", "nosuch"],
+        ["--overwrite", "--skip-existing"],
+        ["-j", "2", "--dump", "x"],
+        ["-j", "0"],
+        ["--budget", "2"],
+        ["--tile", "64", "--tile-overlap", "64"],
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(upscale, folder, tmp_path, arguments):
+    before = set(tmp_path.rglob("*"))
+    done = upscale(folder, *arguments)
+    assert done.code == 2, done.err
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_skip_existing_looks_at_source_and_settings_and_fail_existing_replaces_nothing(
+    upscale, folder
+):
+    one = folder / "a.png"
+    assert upscale(one, "--skip-existing").out
+    assert upscale(one, "--skip-existing").out == ""
+    assert upscale(one, "--skip-existing", "--seed", "2").out
+    assert upscale(one, "--fail-existing").code == 7
+
+
+def test_two_formats_of_one_name_are_told_apart_or_refused(upscale, tmp_path):
+    (tmp_path / "in").mkdir()
+    path = save_photo(tmp_path / "in" / "a.png", 8, 8)
+    Image.open(path).save(tmp_path / "in" / "a.jpg")
+    assert upscale(tmp_path / "in", "-o", tmp_path / "both").code == 0
+    refused = upscale(tmp_path / "in", "-o", tmp_path / "png", "--format", "png")
+    assert refused.code == 4
+    assert "is the output of" in refused.err
+
+
+def test_links_lead_nowhere_else(upscale, folder, tmp_path):
+    out, away = tmp_path / "out", tmp_path / "away"
+    out.mkdir()
+    away.mkdir()
+    (out / "deep").symlink_to(away)
+    (folder / "loop").symlink_to(folder)
+    done = upscale(folder, "-r", "-o", out)
+    assert done.code == 4
+    assert list(away.iterdir()) == []
+    assert set(files_of(out)) == {"a.png", "b.png"}
+
+
+def test_an_output_folder_inside_the_input_folder_is_not_an_input(upscale, folder):
+    for _ in range(2):
+        done = upscale(folder, "-r", "-o", folder / "out")
+        assert set(files_of(folder / "out")) == {"a.png", "b.png", "deep/c.png", "deep/er/d.png"}
+    assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.png", "ü✨.png", "new\nline.png", "-dash.png", "x" * 251 + ".png", "{stem}.png"]
+)
+def test_odd_names_work(upscale, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    save_photo(tmp_path / "in" / "plain.png", 6, 7).rename(tmp_path / "in" / name)
+    assert upscale(tmp_path / "in").code == 0
+    assert upscale(tmp_path / "in" / name).code == 0
+    (beside,) = [p for p in (tmp_path / "in").iterdir() if p.name != name]
+    assert len(os.fsencode(beside.name)) <= 255
+
+
+def test_an_input_deleted_during_the_run_is_one_failure(upscale, folder, monkeypatch):
+    import yoda_cli.batch
+
+    read = yoda_cli.batch.read
+
+    def deleting(item, stream=None):
+        (folder / "b.png").unlink(missing_ok=True)
+        return read(item, stream)
+
+    monkeypatch.setattr(yoda_cli.batch, "read", deleting)
+    done = upscale(folder)
+    assert done.code == 4
+    assert [Path(line).name for line in done.out.split()] == ["a.png"]
+
+
+def test_a_moving_picture_keeps_its_frames_and_their_times(upscale, tmp_path):
+    frames = [Image.open(save_photo(tmp_path / f"{i}.png", 8, 10, seed=i)) for i in range(3)]
+    for kind, suffix in (("GIF", ".gif"), ("WEBP", ".webp"), ("PNG", ".png")):
+        path = tmp_path / f"moving{suffix}"
+        frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=[40, 80, 120])
+        done = upscale(path, "--json", "-q")
+        assert json.loads(done.out)["frames"] == 3
+        with Image.open(json.loads(done.out)["output"]) as image:
+            assert (image.format, image.n_frames, image.size) == (kind, 3, (40, 32))
+            image.seek(1)
+            image.load()
+            assert image.info["duration"] == 80
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "4"}, (2, 4)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "3",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_ARRAY_TASK_MIN": "1",
+            },
+            (3, 3),
+        ),
+    ],
+)
+def test_a_shard_comes_from_the_cluster(monkeypatch, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shard = shard_of("auto")
+    assert (shard.index, shard.count) == expected
+    with pytest.raises(UsageError):
+        shard_of("0/2")
