@@ -1,8 +1,10 @@
-"""Times what the README promises, on this machine, and prints medians with their spread.
+"""Times what the README promises, on this machine, as ratios within one run.
 
-    python scripts/benchmark.py [--json]
+    python scripts/benchmark.py PHOTOS [--part masks]… [--repeats 3] [--json]
 
-Nothing here is asserted: a shared machine is noisy, so compare ratios within one run.
+PHOTOS is a folder of photographs; the masks are timed on the eight named here where they are
+there, else on its first eight. Arms take turns, so that a busy moment of a shared machine meets
+all of them. Nothing here is asserted.
 """
 
 from __future__ import annotations
@@ -15,33 +17,226 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from yoda_cli.backbones.srdiff import SRDIFF_DF2K, SRDiff
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.data import list_pictures
 from yoda_cli.images import read_picture
 from yoda_cli.models import find_model
 from yoda_cli.pipeline import upscale_tensor
+from yoda_cli.resampling import imresize
 
 SAMPLE = Path(__file__).parent.parent / "yoda_cli" / "samples" / "dog.png"
-REPEATS = 5
+# Chosen before anything was measured: every 1/8th of the photographs of at least 960 pixels.
+PHOTOS = (
+    "budgie_000_full.jpg",
+    "budgie_040_full.jpg",
+    "deepin_117_full.jpg",
+    "elementary_174_full.jpg",
+    "elementary_214_full.jpg",
+    "elementary_259_full.jpg",
+    "matheus_326_full.jpg",
+    "popos_412_full.jpg",
+)
+FIXED = (128, 192, 256, 384, 512, 0)
+REPEATS = 3
+Figures = dict[str, dict[str, float]]
 
 
-def timed(run: Callable[[], object]) -> dict[str, float]:
-    run()  # warm-up
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+def in_turn(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of every arm."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(repeats):
+        for name, run in arms.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def help_text() -> None:
-    subprocess.run([sys.executable, "-m", "yoda_cli", "--help"], check=True, capture_output=True)
+def geometric(values: Iterable[float]) -> float:
+    return statistics.geometric_mean(list(values))
+
+
+def photos(folder: Path) -> list[Path]:
+    named = [folder / name for name in PHOTOS]
+    return named if all(path.exists() for path in named) else list_pictures(folder)[:8]
+
+
+def reduced(path: Path, longest: int) -> Tensor:
+    lr = read_picture(path).rgb
+    factor = longest / max(lr.shape[-2:])
+    size = [round(n * factor) for n in lr.shape[-2:]]
+    return imresize(lr, (size[0], size[1])).clamp(0, 1) if factor < 1 else lr
+
+
+def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
+    """Skipping against the fastest dense partition, and the planner against fixed tiles."""
+    options = UpscaleOptions(denoise=0.0, lower_bound=0.1)
+    model = find_model(options)
+    found: Figures = {}
+    for path in photos(folder):
+        lr = reduced(path, longest)
+
+        def arm(lr: Tensor = lr, **changes: object) -> Callable[[], object]:
+            asked = replace(options, **changes)  # type: ignore[arg-type]
+            return lambda: upscale_tensor(lr, model, asked)
+
+        upscale_tensor(lr[..., :64, :64], model, options)
+        dense = in_turn({f"dense {t}": arm(attention="uniform", tile=t) for t in (None, 512, 0)}, 1)
+        tile = {"dense None": None, "dense 512": 512, "dense 0": 0}[
+            min(dense, key=dense.__getitem__)
+        ]
+        times = in_turn(
+            {
+                "dense": arm(attention="uniform", tile=tile),
+                "learned": arm(),
+                "edge": arm(attention="edge"),
+            },
+            repeats,
+        )
+        grids = in_turn({f"learned, tile {t}": arm(tile=t) for t in FIXED[2:]}, 1)
+        result = upscale_tensor(lr, model, options)
+        found[f"{path.name} {lr.shape[-1] * 4}×{lr.shape[-2] * 4}"] = {
+            "learned": times["dense"] / times["learned"],
+            "edge": times["dense"] / times["edge"],
+            "planner over best tile": min(grids.values()) / times["learned"],
+            "forecast over measured": result.forecast_seconds / result.seconds,
+            "dense seconds": times["dense"],
+        }
+        sys.stderr.write(f"{path.name} {found[next(reversed(found))]}\n")
+    names = next(iter(found.values()))
+    found["geometric mean"] = {n: geometric(row[n] for row in found.values()) for n in names}
+    return found
+
+
+def precision(folder: Path, repeats: int) -> Figures:
+    """bf16 against fp32, one thread against two; 128×128 → 512×512."""
+    lr = read_picture(SAMPLE).rgb
+    arms = {}
+    for kind in ("fp32", "bf16"):
+        options = UpscaleOptions(precision=kind, denoise=0.0)
+        model = find_model(options)
+        for threads in (1, 2):
+
+            def run(m: object = model, o: UpscaleOptions = options, n: int = threads) -> object:
+                torch.set_num_threads(n)
+                return upscale_tensor(lr, m, o)  # type: ignore[arg-type]
+
+            run()
+            arms[f"{kind}, {threads} threads"] = run
+    before = torch.get_num_threads()
+    times = in_turn(arms, repeats)
+    torch.set_num_threads(before)
+    return {name: {"seconds": s, "of fp32, 1 thread": s / times["fp32, 1 threads"]}
+            for name, s in times.items()}  # fmt: skip
+
+
+def peers(folder: Path, repeats: int) -> Figures:
+    """The default run against other architectures with random weights; 128×128 → 512×512."""
+    from spandrel.architectures.Compact import SRVGGNetCompact
+    from spandrel.architectures.ESRGAN import RRDBNet
+
+    lr = read_picture(SAMPLE).rgb
+    options = UpscaleOptions(denoise=0.0)
+    model = find_model(options)
+    x4plus = RRDBNet(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
+    x4v3 = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=32, upscale=4).eval()
+    srdiff = SRDiff(SRDIFF_DF2K).eval()
+    with torch.inference_mode():
+        condition = srdiff.encode(lr)
+    mask = torch.ones(1, 1, 512, 512, dtype=torch.bool)
+
+    def forward(net: torch.nn.Module) -> Callable[[], object]:
+        net.to(memory_format=torch.channels_last)
+
+        def run() -> object:
+            with torch.inference_mode(), model.context():  # the same precision as ours
+                return net(lr)
+
+        return run
+
+    def three_calls() -> object:
+        with torch.inference_mode():
+            for t in (100, 50, 1):
+                srdiff.predict(torch.randn(1, 3, 512, 512), t, condition, mask)
+
+    upscale_tensor(lr, model, options)
+    times = in_turn(
+        {
+            "yoda": lambda: upscale_tensor(lr, model, options),
+            "Real-ESRGAN x4plus": forward(x4plus),
+            "Real-ESRGAN general-x4v3": forward(x4v3),
+        },
+        repeats,
+    )
+    times["SRDiff, T = 100"] = in_turn({"three": three_calls}, 1)["three"] * 100 / 3
+    return {name: {"seconds": s, "yoda over it": times["yoda"] / s} for name, s in times.items()}
+
+
+def sizes(folder: Path, repeats: int) -> Figures:
+    """Seconds per output megapixel of the dense run against the size of the picture."""
+    options = UpscaleOptions(denoise=0.0, attention="uniform")
+    model = find_model(options)
+    lr = read_picture(photos(folder)[0]).rgb
+    arms = {}
+    for megapixels in (0.25, 1, 4, 16):
+        side = round((megapixels * 1e6 / 16) ** 0.5)
+        square = imresize(lr, (side, side)).clamp(0, 1)
+        arms[f"{megapixels} MP"] = lambda x=square: upscale_tensor(x, model, options)
+    times = in_turn(arms, max(1, repeats - 2))
+    each = {name: s / float(name.split()[0]) for name, s in times.items()}
+    return {n: {"seconds per MP": s, "of 1 MP": s / each["1 MP"]} for n, s in each.items()}
+
+
+def memory(folder: Path, repeats: int) -> Figures:
+    """Peak resident memory of whole processes."""
+    found = {}
+    for width, height in ((512, 340), (2040, 1356)):
+        path = Path(os.environ.get("TMPDIR", "/tmp")) / f"yoda-benchmark-{width}.bmp"
+        command = [
+            sys.executable,
+            "-c",
+            MEMORY,
+            str(photos(folder)[0]),
+            str(path),
+            str(width),
+            str(height),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        size = int(done.stdout.split()[-1])
+        pixels = width * height * 16
+        found[f"{width}×{height} → {width * 4}×{height * 4}"] = {
+            "GB": size / 1e9, "bytes per output pixel beyond 0.8 GB": (size - 0.8e9) / pixels,
+        }  # fmt: skip
+    return found
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from yoda_cli.cli import run
+source, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+Image.open(source).convert("RGB").resize((width, height)).save(path)
+out = path.with_suffix(".png")
+code = run(["upscale", str(path), "-o", str(out), "--overwrite", "-q"])
+path.unlink(), out.unlink()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if code == 0 else -1)
+"""
+
+
+def help_text(folder: Path, repeats: int) -> Figures:
+    command = [sys.executable, "-m", "yoda_cli", "--help"]
+    run = {"yoda --help": lambda: subprocess.run(command, check=True, capture_output=True)}
+    return {name: {"seconds": s} for name, s in in_turn(run, repeats + 2).items()}
 
 
 def gflop_per_call() -> float:
@@ -54,17 +249,28 @@ def gflop_per_call() -> float:
     return counter.get_total_flops() / 1e9
 
 
+def masks_4k(folder: Path, repeats: int) -> Figures:
+    return masks(folder, repeats, 1000)
+
+
+PARTS: dict[str, Callable[[Path, int], Figures]] = {
+    "help": help_text,
+    "precision": precision,
+    "peers": peers,
+    "sizes": sizes,
+    "memory": memory,
+    "masks": masks,
+    "masks-4k": masks_4k,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--part", action="append", choices=PARTS)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args().json
-    picture = read_picture(SAMPLE).rgb
-    figures: dict[str, dict[str, float]] = {"yoda --help": timed(help_text)}
-    for precision in ("auto", "fp32", "bf16"):
-        options = UpscaleOptions(precision=precision, device="cpu")
-        model = find_model(options)
-        name = f"128×128 → 512×512, {precision}"
-        figures[name] = timed(lambda m=model, o=options: upscale_tensor(picture, m, o))
+    asked = parser.parse_args()
     about = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -72,13 +278,17 @@ def main() -> None:
         "torch": torch.__version__,
         "gflop_per_call": round(gflop_per_call(), 1),
     }
-    if as_json:
-        sys.stdout.write(json.dumps({"about": about, "seconds": figures}) + "\n")
+    found = {part: PARTS[part](asked.photos, asked.repeats) for part in asked.part or PARTS}
+    if asked.json:
+        sys.stdout.write(json.dumps({"about": about, **found}) + "\n")
         return
     sys.stdout.write(f"{about}\n")
-    for name, figure in figures.items():
-        spread = f"{figure['min']:.2f} … {figure['max']:.2f}"
-        sys.stdout.write(f"{name:32s} {figure['median']:.2f} s ({spread})\n")
+    for part, figures in found.items():
+        sys.stdout.write(f"\n{part}\n")
+        for name, row in figures.items():
+            sys.stdout.write(
+                f"  {name:44s}" + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -339,3 +339,129 @@ def test_a_shard_comes_from_the_cluster(monkeypatch, environment, expected):
     assert (shard.index, shard.count) == expected
     with pytest.raises(UsageError):
         shard_of("0/2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_run_ends_at_once_and_leaves_no_half_file(
+    folder, tmp_path, tiny_checkpoint, number, jobs
+):
+    for i in range(40):
+        save_photo(folder / f"more{i}.png", 60, 60, seed=i)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "yoda_cli", "upscale", folder, "-o", tmp_path / "out", "-j", jobs,
+         "--model", tiny_checkpoint, "--steps", "100", "--exact", "-q"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list((tmp_path / "out").glob("*.png")):
+        time.sleep(0.02)
+    run.send_signal(number)
+    asked = time.monotonic()
+    _, err = run.communicate(timeout=30)
+    assert time.monotonic() - asked < 5  # 2 s on a quiet machine
+    assert run.returncode == 130, err
+    assert b"Traceback" not in err
+    for name, data in files_of(tmp_path / "out").items():
+        assert name.endswith(".png"), name
+        assert data.endswith(b"IEND\xaeB`\x82")
+
+
+def mutated(rng, data):
+    """Some bytes changed, a piece cut out or doubled."""
+    data = bytearray(data)
+    for _ in range(int(rng.integers(1, 8))):
+        data[int(rng.integers(len(data)))] = int(rng.integers(256))
+    at, length = int(rng.integers(len(data))), int(rng.integers(1, 40))
+    which = rng.integers(3)
+    return bytes(data[:at] + (data[at : at + length] * int(which)) + data[at + length :])
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_files_of_every_format_never_break_a_run(upscale, tmp_path, count):
+    rng = np.random.default_rng(count)
+    (tmp_path / "in").mkdir()
+    image = Image.open(save_photo(tmp_path / "seed.png", 6, 7))
+    kinds = [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp"), ("TIFF", "tif"), ("BMP", "bmp"),
+             ("GIF", "gif"), ("AVIF", "avif")]  # fmt: skip
+    sound = {}
+    for kind, suffix in kinds:
+        image.save(tmp_path / f"seed.{suffix}", kind)
+        sound[suffix] = (tmp_path / f"seed.{suffix}").read_bytes()
+    for i in range(count):
+        suffix = kinds[i % len(kinds)][1]
+        (tmp_path / "in" / f"{i}.{suffix}").write_bytes(mutated(rng, sound[suffix]))
+    done = upscale(tmp_path / "in", "-o", tmp_path / "out", "--steps", "1")
+    assert done.code in (0, 4), done.err[-2000:]
+    assert "Traceback" not in done.err
+    assert "internal" not in done.err
+    made, failed = len(done.out.splitlines()), done.err.count("yoda: ")
+    assert made + failed == count
+    assert made > count // 20
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out"} | {f"seed.{s}" for _, s in kinds}
+
+
+NAMES = [
+    "..", "...", "CON", "a\tb", "\u202egnp", "%s%n", "$(touch x)", "`x`", "a;b", "-r", "--", "~",
+    "\\..\\x", "é" * 60, "{0}", "{stem!r}", "nul\u2400", "\x7f", "\x1b[31m", "*?[x]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_hostile_names_stay_inside_the_output_folder(upscale, tmp_path, count):
+    rng = np.random.default_rng(count)
+    (tmp_path / "in").mkdir()
+    picture = save_photo(tmp_path / "in" / "p.png", 4, 4).read_bytes()
+    names = set()
+    while len(names) < count:
+        parts = [NAMES[int(rng.integers(len(NAMES)))] for _ in range(int(rng.integers(1, 4)))]
+        name = "".join(parts) + str(len(names))
+        if len(os.fsencode(name)) < 250 and not name.startswith("."):
+            names.add(name)
+            (tmp_path / "in" / f"{name}.png").write_bytes(picture)
+    done = upscale(tmp_path / "in", "-o", tmp_path / "out", "--steps", "1")
+    assert done.code == 0, done.err[-2000:]
+    assert len(files_of(tmp_path / "out")) == count + 1
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "out"}
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_many_small_files_with_bad_ones_among_them_finish_in_flat_memory(upscale, tmp_path, count):
+    import tracemalloc
+
+    (tmp_path / "in").mkdir()
+    picture = save_photo(tmp_path / "p.png", 4, 4).read_bytes()
+    for i in range(count):
+        bad = i % 20 == 7
+        (tmp_path / "in" / f"{i}.png").write_bytes(picture[: len(picture) // 2] if bad else picture)
+    tracemalloc.start()
+    done = upscale(tmp_path / "in", "-o", tmp_path / "out", "--steps", "1")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert done.code == 4
+    assert done.err.count("yoda: ") == count // 20
+    assert len(done.out.splitlines()) == count - count // 20
+    assert peak < 40e6
+
+
+def test_a_full_disk_and_a_read_only_folder_are_refused(upscale, folder, tmp_path, monkeypatch):
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
+    done = upscale(folder, "-o", tmp_path / "out")
+    assert done.code == 7
+    assert "the disk of" in done.err
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("x")
+    assert upscale(folder, "-o", tmp_path / "file").code == 2
+
+
+def test_the_fields_of_a_json_line_are_those_of_the_readme(upscale, folder):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    section = readme.split("One line of `--json`:")[1].split("with a budget")[0]
+    record = json.loads(upscale(folder / "a.png", "--json", "-q").out)
+    assert [f"`{name}`" in section for name in record] == [True] * len(record)
+    bent = json.loads(upscale(folder / "a.png", "--json", "-q", "--budget", "0.5").out)
+    assert set(bent["budget"]) == {"exponent", "weight", "forecast_share"}

@@ -88,3 +88,11 @@ def test_the_result_tables_are_those_that_were_measured():
     for path in results:
         block = README.split(f"<!-- bench {path.stem} -->")[1].split("<!-- end -->")[0]
         assert block.strip() == as_markdown(json.loads(path.read_text())).strip()
+
+
+def test_the_python_of_the_readme_runs(desk):
+    block = README.split("```python\n")[1].split("```")[0]
+    scope = {}
+    exec(compile(block, "README.md", "exec"), scope)
+    assert scope["result"].image.shape == (1, 3, 80, 96)
+    assert scope["attention"].shape == (1, 1, 20, 24)

@@ -40,7 +40,7 @@ def _ready(options: UpscaleOptions) -> Model:
             exact=options.exact,
             attention=options.attention,
             heads=options.heads,
-        )  # fmt: skip
+        )
     )
 
 

@@ -7,10 +7,10 @@ import math
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS, STOCHASTIC_SAMPLERS
 from yoda_cli.errors import UsageError
-from yoda_cli.planning import BLOCK_OVERLAP, MIN_TILE
+from yoda_cli.planning import MIN_TILE
 
 MAX_SCALE = 16.0
-MIN_BLOCK = 4 * BLOCK_OVERLAP
+MIN_BLOCK = 256
 
 
 def check_options(options: UpscaleOptions) -> None:

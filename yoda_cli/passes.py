@@ -26,7 +26,7 @@ from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
-KEPT_BYTES = 512 << 20  # conditions of all blocks are kept from plan to run up to this
+KEPT_BYTES = 256 << 20  # conditions of all blocks are kept from plan to run up to this
 
 
 @dataclass(frozen=True)

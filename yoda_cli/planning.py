@@ -28,10 +28,10 @@ from yoda_cli.yoda import time_mask
 
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
-LARGEST_WINDOW = 1280 * 1280  # pixels of one network call, where memory allows
+LARGEST_WINDOW = 1024 * 1024  # pixels of one network call, where memory allows
 CELLS = 24  # the planner's grid has at most so many cells a side
-BLOCK_PIXELS = 4 << 20  # a picture of more is cut into blocks
-BLOCK_OVERLAP = 64  # on every side of a block's core
+BLOCK_PIXELS = 3 << 20  # a picture of more is cut into blocks
+BLOCK_OVERLAP = 32  # on every side of a block's core
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from yoda_cli.images.tiff import encode_tiff
 Pixels = npt.NDArray[Any]
 
 QUALITY = 95
+BAND_PIXELS = 1 << 20
 LONG_TEXT = 1024  # characters of PNG text that is worth compressing
 MARKED_IN_XMP = ("JPEG", "WEBP", "TIFF", "AVIF")
 
@@ -122,6 +123,21 @@ def _encoding(kind: str, width: int, height: int) -> Iterator[None]:
 
 def _pixels(picture: Picture, kind: str, *, is_deep: bool) -> Pixels:
     """(H, W, C) integers: as many channels as the format and the source's kind of storage want."""
+    height, width = picture.rgb.shape[-2:]
+    rows = max(1, BAND_PIXELS // width)
+    whole: Pixels | None = None
+    for top in range(0, height, rows):  # what is between floats and integers stays small
+        rgb, alpha = picture.rgb[..., top : top + rows, :], picture.alpha
+        alpha = None if alpha is None else alpha[..., top : top + rows, :]
+        band = _band(replace(picture, rgb=rgb, alpha=alpha), kind, is_deep=is_deep)
+        if whole is None:
+            whole = np.empty((height, *band.shape[1:]), dtype=band.dtype)
+        whole[top : top + rows] = band
+    assert whole is not None
+    return whole
+
+
+def _band(picture: Picture, kind: str, *, is_deep: bool) -> Pixels:
     rgb, alpha = picture.rgb, picture.alpha
     if alpha is not None and not FORMATS[kind].has_alpha:
         rgb, alpha = rgb * alpha + (1 - alpha), None  # onto white
