@@ -27,6 +27,7 @@ LAYERS = [
     {"reproduction", "inspection", "scores"},
     {"inputs"},
     {"train", "targets", "manifest", "upscaling", "doctor", "arms", "datasets"},
+    {"streaming"},
     {"report", "maps", "bench", "speed", "batch", "api"},
     {"bench_report", "workers"},
     {"ray_engine"},

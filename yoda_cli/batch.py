@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from yoda_cli.inputs import STREAM, Found
 from yoda_cli.manifest import Manifest
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer
+from yoda_cli.streaming import stream as stream_picture
+from yoda_cli.streaming import wants_stream
 from yoda_cli.targets import Naming, check_size, check_target, folder_for, target_of
 from yoda_cli.upscaling import Finished, Item, compute, make_folder, read, record_of, write
 
@@ -110,7 +113,10 @@ def _item(one: Found, naming: Naming, *, many: bool, stream: bytes | None) -> It
         naming = replace(naming, output=naming.output or STREAM)
     target, kind = target_of(one, header, naming, many=many)
     check_size(header, kind, naming.scale)
-    return Item(one.path, target, kind, header.width, header.height, header.frames)
+    return Item(
+        one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
+        header.bits,
+    )  # fmt: skip
 
 
 def _resolved(path: Path) -> Path:
@@ -189,7 +195,12 @@ def run_here(
         for item, frames in read_ahead(reader, batch.items, stream):
             try:
                 with observer_of(item) as observer:
-                    computed = compute(item, frames.result(), model, options, observer)
+                    if wants_stream(item, model, options) and not observer.whole:
+                        drain(0)
+                        done = stream_picture(item, model, options, writing, observer)
+                        settle(batch, item, record_of(done, model), events)
+                        continue
+                    computed = compute(item, frames().result(), model, options, observer)
                 behind.append((item, writer.submit(write, item, computed, model, writing)))
             except YodaError as error:
                 failures.append(tell(Failure(item.source, error), events))
@@ -202,15 +213,21 @@ def run_here(
 
 def read_ahead(
     reader: ThreadPoolExecutor, items: Sequence[Item], stream: bytes | None
-) -> Iterator[tuple[Item, Future[Animation]]]:
-    """Every item and its frames to come; a small one is read while the one before is used."""
+) -> Iterator[tuple[Item, Callable[[], Future[Animation]]]]:
+    """Every item and what gives its frames; a small one is read while the one before is used."""
     ahead: Future[Animation] | None = None
     for index, item in enumerate(items):
-        now = ahead or reader.submit(read, item, stream)
-        ahead = None
+        now, ahead = ahead, None
         if index + 1 < len(items) and _is_small(items[index + 1]) and _is_small(item):
+            now = now or reader.submit(read, item, stream)
             ahead = reader.submit(read, items[index + 1], stream)
-        yield item, now
+        yield item, partial(_reading, now, reader, item, stream)
+
+
+def _reading(
+    begun: Future[Animation] | None, reader: ThreadPoolExecutor, item: Item, stream: bytes | None
+) -> Future[Animation]:
+    return begun or reader.submit(read, item, stream)
 
 
 def _is_small(item: Item) -> bool:

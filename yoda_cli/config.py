@@ -81,7 +81,8 @@ class UpscaleOptions:
 
     ``tile_overlap`` is the halo of a tile, ``block`` the side of an independent block (0: one);
     both in output pixels. ``batch`` windows go through a GPU together. ``exact`` promises the same
-    bytes whatever is skipped and however many workers; ``budget`` in (0, 1] is a share of the time
+    bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
+    bands (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes.
     """
 
@@ -104,6 +105,7 @@ class UpscaleOptions:
     faithful: bool = False
     skip: bool = True
     exact: bool = False
+    stream: bool | None = None
     budget: float | None = None
 
 

@@ -38,6 +38,11 @@ class Survey:
     spent: Spent | None = None
 
     @property
+    def scale(self) -> int:
+        """The factor between the grids."""
+        return self.size[0] // self.lr.shape[-2]
+
+    @property
     def plan(self) -> Plan:
         """The first block's; the only one's where the picture is not cut."""
         return self.plans[0]
@@ -54,8 +59,8 @@ class Survey:
     def on_grid(self) -> Tensor:
         """A on the diffusion grid (1, 1, H, W), which may be padded to the right and below."""
         canvas = self.blocks[-1].core
-        scale = self.size[0] // self.lr.shape[-2]
-        return to_grid(self.attention, canvas.bottom // scale, canvas.right // scale, scale)
+        height, width = canvas.bottom // self.scale, canvas.right // self.scale
+        return to_grid(self.attention, height, width, self.scale)
 
     def forecast(self, model: Model) -> float:
         """Seconds that the pass will take on this machine."""

@@ -56,6 +56,8 @@ class Item:
     width: int
     height: int
     frames: int = 1
+    has_alpha: bool = False
+    bits: int = 8
 
     @property
     def pixels(self) -> int:

@@ -81,6 +81,14 @@ def upscale(
         int | None,
         typer.Option("-b", "--batch", help="Windows a GPU takes together.", rich_help_panel=WORK),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Write very large pictures by bands, through pyvips [where it pays].",
+            rich_help_panel=WORK,
+        ),
+    ] = None,
     exact: Annotated[
         bool,
         typer.Option(
@@ -207,7 +215,7 @@ def upscale(
         denoise=parse_denoise(denoise), device=device, precision=precision,
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, faithful=faithful, skip=skip, exact=exact,
-        budget=budget,
+        stream=stream, budget=budget,
     )  # fmt: skip
     chosen = [overwrite, skip_existing, fail_existing]
     if sum(chosen) > 1:

@@ -72,7 +72,7 @@ def encode_picture(
     height, width = picture.rgb.shape[-2:]
     check_format_size(kind, width, height)
     is_deep = picture.bits == 16 and FORMATS[kind].has_16_bits
-    metadata, mark = _to_write(picture, kind, strip_metadata, provenance)
+    metadata, mark = to_write(picture, kind, strip_metadata, provenance)
     pixels = _pixels(picture, kind, is_deep=is_deep)
     with _encoding(kind, width, height):
         if kind == "TIFF":
@@ -99,7 +99,7 @@ def encode_frames(
     first = animation.frames[0]
     height, width = first.rgb.shape[-2:]
     check_format_size(kind, width, height)
-    metadata, mark = _to_write(first, kind, strip_metadata, provenance)
+    metadata, mark = to_write(first, kind, strip_metadata, provenance)
     options = _options(kind, metadata, quality, mark)
     options |= {"save_all": True, "duration": [round(m) for m in animation.milliseconds]}
     if kind == "GIF":
@@ -158,7 +158,7 @@ def _image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _to_write(
+def to_write(
     picture: Picture, kind: str, strip: bool, provenance: Mapping[str, str] | None
 ) -> tuple[Metadata, Mapping[str, str] | None]:
     """The metadata and the provenance that the file will say."""

@@ -1,0 +1,75 @@
+"""A streamed picture is the one that memory would hold: pixels, metadata, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from fakes import save_photo
+from PIL import Image, ImageCms
+
+from yoda_cli.images import made_by_yoda
+
+pytest.importorskip("pyvips")
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture
+def upscale(yoda, tiny_checkpoint):
+    def call(*arguments):
+        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
+
+    return call
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_the_pixels_and_metadata_are_those_of_the_picture_in_memory(
+    upscale, tmp_path, suffix, grey
+):
+    image = Image.open(save_photo(tmp_path / "photo.png", 150, 170))
+    exif = Image.Exif()
+    exif[0x010E] = "a place"
+    image = image.convert("L") if grey else image
+    kept = {} if grey else {"icc_profile": ICC}
+    image.save(tmp_path / "in.png", exif=exif, dpi=(300, 300), **kept)
+    common = [tmp_path / "in.png", "--block", "256", "--json", "-q"]
+    still = upscale(*common, "-o", tmp_path / f"still.{suffix}")
+    streamed = upscale(*common, "-o", tmp_path / f"streamed.{suffix}", "--stream")
+    assert streamed.code == 0, streamed.err
+    assert "streamed" in json.loads(streamed.out)["notices"]
+    assert json.loads(streamed.out)["calls"] == json.loads(still.out)["calls"]
+    with (
+        Image.open(tmp_path / f"still.{suffix}") as a,
+        Image.open(tmp_path / f"streamed.{suffix}") as b,
+    ):
+        assert (a.mode, a.size) == (b.mode, b.size)
+        difference = np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max()
+        assert difference <= (8 if suffix == "jpg" else 0)
+        notices = " ".join(json.loads(streamed.out)["notices"])
+        assert ("EXIF: dropped" in notices) == (suffix == "tif")
+        assert suffix == "tif" or b.getexif()[0x010E] == "a place"
+        assert (b.info.get("icc_profile") or b"") == (a.info.get("icc_profile") or b"")
+        assert b.info["dpi"] == pytest.approx((300, 300), abs=1)
+    assert made_by_yoda(tmp_path / f"streamed.{suffix}")
+    assert {p.suffix for p in tmp_path.iterdir()} == {".png", f".{suffix}"}
+
+
+def test_what_cannot_be_streamed_says_so(upscale, tmp_path):
+    Image.new("RGBA", (40, 40), (1, 2, 3, 4)).save(tmp_path / "in.png")
+    done = upscale(tmp_path / "in.png", "--stream")
+    assert done.code == 5
+    assert "cannot be streamed" in done.err
+
+
+def test_a_failure_while_streaming_leaves_nothing(upscale, tmp_path, monkeypatch):
+    import yoda_cli.streaming
+
+    def broken(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(yoda_cli.streaming, "encode", broken)
+    save_photo(tmp_path / "in.png", 40, 40)
+    done = upscale(tmp_path / "in.png", "--stream")
+    assert done.code == 7
+    assert "No space left" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]

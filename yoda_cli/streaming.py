@@ -1,0 +1,188 @@
+"""Pictures beyond memory: blocks come out row by row and go to the file by bands, through pyvips.
+
+Held are the LR picture, its map and one row of blocks; the result waits as raw bytes beside its
+target until it is whole. Still pictures of 8 bits without transparency, in one pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import OutputError, WeightsError
+from yoda_cli.images import Picture, shown
+from yoda_cli.images.files import temporary_beside
+from yoda_cli.images.writing import QUALITY, to_write
+from yoda_cli.memory import peak_bytes, reset_peak
+from yoda_cli.models import Model
+from yoda_cli.passes import Observer, begin, picture_seed, run_block
+from yoda_cli.pipeline import Result, exactly
+from yoda_cli.planning import BLOCK_OVERLAP
+from yoda_cli.sampling import Counter
+from yoda_cli.surveys import Survey
+from yoda_cli.tiling import feather
+from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise, source_notices
+
+STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
+KINDS = ("PNG", "JPEG", "TIFF")
+
+
+def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
+    """Whether the picture is of a kind that streams, and pyvips is there."""
+    native = model.backbone.scale
+    if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
+        return False
+    if options.scale not in (None, float(native)):
+        return False
+    try:
+        import pyvips  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
+    """Whether a picture is to be streamed: when asked for, or when it is very large."""
+    if options.stream is False:
+        return False
+    if options.stream is None:
+        large = item.pixels * model.backbone.scale**2 > STREAM_PIXELS
+        return large and can_stream(item, model, options)
+    if not can_stream(item, model, options):
+        raise WeightsError(
+            f"{shown(item.source)} cannot be streamed: that takes pip install 'yoda-cli[vips]', "
+            "and a still picture of 8 bits without transparency, at the model's own scale, to "
+            f"{', '.join(KINDS)}"
+        )
+    return True
+
+
+@torch.inference_mode()
+def stream(
+    item: Item, model: Model, options: UpscaleOptions, writing: WriteOptions, observer: Observer
+) -> Finished:
+    """Read, enlarge and write one picture; ``Result.image`` of the record is empty."""
+    reset_peak(model.device)
+    began = time.perf_counter()
+    picture = read(item).frames[0]
+    options, said = settle_denoise(picture, picture.rgb, model, options)
+    notices = picture.notices + source_notices(picture.rgb, model, options) + said
+    if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
+        notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
+    with exactly(options.exact):
+        seen, conditions = begin(picture.rgb, model, options, None, whole=False)
+        forecast = seen.forecast(model)
+        observer.on_plan(seen.planned_calls, forecast)
+        counter, seed = Counter(observer.on_call), picture_seed(options.seed, picture.rgb)
+
+        def block(index: int) -> Tensor:
+            condition = conditions.take(index)
+            return run_block(seen, index, condition, model, options, observer, seed, counter)
+
+        raw = temporary_beside(item.target)
+        try:
+            with raw.open("xb") as file:
+                write_bands(seen, block, file, grey=picture.is_grey)
+            encode(raw, seen.size, picture, item, provenance(model, options, float(seen.scale)),
+                   writing)  # fmt: skip
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"cannot write {shown(item.target)}: {reason}") from error
+        finally:
+            raw.unlink(missing_ok=True)
+    result = Result(
+        torch.empty(0), seen.attention, seen.planned_calls, counter.calls, seen.dense_calls,
+        time.perf_counter() - began, forecast, len(seen.blocks), seen.plan.lower_bound, seen.spent,
+        counter.recovered(),
+    )  # fmt: skip
+    height, width = seen.size
+    return Finished(item.source, item.target, picture.rgb, result, (width, height),
+                    (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
+
+
+def write_bands(
+    seen: Survey, block: Callable[[int], Tensor], file: BinaryIO, *, grey: bool
+) -> None:
+    """The picture's rows as bytes, RGB or one channel."""
+    for band in bands(seen, block):
+        values = band.mean(1, keepdim=True) if grey else band
+        values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
+        file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
+    file.flush()
+
+
+def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
+    """(1, 3, h, W) bands of the picture from top to bottom, blended as in one piece."""
+    height, width = seen.size
+    canvas = seen.blocks[-1].core.right
+    rows = [
+        list(members) for _, members in groupby(enumerate(seen.blocks), lambda one: one[1].core.top)
+    ]
+    above: Tensor | None = None  # what this row of blocks shares with the one before
+    for number, row in enumerate(rows):
+        window = row[0][1].window
+        whole = torch.zeros(1, 3, window.height, canvas)
+        if above is not None:
+            whole[..., : above.shape[-2], :] = above
+        for index, one in row:
+            inside = replace(one.window, top=0, bottom=window.height)
+            inside.cut(whole).addcmul_(block(index), feather(one, BLOCK_OVERLAP))
+        last = number + 1 == len(rows)
+        finished = window.height if last else rows[number + 1][0][1].window.top - window.top
+        above = whole[..., finished:, :].clone()
+        yield whole[..., : min(finished, height - window.top), :width]
+
+
+def encode(
+    raw: Path, size: tuple[int, int], picture: Picture, item: Item, mark: dict[str, str],
+    writing: WriteOptions,
+) -> None:  # fmt: skip
+    """The raw bytes as a file of the target's format, under its final name when it is whole."""
+    import pyvips
+
+    height, width = size
+    large = replace(picture, rgb=picture.rgb.new_zeros(1, 1, 1, 1).expand(1, 3, height, width))
+    metadata, mark_left = to_write(large, item.kind, writing.strip_metadata, mark)
+    image: Any = pyvips.Image.rawload(str(raw), width, height, 1 if picture.is_grey else 3)
+    image = image.copy(interpretation="b-w" if picture.is_grey else "srgb")
+    if metadata.dpi:
+        x, y = (value / 25.4 for value in metadata.dpi)
+        image = image.copy(xres=x, yres=y)
+    blobs = {"exif-data": metadata.exif, "icc-profile-data": metadata.icc, "xmp-data": metadata.xmp}
+    for name, data in blobs.items():
+        if data:
+            image.set_type(pyvips.GValue.blob_type, name, data)
+    texts = dict(metadata.text)
+    if mark_left and item.kind == "PNG":
+        import json
+
+        texts["yoda"] = json.dumps(mark_left)
+    for number, (name, text) in enumerate(texts.items()):
+        image.set_type(pyvips.GValue.gstr_type, f"png-comment-{number}-{name}", text)
+    partial = temporary_beside(item.target)
+    quality = writing.quality or QUALITY
+    try:
+        if item.kind == "PNG":
+            image.pngsave(str(partial))
+        elif item.kind == "JPEG":
+            image.jpegsave(str(partial), Q=quality, subsample_mode="off")
+        else:
+            image.tiffsave(str(partial), bigtiff=True, compression="deflate", tile=True)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(item.target)
+    except pyvips.Error as error:
+        raise OutputError(f"cannot write {shown(item.target)}: {error.message}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
