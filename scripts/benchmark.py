@@ -45,7 +45,7 @@ PHOTOS = (
     "matheus_326_full.jpg",
     "popos_412_full.jpg",
 )
-FIXED = (128, 192, 256, 384, 512, 0)
+FIXED = (256, 512, 0)
 REPEATS = 3
 Figures = dict[str, dict[str, float]]
 
@@ -90,10 +90,8 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
             return lambda: upscale_tensor(lr, model, asked)
 
         upscale_tensor(lr[..., :64, :64], model, options)
-        dense = in_turn({f"dense {t}": arm(attention="uniform", tile=t) for t in (None, 512, 0)}, 1)
-        tile = {"dense None": None, "dense 512": 512, "dense 0": 0}[
-            min(dense, key=dense.__getitem__)
-        ]
+        dense = in_turn({f"dense {t}": arm(attention="uniform", tile=t) for t in (None, 0)}, 1)
+        tile = {"dense None": None, "dense 0": 0}[min(dense, key=dense.__getitem__)]
         times = in_turn(
             {
                 "dense": arm(attention="uniform", tile=tile),
@@ -102,7 +100,7 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
             },
             repeats,
         )
-        grids = in_turn({f"learned, tile {t}": arm(tile=t) for t in FIXED[2:]}, 1)
+        grids = in_turn({f"learned, tile {t}": arm(tile=t) for t in FIXED}, 1)
         result = upscale_tensor(lr, model, options)
         found[f"{path.name} {lr.shape[-1] * 4}×{lr.shape[-2] * 4}"] = {
             "learned": times["dense"] / times["learned"],

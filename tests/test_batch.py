@@ -278,8 +278,10 @@ def test_an_output_folder_inside_the_input_folder_is_not_an_input(upscale, folde
 
 
 @pytest.mark.parametrize(
-    "name", ["a b.png", "ü✨.png", "new\nline.png", "-dash.png", "x" * 251 + ".png", "{stem}.png"]
-)
+    "name",
+    ["a b.png", "ü✨.png", "new\nline.png", "-dash.png", "x" * 251 + ".png", "{stem}.png",
+     os.fsdecode(b"\xff\xfe.png")],
+)  # fmt: skip
 def test_odd_names_work(upscale, tmp_path, name):
     (tmp_path / "in").mkdir()
     save_photo(tmp_path / "in" / "plain.png", 6, 7).rename(tmp_path / "in" / name)

@@ -18,7 +18,7 @@ LAYERS = [
     {"checkpoint", "data"},
     {"reference", "importing", "sources"},
     {"models"},
-    {"costs"},
+    {"costs", "recovery"},
     {"planning"},
     {"conditioning", "sampling", "limits"},
     {"surveys"},

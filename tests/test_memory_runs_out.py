@@ -9,7 +9,8 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import DeviceError
 from yoda_cli.pipeline import upscale_tensor
 from yoda_cli.planning import make_plan
-from yoda_cli.sampling import Counter, TiledDenoiser, is_out_of_memory
+from yoda_cli.recovery import Counter, is_out_of_memory
+from yoda_cli.sampling import TiledDenoiser
 
 OPTIONS = UpscaleOptions(steps=4, lower_bound=0.1, tile=64, attention="uniform")
 CPU = "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"
@@ -79,3 +80,36 @@ def test_a_group_of_windows_is_made_smaller_with_the_same_bytes(fits):
     assert counter.calls == len(plan.tiles(0))
     largest = max(len(g) for g in grouped.groups(plan.tiles(0)))
     assert bool(counter.smaller_groups) == (largest > fits)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 5])
+def test_memory_that_runs_out_while_encoding_is_survived_too(fails):
+    lr = photo(40, 48)
+    options = UpscaleOptions(steps=4, lower_bound=0.1, attention="edge")
+    calm = upscale_tensor(lr, fake_model(), options)
+    model = fake_model()
+    encode, left = model.backbone.encode, iter(range(fails))
+
+    def failing_encode(x, strength=0.0):
+        if next(left, None) is not None:
+            raise MemoryError
+        return encode(x, strength)
+
+    model.backbone.encode = failing_encode
+    hard = upscale_tensor(lr, model, options)
+    assert torch.allclose(hard.image, calm.image, atol=1e-6)
+    assert hard.recovered
+
+
+def test_a_canvas_that_does_not_fit_is_one_line(monkeypatch):
+    monkeypatch.setattr("yoda_cli.planning.free_bytes", lambda device: 1000)
+    with pytest.raises(DeviceError, match="leave --block at auto"):
+        upscale_tensor(photo(24, 32), fake_model(), OPTIONS)
+    monkeypatch.undo()
+
+    def none_left(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("yoda_cli.passes.make_draw", none_left)
+    with pytest.raises(DeviceError, match="smaller --block"):
+        upscale_tensor(photo(24, 32), fake_model(), OPTIONS)

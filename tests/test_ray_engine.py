@@ -65,7 +65,7 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
     found = [Found(p, folder) for p in sorted(folder.iterdir())]
     batch = plan_batch(found, naming, model, options)
     remote = ray.remote(num_cpus=1)(ray_engine.Actor)
-    pool = ray_engine.Pool(ray, lambda: remote.remote(options, writing), 2)
+    pool = ray_engine.Pool(ray, lambda: remote.remote(options, writing, {}), 2)
     began, killed = time.monotonic(), []
 
     def strike(item, record):

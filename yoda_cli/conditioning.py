@@ -14,27 +14,54 @@ from torch import Tensor
 from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import UsageError
+from yoda_cli.errors import DeviceError, UsageError
 from yoda_cli.models import Model
-from yoda_cli.planning import encoder_tiles
+from yoda_cli.planning import ENCODER_HALOS, MIN_TILE, encoder_tiles
+from yoda_cli.recovery import Counter, free_memory, is_out_of_memory
 from yoda_cli.sources import find_source
-from yoda_cli.tiling import Tile, Window
+from yoda_cli.tiling import Tile, Window, halves, rounded_up
 
 
-def encode(lr: Tensor, model: Model, options: UpscaleOptions) -> Condition:
-    """The condition of the whole picture, computed tile by tile where it is large."""
-    strength = options.denoise or 0.0
+def encode(
+    lr: Tensor, model: Model, options: UpscaleOptions, counter: Counter | None = None
+) -> Condition:
+    """The condition of the whole picture, computed tile by tile where it is large.
+
+    Where memory runs out the same tile is tried again, then its halves; ``counter`` is told.
+    """
     net = model.backbone
     height, width = (n * net.scale for n in lr.shape[-2:])
     tiles = encoder_tiles(height, width, model, options)
+    parts = [
+        part for tile in tiles for part in _encoded(tile, lr, model, options, counter or Counter())
+    ]
+    return parts[0][1] if len(parts) == 1 else joined(parts, height, width)
 
-    def run(window: Window) -> Condition:
-        with model.context():
-            return net.encode(window.divided(net.scale).cut(lr), strength)
 
-    if len(tiles) == 1:
-        return run(tiles[0].window)
-    return joined([(tile, run(tile.window)) for tile in tiles], height, width)
+def _encoded(
+    tile: Tile, lr: Tensor, model: Model, options: UpscaleOptions, counter: Counter
+) -> list[tuple[Tile, Condition]]:
+    """The tile, or what it had to be cut into, each with its condition."""
+    net = model.backbone
+    for again in (False, True):
+        try:
+            with model.context():
+                small = tile.window.divided(net.scale).cut(lr)
+                condition = net.encode(small, options.denoise or 0.0)
+            counter.repeated += int(again)
+            return [(tile, condition)]
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+    align = net.stride * net.scale
+    if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
+        raise DeviceError(f"out of memory on {model.device} while encoding the smallest tile")
+    counter.smaller_tiles += 1
+    height, width = (n * net.scale for n in lr.shape[-2:])
+    halo = rounded_up(ENCODER_HALOS * net.halo, align)
+    cut = halves(tile, halo, align, height, width)
+    return [part for half in cut for part in _encoded(half, lr, model, options, counter)]
 
 
 def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:

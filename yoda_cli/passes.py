@@ -20,8 +20,9 @@ from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.models import Model
-from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, make_blocks
-from yoda_cli.sampling import Counter, Recovered, TiledDenoiser, make_draw
+from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
+from yoda_cli.recovery import Counter, Recovered
+from yoda_cli.sampling import TiledDenoiser, make_draw
 from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
@@ -84,6 +85,7 @@ class Conditions:
     model: Model
     options: UpscaleOptions
     blocks: Sequence[Tile]
+    counter: Counter = field(default_factory=Counter)
     kept: dict[int, Condition] = field(default_factory=dict)
 
     def take(self, index: int) -> Condition:
@@ -91,7 +93,7 @@ class Conditions:
         if index in self.kept:
             return self.kept.pop(index)
         window = self.blocks[index].window.divided(self.model.backbone.scale)
-        return encode(window.cut(self.lr), self.model, self.options)
+        return encode(window.cut(self.lr), self.model, self.options, self.counter)
 
     def attention(self) -> Tensor | None:
         """The learned map of the whole picture, if all conditions can be kept for the run."""
@@ -115,15 +117,18 @@ def bytes_of(condition: Condition) -> int:
 
 
 def begin(
-    lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool
-) -> tuple[Survey, Conditions]:
+    lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool,
+    counter: Counter | None = None,
+) -> tuple[Survey, Conditions]:  # fmt: skip
     """The plan of a pass, and what was encoded for it."""
     net = model.backbone
     padded = pad_to_stride(lr.to(model.device), net.stride)
     height, width = (n * net.scale for n in padded.shape[-2:])
     if whole:
         options = replace(options, block=0)
-    conditions = Conditions(padded, model, options, make_blocks(height, width, model, options))
+    blocks = make_blocks(height, width, model, options)
+    check_memory(blocks, model)
+    conditions = Conditions(padded, model, options, blocks, counter or Counter())
     is_learned = (options.attention or model.defaults.attention) == LEARNED
     if attention is None and is_learned and options.heads is None:
         learned = conditions.attention()
@@ -144,10 +149,12 @@ def one_pass(
     The noise is that of the picture ``noise_of``, ``lr`` if left out.
     """
     began = time.perf_counter()
-    seen, conditions = begin(lr, model, options, attention, whole=observer.whole)
+    counter = Counter(observer.on_call)
+    seen, conditions = begin(
+        lr, model, options, attention, whole=observer.whole, counter=counter
+    )  # fmt: skip
     forecast = seen.forecast(model)
     observer.on_plan(seen.planned_calls, forecast)
-    counter = Counter(observer.on_call)
     seed = picture_seed(options.seed, lr if noise_of is None else noise_of)
     made = (
         run_block(seen, i, conditions.take(i), model, options, observer, seed, counter)

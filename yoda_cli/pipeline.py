@@ -15,11 +15,12 @@ from torch import Tensor
 
 from yoda_cli.budget import Spent
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import DeviceError
 from yoda_cli.limits import check_options
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, Passed, one_pass
+from yoda_cli.recovery import Recovered, is_out_of_memory
 from yoda_cli.resampling import imresize
-from yoda_cli.sampling import Recovered
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
@@ -62,6 +63,17 @@ def exactly(asked: bool) -> Iterator[None]:
         torch.backends.cudnn.deterministic = cudnn
 
 
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Memory that runs out where nothing smaller can be tried ends the picture with one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError("out of memory for the canvas; give a smaller --block") from error
+
+
 @torch.inference_mode()
 def upscale_tensor(
     lr: Tensor,
@@ -89,7 +101,7 @@ def upscale_tensor(
     image, reached = lr, 1.0
     passes: list[Passed] = []
     while not passes or scale / reached > RESIZE_ONLY:
-        with exactly(options.exact):
+        with exactly(options.exact), memory_errors_named():
             passes.append(one_pass(image, model, options, observer, attention, noise_of))
         attention, options = None, replace(options, denoise=0.0)  # what it made is clean
         image = passes[-1].image

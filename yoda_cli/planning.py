@@ -20,7 +20,7 @@ from torch import Tensor
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import Costs, costs_of
 from yoda_cli.diffusion import spaced_timesteps
-from yoda_cli.errors import UsageError
+from yoda_cli.errors import DeviceError, UsageError
 from yoda_cli.models import Model
 from yoda_cli.partition import Canvas, partitions
 from yoda_cli.tiling import Tile, Window, make_tiles, of_one_shape, rounded_up, with_halo
@@ -30,7 +30,9 @@ MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
 LARGEST_WINDOW = 1024 * 1024  # pixels of one network call, where memory allows
 CELLS = 24  # the planner's grid has at most so many cells a side
+ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
 BLOCK_PIXELS = 3 << 20  # a picture of more is cut into blocks
+CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
 BLOCK_OVERLAP = 32  # on every side of a block's core
 
 
@@ -182,16 +184,26 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def check_memory(blocks: Sequence[Tile], model: Model) -> None:
+    """Refuse blocks whose canvas alone needs more memory than there is."""
+    largest = max(block.window.pixels for block in blocks)
+    needed, free = largest * CANVAS_BYTES, free_bytes(model.device)
+    if needed > free:
+        raise DeviceError(
+            f"a block of {largest:,} pixels needs about {needed / 1e9:.1f} GB on {model.device}, "
+            f"and {free / 1e9:.1f} GB are free; leave --block at auto"
+        )
+
+
 def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
-    """The windows in which a canvas is encoded."""
+    """The windows in which a canvas is encoded, once: as large as memory allows."""
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
     side = int(math.sqrt(largest_window(model)))
     core = 0 if height * width <= side * side else side
-    if options.tile:
-        core = options.tile
-    return make_tiles(height, width, core=core, halo=net.halo, align=net.stride * net.scale)
+    halo = ENCODER_HALOS * net.halo
+    return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)
 
 
 def make_blocks(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:

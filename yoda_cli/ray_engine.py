@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from yoda_cli.memory import peak_bytes
 from yoda_cli.passes import Conditions, Observer, Passed, begin, blended, picture_seed, run_block
 from yoda_cli.pipeline import exactly, finished
 from yoda_cli.planning import BLOCK_PIXELS
-from yoda_cli.sampling import Counter, Recovered
+from yoda_cli.recovery import Counter, Recovered
 from yoda_cli.surveys import Survey
 from yoda_cli.upscaling import Item, assembled, read, record_of, settle_denoise, visible, write
 from yoda_cli.workers import Worker
@@ -61,7 +62,10 @@ class Block:
 class Actor:
     """What runs in an actor's process."""
 
-    def __init__(self, options: UpscaleOptions, writing: WriteOptions) -> None:
+    def __init__(
+        self, options: UpscaleOptions, writing: WriteOptions, environment: dict[str, str]
+    ) -> None:
+        os.environ.update(environment)
         self.worker = Worker.start(options, writing, 1)
 
     def whole(self, item: Item) -> dict[str, Any]:
@@ -193,11 +197,23 @@ def run_ray(
         gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
         count = jobs if jobs > 1 else gpus or int(resources.get("CPU", 1))
         remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Actor)
-        pool = Pool(ray, lambda: remote.remote(options, writing), max(1, count))
+        here = {k: v for k, v in os.environ.items() if k.startswith("YODA_")}
+        asked = absolute(options)
+        pool = Pool(ray, lambda: remote.remote(asked, writing, here), max(1, count))
         return _run(batch, events, pool, options)
     finally:
         if mine:
             ray.shutdown()
+
+
+def absolute(options: UpscaleOptions) -> UpscaleOptions:
+    """``options`` for a process in another folder."""
+
+    def named(text: str) -> str:
+        return str(Path(text).absolute()) if Path(text).is_file() else text
+
+    attention = None if options.attention is None else named(options.attention)
+    return replace(options, model=named(options.model), attention=attention)
 
 
 def check_address(address: str | None) -> None:
@@ -215,13 +231,16 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
     failures: list[Failure] = []
 
     def settled(item: Item) -> Callable[[Any], None]:
-        return lambda reference: settle(batch, item, pool.ray.get(reference), events)
+        names = {"input": str(item.source), "output": str(item.target)}
+        return lambda made: settle(batch, item, pool.ray.get(made) | names, events)
 
     for item in batch.items:
+        there = replace(item, source=item.source.absolute(), target=item.target.absolute())
         if _is_cut(item, options):
-            pool.waiting.append(Call(item, "look", (item,), _cutter(pool, item, settled(item))))
+            cut = _cutter(pool, item, there, settled(item))
+            pool.waiting.append(Call(item, "look", (there,), cut))
         else:
-            pool.waiting.append(Call(item, "whole", (item,), settled(item)))
+            pool.waiting.append(Call(item, "whole", (there,), settled(item)))
 
     def failed(item: Item, error: YodaError) -> None:
         failures.append(tell(Failure(item.source, error), events))
@@ -236,7 +255,9 @@ def _is_cut(item: Item, options: UpscaleOptions) -> bool:
     return large and item.frames == 1 and options.scale in (None, 4.0)
 
 
-def _cutter(pool: Pool, item: Item, settled: Callable[[Any], None]) -> Callable[[Any], None]:
+def _cutter(
+    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None]
+) -> Callable[[Any], None]:
     """What follows a look: its blocks, and then the whole."""
 
     def cut(looked: Any) -> None:
@@ -248,7 +269,7 @@ def _cutter(pool: Pool, item: Item, settled: Callable[[Any], None]) -> Callable[
                 parts[index] = reference
                 if len(parts) == count:
                     made: Sequence[Any] = [parts[i] for i in range(count)]
-                    pool.waiting.appendleft(Call(item, "join", (item, looked, *made), settled))
+                    pool.waiting.appendleft(Call(item, "join", (there, looked, *made), settled))
 
             return keep
 

@@ -5,10 +5,9 @@ Knows the plan and the model; the loop is ``yoda.masked_sample``.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,51 +19,13 @@ from yoda_cli.errors import DeviceError
 from yoda_cli.models import Model
 from yoda_cli.noise import NoiseField
 from yoda_cli.planning import MIN_TILE, Plan
+from yoda_cli.recovery import Counter, free_memory, is_out_of_memory
 from yoda_cli.tiling import Tile, halves
 from yoda_cli.yoda import Draw
 
 log = logging.getLogger(__name__)
 
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """How often memory ran out, and what went on: the same call, a smaller group or tile."""
-
-    repeated: int = 0
-    smaller_groups: int = 0
-    smaller_tiles: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.repeated or self.smaller_groups or self.smaller_tiles)
-
-    def __add__(self, other: Recovered) -> Recovered:
-        return Recovered(
-            self.repeated + other.repeated,
-            self.smaller_groups + other.smaller_groups,
-            self.smaller_tiles + other.smaller_tiles,
-        )
-
-
-@dataclass
-class Counter:
-    """What the network was asked for: windows, and how often memory ran out and what helped."""
-
-    on_call: Callable[[], None] = lambda: None
-    calls: int = 0
-    repeated: int = 0
-    smaller_groups: int = 0
-    smaller_tiles: int = 0
-
-    def count(self, windows: int) -> None:
-        for _ in range(windows):
-            self.calls += 1
-            self.on_call()
-
-    def recovered(self) -> Recovered:
-        """So far."""
-        return Recovered(self.repeated, self.smaller_groups, self.smaller_tiles)
 
 
 @dataclass(frozen=True)
@@ -171,21 +132,6 @@ def joined(conditions: Sequence[Condition]) -> Condition:
         torch.cat([c.z_lr for c in conditions]),
         {name: torch.cat([c.maps[name] for c in conditions]) for name in first.maps},
     )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device or the machine had no memory left; torch says so in several ways."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
-
-
-def free_memory() -> None:
-    """Give back what is no longer used."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0) -> Draw:

@@ -26,9 +26,9 @@ from yoda_cli.images.writing import QUALITY, to_write
 from yoda_cli.memory import peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
-from yoda_cli.pipeline import Result, exactly
+from yoda_cli.pipeline import Result, exactly, memory_errors_named
 from yoda_cli.planning import BLOCK_OVERLAP
-from yoda_cli.sampling import Counter
+from yoda_cli.recovery import Counter
 from yoda_cli.surveys import Survey
 from yoda_cli.tiling import feather
 from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise, source_notices
@@ -79,11 +79,13 @@ def stream(
     notices = picture.notices + source_notices(picture.rgb, model, options) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
-    with exactly(options.exact):
-        seen, conditions = begin(picture.rgb, model, options, None, whole=False)
+    with exactly(options.exact), memory_errors_named():
+        counter, seed = Counter(observer.on_call), picture_seed(options.seed, picture.rgb)
+        seen, conditions = begin(
+            picture.rgb, model, options, None, whole=False, counter=counter
+        )  # fmt: skip
         forecast = seen.forecast(model)
         observer.on_plan(seen.planned_calls, forecast)
-        counter, seed = Counter(observer.on_call), picture_seed(options.seed, picture.rgb)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ class Show:
             _render.note(f"{item.source.name}: {line_of(record)}")
         if item.target == STREAM:
             return
-        typer.echo(json.dumps(record) if self.json_lines else item.target)
+        line = json.dumps(record) if self.json_lines else item.target
+        typer.echo(line if self.json_lines else os.fsencode(line))
 
     def failed(self, failure: Failure) -> None:
         _render.note(f"yoda: {' '.join(str(failure.error).split())}")
@@ -109,6 +111,8 @@ def run(asked: Asked) -> int:
     )
     found = list(shard_of(running.shard).take(found))
     stream = sys.stdin.buffer.read() if any(one.path == STREAM for one in found) else None
+    if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
+        raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
     with _render.download(quiet=show.quiet) as watch:
         model = find_model(options, watch)
