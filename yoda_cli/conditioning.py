@@ -70,6 +70,8 @@ def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
 
     def join(pick: Callable[[Condition], Tensor]) -> Tensor:
         sample = pick(first)
+        if not any(sample.stride()):  # one number for the whole picture
+            return sample[..., :1, :1].expand(*sample.shape[:2], height, width)
         factor = parts[0][0].window.bottom // sample.shape[-2]
         canvas = sample.new_empty(*sample.shape[:2], height // factor, width // factor)
         for tile, condition in parts:

@@ -19,6 +19,7 @@ from yoda_cli.backbones import Condition
 from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import SAMPLERS
+from yoda_cli.memory import give_back
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
 from yoda_cli.recovery import Counter, Recovered
@@ -27,7 +28,7 @@ from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
-KEPT_BYTES = 256 << 20  # conditions of all blocks are kept from plan to run up to this
+KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def blended(seen: Survey, made: Iterable[Tensor]) -> Tensor:
     image = torch.zeros(1, 3, canvas.bottom, canvas.right)
     for block, window in zip(seen.blocks, made, strict=True):
         block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
+        give_back()
     return seen.cut(image)
 
 

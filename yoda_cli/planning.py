@@ -28,10 +28,10 @@ from yoda_cli.yoda import time_mask
 
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
-LARGEST_WINDOW = 1024 * 1024  # pixels of one network call, where memory allows
+LARGEST_WINDOW = 768 * 1024  # pixels of one network call, where memory allows
 CELLS = 24  # the planner's grid has at most so many cells a side
 ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
-BLOCK_PIXELS = 3 << 20  # a picture of more is cut into blocks
+BLOCK_PIXELS = 2 << 20  # a picture of more is cut into blocks
 CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
 BLOCK_OVERLAP = 32  # on every side of a block's core
 

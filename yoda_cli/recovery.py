@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from yoda_cli.memory import give_back
+
 
 @dataclass(frozen=True)
 class Recovered:
@@ -59,5 +61,6 @@ def is_out_of_memory(error: Exception) -> bool:
 def free_memory() -> None:
     """Give back what is no longer used."""
     gc.collect()
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -23,7 +23,7 @@ from yoda_cli.errors import OutputError, WeightsError
 from yoda_cli.images import Picture, shown
 from yoda_cli.images.files import temporary_beside
 from yoda_cli.images.writing import QUALITY, to_write
-from yoda_cli.memory import peak_bytes, reset_peak
+from yoda_cli.memory import give_back, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
 from yoda_cli.pipeline import Result, exactly, memory_errors_named
@@ -34,6 +34,7 @@ from yoda_cli.tiling import feather
 from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise, source_notices
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
+STREAM_BLOCK = 1024  # smaller than others: a whole row of blocks is held
 KINDS = ("PNG", "JPEG", "TIFF")
 
 
@@ -76,6 +77,7 @@ def stream(
     began = time.perf_counter()
     picture = read(item).frames[0]
     options, said = settle_denoise(picture, picture.rgb, model, options)
+    options = replace(options, block=options.block or STREAM_BLOCK)
     notices = picture.notices + source_notices(picture.rgb, model, options) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
@@ -139,6 +141,7 @@ def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
         for index, one in row:
             inside = replace(one.window, top=0, bottom=window.height)
             inside.cut(whole).addcmul_(block(index), feather(one, BLOCK_OVERLAP))
+        give_back()
         last = number + 1 == len(rows)
         finished = window.height if last else rows[number + 1][0][1].window.top - window.top
         above = whole[..., finished:, :].clone()

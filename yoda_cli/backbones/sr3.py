@@ -131,7 +131,7 @@ class SR3(nn.Module):
             "difficulty": encoding.difficulty,
         }
         attention = self.encoder.attention(encoding.difficulty)
-        return Condition(torch.zeros_like(lr_up), maps, attention)
+        return Condition(lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up), maps, attention)
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         level, _ = self.schedule.levels(t.view(-1, 1))

@@ -137,7 +137,7 @@ class SRDiff(nn.Module):
         seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.scale)
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         return Condition(
-            torch.zeros_like(lr_up),
+            lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up),  # holds one number
             {
                 "features": projected,
                 "anchor": encoding.base if self.config.anchor == "base" else lr_up,
