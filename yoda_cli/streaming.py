@@ -35,6 +35,7 @@ from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise,
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 1024  # smaller than others: a whole row of blocks is held
+ROWS = 64  # turned into bytes at once
 KINDS = ("PNG", "JPEG", "TIFF")
 
 
@@ -86,6 +87,7 @@ def stream(
         seen, conditions = begin(
             picture.rgb, model, options, None, whole=False, counter=counter
         )  # fmt: skip
+        give_back()
         forecast = seen.forecast(model)
         observer.on_plan(seen.planned_calls, forecast)
 
@@ -119,9 +121,10 @@ def write_bands(
 ) -> None:
     """The picture's rows as bytes, RGB or one channel."""
     for band in bands(seen, block):
-        values = band.mean(1, keepdim=True) if grey else band
-        values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
-        file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
+        for rows in band.split(ROWS, -2):  # type: ignore[no-untyped-call]
+            values = rows.mean(1, keepdim=True) if grey else rows
+            values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
+            file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
     file.flush()
 
 

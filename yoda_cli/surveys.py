@@ -63,9 +63,14 @@ class Survey:
         return to_grid(self.attention, height, width, self.scale)
 
     def forecast(self, model: Model) -> float:
-        """Seconds that the pass will take on this machine."""
+        """Seconds that the pass will take on this machine.
+
+        A picture of several blocks is mostly encoded twice: for the map, and for each block.
+        """
         costs = costs_of(model)
-        return sum(plan.seconds(costs) for plan in self.plans)
+        total = sum(plan.seconds(costs) for plan in self.plans)
+        again = costs.encode * self.size[0] * self.size[1] if len(self.blocks) > 1 else 0.0
+        return total + again
 
     def cut(self, x: Tensor) -> Tensor:
         """The part of a canvas that is picture, not padding."""
