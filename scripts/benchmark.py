@@ -139,14 +139,14 @@ def precision(folder: Path, repeats: int) -> Figures:
 
 def peers(folder: Path, repeats: int) -> Figures:
     """The default run against other architectures with random weights; 128×128 → 512×512."""
-    from spandrel.architectures.Compact import SRVGGNetCompact
-    from spandrel.architectures.ESRGAN import RRDBNet
+    from spandrel.architectures.Compact import Compact
+    from spandrel.architectures.ESRGAN import ESRGAN
 
     lr = read_picture(SAMPLE).rgb
     options = UpscaleOptions(denoise=0.0)
     model = find_model(options)
-    x4plus = RRDBNet(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
-    x4v3 = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=32, upscale=4).eval()
+    x4plus = ESRGAN(in_nc=3, out_nc=3, num_filters=64, num_blocks=23, scale=4).eval()
+    x4v3 = Compact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=32, upscale=4).eval()
     srdiff = SRDiff(SRDIFF_DF2K).eval()
     with torch.inference_mode():
         condition = srdiff.encode(lr)
