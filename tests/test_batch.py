@@ -467,3 +467,28 @@ def test_the_fields_of_a_json_line_are_those_of_the_readme(upscale, folder):
     assert [f"`{name}`" in section for name in record] == [True] * len(record)
     bent = json.loads(upscale(folder / "a.png", "--json", "-q", "--budget", "0.5").out)
     assert set(bent["budget"]) == {"exponent", "weight", "forecast_share"}
+
+
+def test_a_picture_that_kills_its_worker_fails_alone(folder, tmp_path, tiny_checkpoint):
+    run = f"""
+import os, sys
+sys.argv = ["yoda"]
+from yoda_cli import upscaling, workers
+read = workers.read
+def deadly(item, stream=None):
+    if item.source.name == "b.png":
+        os._exit(9)
+    return read(item, stream)
+workers.read = deadly
+if __name__ == "__main__":
+    from yoda_cli.cli import run
+    sys.exit(run(["upscale", {str(folder)!r}, "-r", "-o", {str(tmp_path / "out")!r}, "-j", "2",
+                  "--model", {str(tiny_checkpoint)!r}, "--exact"]))
+"""
+    (tmp_path / "run.py").write_text(run)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("a worker died twice on") == 1
+    assert set(files_of(tmp_path / "out")) == {"a.png", "deep/c.png", "deep/er/d.png"}

@@ -102,7 +102,8 @@ def plan_batch(
     manifests = _manifests(found, naming)
     batch = Batch(items, (), failures, settings, manifests, 0)
     done = [item for item in items if _is_done(item, batch)]
-    left = sorted((item for item in items if item not in set(done)), key=lambda item: -item.pixels)
+    there = set(done)
+    left = sorted((item for item in items if item not in there), key=lambda item: -item.pixels)
     expected = sum(int(item.pixels * naming.scale**2 * BYTES_PER_PIXEL) for item in left)
     return replace(batch, items=left, done=done, output_bytes=expected)
 

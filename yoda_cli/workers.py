@@ -24,8 +24,6 @@ from yoda_cli.models import Model, find_model
 from yoda_cli.passes import Observer
 from yoda_cli.upscaling import Item, compute, read, record_of, write
 
-TRIES = 2
-
 
 @dataclass(frozen=True)
 class Worker:
@@ -79,7 +77,7 @@ def _pool(
     """Processes that are gone when the context is left, however it is left."""
     context = multiprocessing.get_context("spawn")
     devices = context.Queue()
-    for device in devices_for(options, jobs) * TRIES * 2:
+    for device in devices_for(options, jobs):
         devices.put(device)
     threads = threads_each(jobs, options.exact)
     pool = ProcessPoolExecutor(jobs, context, _begin, (options, writing, threads, devices))
@@ -100,15 +98,13 @@ def run_workers(
     """All items on ``jobs`` processes."""
     failures: list[Failure] = []
     left = list(batch.items)
-    tries: dict[Item, int] = {}
     while left and not (failures and fail_fast):
-        in_flight = left[:jobs]  # when a worker dies, one of these was its picture
         left = _round(left, batch, options, writing, events, jobs, failures, fail_fast)
-        for item in [item for item in left if item in in_flight or len(left) <= jobs]:
-            tries[item] = tries.get(item, 0) + 1
-            if tries[item] >= TRIES:
-                left.remove(item)
-                error = DeviceError(f"a worker died {TRIES} times on {item.source}")
+        # A worker died on one of the first: each alone, so that none fails for its neighbour.
+        suspects, left = left[:jobs], left[jobs:]
+        for item in suspects:
+            if _round([item], batch, options, writing, events, 1, failures, fail_fast):
+                error = DeviceError(f"a worker died twice on {item.source}")
                 failures.append(tell(Failure(item.source, error), events))
     return failures
 
