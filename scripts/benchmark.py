@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from benchmark_photo import photo
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -90,8 +91,10 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
             return lambda: upscale_tensor(lr, model, asked)
 
         upscale_tensor(lr[..., :64, :64], model, options)
-        dense = in_turn({f"dense {t}": arm(attention="uniform", tile=t) for t in (None, 0)}, 1)
-        tile = {"dense None": None, "dense 0": 0}[min(dense, key=dense.__getitem__)]
+        dense = in_turn(
+            {str(t): arm(attention="uniform", tile=t) for t in (None, 0, 512)}, 1
+        )  # fmt: skip
+        tile = {"None": None, "0": 0, "512": 512}[min(dense, key=dense.__getitem__)]
         times = in_turn(
             {
                 "dense": arm(attention="uniform", tile=tile),
@@ -106,7 +109,7 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
             "learned": times["dense"] / times["learned"],
             "edge": times["dense"] / times["edge"],
             "planner over best tile": min(grids.values()) / times["learned"],
-            "forecast over measured": result.forecast_seconds / result.seconds,
+            "forecast over measured": result.forecast_seconds / times["learned"],
             "dense seconds": times["dense"],
         }
         sys.stderr.write(f"{path.name} {found[next(reversed(found))]}\n")
@@ -259,6 +262,7 @@ PARTS: dict[str, Callable[[Path, int], Figures]] = {
     "memory": memory,
     "masks": masks,
     "masks-4k": masks_4k,
+    "photo": lambda folder, repeats: photo(photos(folder), repeats),
 }
 
 

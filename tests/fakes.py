@@ -19,6 +19,7 @@ class ClosedForm(nn.Module):
     scale, stride, z_channels, prediction = 4, 2, 3, "x0"
     halo = plan_halo = 8  # bicubic looks 8 pixels far
     pixel_bytes = 100
+    in_channels, variant = 3, ""
 
     def __init__(self):
         super().__init__()

@@ -7,6 +7,7 @@ returns every ``out.*`` tensor of the file, by name.
 import json
 from dataclasses import dataclass
 
+import golden_diffbir
 import torch
 from safetensors import safe_open
 
@@ -281,7 +282,7 @@ def agf_resnet(golden):
     return {**out, "agf.top": maps[:1], "logits": logits}
 
 
-KINDS = {
+KINDS = golden_diffbir.KINDS | {
     "agf_resnet_bottleneck": agf_resnet,
     "dino_vit": dino_vit,
     "sr3_schedules": sr3_schedules,

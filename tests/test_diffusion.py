@@ -11,7 +11,6 @@ from yoda_cli.diffusion import (
     ddim_step,
     ddpm_sr3_step,
     ddpm_step,
-    dpmpp_2m_step,
     make_schedule,
     predict_z0,
     prediction_target,
@@ -19,6 +18,7 @@ from yoda_cli.diffusion import (
     reverse_std,
     spaced_timesteps,
 )
+from yoda_cli.samplers import dpmpp_2m_step
 
 KINDS = ["linear", "scaled_linear", "cosine", "quad", "warmup10", "warmup50", "const", "jsd"]
 

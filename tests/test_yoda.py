@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from yoda_cli.diffusion import (
     ddim_step,
     ddpm_step,
-    dpmpp_2m_step,
     make_schedule,
     q_sample,
     reverse_std,
     spaced_timesteps,
 )
 from yoda_cli.noise import NoiseField
+from yoda_cli.samplers import dpmpp_2m_step
 from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
 SCHEDULE = make_schedule("cosine", 100)

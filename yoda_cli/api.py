@@ -17,8 +17,7 @@ from yoda_cli.degradation import estimate
 from yoda_cli.images import read_picture
 from yoda_cli.limits import check_options
 from yoda_cli.models import Model, find_model
-from yoda_cli.pipeline import Result, upscale_tensor
-from yoda_cli.surveys import survey
+from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
 from yoda_cli.upscaling import settle_denoise, visible
 
 Input = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
@@ -40,6 +39,8 @@ def _ready(options: UpscaleOptions) -> Model:
             exact=options.exact,
             attention=options.attention,
             heads=options.heads,
+            task=options.task,
+            stage1=options.stage1,
         )
     )
 
@@ -62,7 +63,7 @@ def attention_map(image: Input, options: UpscaleOptions | None = None) -> Tensor
     model = _ready(options)
     lr, options = _settled(image, model, options)
     with torch.inference_mode():
-        return survey(lr, model, options).attention
+        return plan_picture(lr, model, options).attention
 
 
 def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tensor, UpscaleOptions]:

@@ -21,13 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from yoda_cli.attention import HEADED, SOURCES
 from yoda_cli.conditioning import attention_map
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.inspection import share
 from yoda_cli.models import Model, find_model
 from yoda_cli.passes import Observer, Pass
 from yoda_cli.pipeline import upscale_tensor
 from yoda_cli.resampling import imresize
+from yoda_cli.samplers import SAMPLERS
 from yoda_cli.surveys import survey
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.yoda import StepRecord
@@ -74,7 +74,7 @@ class Arm:
 def make_arm(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Arm:
     """The peer called ``name``: one of ``PEERS``, or a checkpoint file."""
     if name in ("bicubic", "lanczos"):
-        scale = model.backbone.scale
+        scale = model.scale
         return Arm(name, lambda lr: Outcome(resized(lr, scale, name)))
     variants: dict[str, UpscaleOptions] = {
         "base": replace(options, fidelity=1.0),
@@ -224,8 +224,8 @@ def foreign(path: Path, model: Model) -> Arm:
         loaded = ModelLoader(device=model.device).load_from_file(path)
     except Exception as error:  # spandrel's own errors, and whatever a bad file ends in
         raise WeightsError(f"{path} cannot be read by spandrel: {error}") from error
-    if not isinstance(loaded, ImageModelDescriptor) or loaded.scale != model.backbone.scale:
-        raise UsageError(f"{path} does not enlarge by {model.backbone.scale}")
+    if not isinstance(loaded, ImageModelDescriptor) or loaded.scale != model.scale:
+        raise UsageError(f"{path} does not enlarge by {model.scale}")
     loaded.eval()
 
     def run(lr: Tensor) -> Outcome:

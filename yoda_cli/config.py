@@ -84,6 +84,10 @@ class UpscaleOptions:
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     bands (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes.
+
+    The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
+    ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
+    ``cfg`` ≥ 0 the scale of classifier-free guidance; ``strength`` in [0, 2] that of the controls.
     """
 
     scale: float | None = None
@@ -107,6 +111,13 @@ class UpscaleOptions:
     exact: bool = False
     stream: bool | None = None
     budget: float | None = None
+    task: str | None = None
+    stage1: str | None = None
+    attention_from: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    cfg: float | None = None
+    strength: float | None = None
 
 
 @dataclass(frozen=True)

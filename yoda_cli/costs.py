@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,15 +17,20 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from yoda_cli.backbones import Condition, crop_condition
+from yoda_cli.diffusion import ddim_step, make_schedule, spaced_timesteps
 from yoda_cli.errors import WeightsError
 from yoda_cli.folders import cache_folder
 from yoda_cli.models import Model
+from yoda_cli.tiling import Window
+from yoda_cli.yoda import masked_sample
 
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
 SLOW_SECONDS = 0.25  # a network this slow on the smallest window is not timed on larger ones
 REPEATS = 5
+LARGEST_BYTES = 2 << 30  # of a window that is timed
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Costs:
 def costs_of(model: Model) -> Costs:
     """Measured now, or on an earlier run on this machine with this network."""
     parameters = sum(p.numel() for p in cast(nn.Module, model.backbone).parameters())
-    name = f"{type(model.backbone).__name__} {parameters} {model.precision} {model.device}"
+    net = model.backbone
+    name = f"{type(net).__name__} {parameters} {net.variant} {model.precision} {model.device}"
     machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     key = f"{name} {machine} {torch.get_num_threads()} threads"
     if key not in _KNOWN:
@@ -64,7 +69,7 @@ _KNOWN: dict[str, Costs] = {}
 
 def _kept_or_measured(key: str, model: Model) -> Costs:
     try:
-        record = cache_folder() / "costs.json"
+        record = cache_folder() / "costs-2.json"
     except WeightsError:  # no home, no cache: measured every time
         return measure(model)
     kept: dict[str, dict[str, float]] = {}
@@ -86,51 +91,97 @@ def _write(record: Path, kept: dict[str, dict[str, float]]) -> None:
 
 @torch.inference_mode()
 def measure(model: Model) -> Costs:
-    """Time the encoder, the network on a few windows, and the arithmetic of one step."""
-    grid = model.backbone.stride * model.backbone.scale
+    """Time the encoder, the network on a few windows, and the loop around it."""
+    net = model.backbone
+    grid = net.stride * net.scale
+    sides = [max(side // grid, 1) * grid for side in SIDES]
+    fitting = [n for n in sides if n**2 * net.pixel_bytes <= LARGEST_BYTES] or sides[:1]
+    canvas = Bench.of(model, max(fitting))
     seconds: dict[int, float] = {}
-    encode = 0.0
-    for side in (max(side // grid, 1) * grid for side in SIDES):
-        encode, seconds[side] = _window_seconds(model, side)
+    for side in fitting:
+        seconds[side] = _typical(lambda side=side: canvas.call(side), model)  # type: ignore[misc]
         if seconds[side] > SLOW_SECONDS:
             break
+    encode = _typical(canvas.encode, model, 2) / canvas.pixels
+    step = _step_seconds(model)
     small, large = min(seconds), max(seconds)
     if small == large:
-        return Costs(0.0, seconds[small] / small**2, encode, _step_seconds(model))
+        return Costs(0.0, seconds[small] / small**2, encode, step)
     pixel = (seconds[large] - seconds[small]) / (large**2 - small**2)
     pixel = max(pixel, seconds[large] / large**2 / 2)  # a busy moment
     call = max(seconds[small] - pixel * small**2, 0.0)
-    return Costs(call, pixel, encode, _step_seconds(model))
+    return Costs(call, pixel, encode, step)
 
 
-def _window_seconds(model: Model, side: int) -> tuple[float, float]:
-    """Of the encoder per output pixel, and of one network call, on a square window."""
-    net = model.backbone
-    lr = torch.full((1, 3, side // net.scale, side // net.scale), 0.5, device=model.device)
-    with model.context():
-        condition = net.encode(lr)
-        z_t = torch.zeros_like(condition.z_lr)
-        mask = torch.ones_like(z_t[:, :1], dtype=torch.bool)
-        encode = _typical(lambda: net.encode(lr), model, 2) / side**2
-        t = net.schedule.num_steps
-        return encode, _typical(lambda: net.predict(z_t, t, condition, mask), model)
+@dataclass
+class Bench:
+    """A canvas from which windows are cut and into which results are pasted, as in a run."""
+
+    model: Model
+    lr: Tensor
+    condition: Condition
+    z_t: Tensor
+    mask: Tensor
+    calls: int = 0
+
+    @staticmethod
+    def of(model: Model, side: int) -> Bench:
+        """Large enough for windows of ``side`` at several places."""
+        net = model.backbone
+        grid = net.stride * net.scale
+        side += min(8 * grid, side)
+        lr = torch.full((1, net.in_channels, side // net.scale, side // net.scale), 0.5)
+        lr = lr.to(model.device)
+        with model.context():
+            condition = net.encode(lr)
+        z_t = torch.zeros_like(condition.z_lr).contiguous()
+        return Bench(model, lr, condition, z_t, torch.ones_like(z_t[:, :1], dtype=torch.bool))
+
+    @property
+    def pixels(self) -> int:
+        return int(self.z_t.shape[-2] * self.z_t.shape[-1])
+
+    def encode(self) -> None:
+        with self.model.context():
+            self.model.backbone.encode(self.lr)
+
+    def call(self, side: int) -> None:
+        """One window, at another place each time."""
+        net = self.model.backbone
+        grid = net.stride * net.scale
+        places = (self.z_t.shape[-1] - side) // grid + 1
+        at = self.calls % places * grid
+        self.calls += 1
+        window = Window(at, at, at + side, at + side)
+        with self.model.context():
+            seen = crop_condition(self.condition, window)
+            t = net.schedule.num_steps
+            z_0 = net.predict(window.cut(self.z_t), t, seen, window.cut(self.mask))
+        window.cut(self.z_t).copy_(z_0)
 
 
 def _step_seconds(model: Model) -> float:
-    """Of the arithmetic of one step around the network, per output pixel."""
-    side = 1024  # larger than a CPU's caches
+    """Of the loop around the network, per output pixel and step."""
+    side, steps = 1024, 4  # larger than a CPU's caches
     z = torch.zeros(1, model.backbone.z_channels, side, side, device=model.device)
-    mask = torch.zeros(1, 1, side, side, device=model.device, dtype=torch.bool)
+    attention = torch.full_like(z[:, :1], 0.5)
+    schedule = make_schedule("cosine", 100)
+    times = spaced_timesteps(100, steps)
 
-    def step() -> torch.Tensor:
-        refined = (0.5 * z).add_(torch.zeros_like(z).copy_(z), alpha=0.5)
-        return torch.where(mask, refined, (0.5 * z).add_(z, alpha=0.5))
+    def run() -> None:
+        masked_sample(
+            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times, attention, 0.3, z,
+            lambda step: z,
+        )  # fmt: skip
 
-    return _typical(step, model) / side**2
+    return _typical(run, model, 2) / side**2 / steps
 
 
 def _typical(run: Callable[[], object], model: Model, repeats: int = REPEATS) -> float:
-    """The median seconds of a few runs after a warm-up; of the first where it is slow."""
+    """The least seconds of a few runs after a warm-up; of the first where it is slow.
+
+    The least, because whatever else the machine does only adds.
+    """
     times: list[float] = []
     for number in range(repeats + 1):
         began = time.perf_counter()
@@ -142,4 +193,4 @@ def _typical(run: Callable[[], object], model: Model, repeats: int = REPEATS) ->
             times.append(took)
         if took > SLOW_SECONDS:
             break
-    return statistics.median(times)
+    return min(times)

@@ -9,8 +9,8 @@ A reverse step goes t → s for any s < t (respacing keeps the training chain's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -176,11 +176,17 @@ class History:
     """What a multi-step sampler remembers of the transition t_prev → t.
 
     ``valid`` is True where that transition refined the pixel; elsewhere ``z_0`` is meaningless.
+    ``before`` is what it remembered of the transition before that.
     """
 
     z_0: Tensor
     t: int
     valid: Tensor
+    before: History | None = None
+
+    def followed_by(self, z_0: Tensor, t: int, valid: Tensor) -> History:
+        """The history one transition on; what lies two back is forgotten."""
+        return History(z_0, t, valid, replace(self, before=None))
 
 
 Step = Callable[[NoiseSchedule, Tensor, Tensor, int, int, Tensor, "History | None"], Tensor]
@@ -230,37 +236,3 @@ def ddim_step(
     eps_scale = math.sqrt(max(1 - ab_s - sigma**2, 0.0)) / schedule.sigma(t)
     z_s = ((math.sqrt(ab_s) - eps_scale * math.sqrt(ab_t)) * z_0).add_(z_t, alpha=eps_scale)
     return z_s + sigma * noise if sigma > 0 else z_s
-
-
-def dpmpp_2m_step(
-    schedule: NoiseSchedule, z_t: Tensor, z_0: Tensor, t: int, s: int, noise: Tensor,
-    history: History | None = None,
-) -> Tensor:  # fmt: skip
-    """DPM-Solver++ 2M, data prediction (Lu et al., arXiv:2211.01095, alg. 2).
-
-    First order where a pixel has no history, at the last step (λ is infinite there), and right
-    after a start with ᾱ_T = 0.
-    """
-    lambda_t, lambda_s = schedule.half_log_snr(t), schedule.half_log_snr(s)
-    h = lambda_s - lambda_t
-    direction = z_0
-    if history is not None and math.isfinite(h):
-        h_last = lambda_t - schedule.half_log_snr(history.t)
-        if math.isfinite(h_last):
-            extrapolated = z_0 + h / (2 * h_last) * (z_0 - history.z_0)
-            direction = torch.where(history.valid, extrapolated, z_0)
-    # -expm1(-inf) is 1: the last step lands on ẑ_0.
-    return (
-        schedule.sigma(s) / schedule.sigma(t) * z_t
-        - schedule.signal(s) * math.expm1(-h) * direction
-    )
-
-
-#: Samplers by the name the command line knows; DDIM here means η = 0.
-SAMPLERS: dict[str, Step] = {
-    "ddim": ddim_step,
-    "ddpm": ddpm_step,
-    "ddpm-sr3": ddpm_sr3_step,
-    "dpm++": dpmpp_2m_step,
-}
-STOCHASTIC_SAMPLERS: Sequence[str] = ("ddpm", "ddpm-sr3")

@@ -115,7 +115,9 @@ class Film:
         if record.index % stride and record.s > 0:
             return
         state, estimate = small(run.decode(record.z_s)), small(estimate_of(run, record))
-        self.frames.append(Frame(row, state, estimate, small(mask.float().cpu())))
+        # The mask may lie on a coarser grid than the picture: that of latents.
+        shown = F.interpolate(small(mask.float().cpu())[None], state.shape[-2:], mode="nearest")
+        self.frames.append(Frame(row, state, estimate, shown[0]))
 
     def animation(self, kind: str = "WEBP") -> bytes:
         """State, estimate and mask side by side, the last frame held."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.diffusion import SAMPLERS, STOCHASTIC_SAMPLERS
+from yoda_cli.diffbir.version import TASKS
 from yoda_cli.errors import UsageError
+from yoda_cli.models import Model
 from yoda_cli.planning import MIN_TILE
+from yoda_cli.samplers import ANCESTRAL_SAMPLERS, SAMPLERS
 
 MAX_SCALE = 16.0
 MIN_BLOCK = 256
@@ -16,6 +18,7 @@ MIN_BLOCK = 256
 def check_options(options: UpscaleOptions) -> None:
     """Refuse values that cannot be meant."""
     check_work(options)
+    check_latent(options)
     scale, lower = options.scale, options.lower_bound
     if scale is not None and not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
         raise UsageError(f"scale {scale:g} is not allowed; give a number above 0, at most 16")
@@ -31,11 +34,41 @@ def check_options(options: UpscaleOptions) -> None:
         raise UsageError(f"seed {options.seed} is not allowed; give 0 … 2^63-1")
     if options.sampler is not None and options.sampler not in SAMPLERS:
         raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
-    if options.faithful and options.sampler not in (None, *STOCHASTIC_SAMPLERS):
+    if options.faithful and options.sampler not in (None, *ANCESTRAL_SAMPLERS):
         raise UsageError(
             f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
-            f"has none: use {' or '.join(STOCHASTIC_SAMPLERS)}"
+            f"has none: use {' or '.join(ANCESTRAL_SAMPLERS)}"
         )
+
+
+def check_latent(options: UpscaleOptions) -> None:
+    """Refuse values of what only latent models read."""
+    if options.task is not None and options.task not in TASKS:
+        raise UsageError(f"unknown task {options.task!r}; use {', '.join(TASKS)}")
+    if options.attention_from not in (None, "stage1", "lr"):
+        raise UsageError(f"attention from {options.attention_from!r}? use stage1 or lr")
+    if options.cfg is not None and not (math.isfinite(options.cfg) and 0 <= options.cfg <= 30):
+        raise UsageError(f"cfg {options.cfg:g} is not allowed; give 0 … 30")
+    if options.strength is not None and not 0 <= options.strength <= 2:
+        raise UsageError(f"strength {options.strength:g} is not allowed; give 0 … 2")
+
+
+#: Options that only a latent model reads.
+LATENT_ONLY = (
+    "task", "stage1", "attention_from", "prompt", "negative_prompt", "cfg", "strength",
+)  # fmt: skip
+
+
+def check_model(model: Model, options: UpscaleOptions) -> None:
+    """Refuse options that this model would not read."""
+    if model.parts is not None:
+        if options.block is not None:
+            raise UsageError(f"model {model.name} works on one block; leave out --block")
+        return
+    for name in LATENT_ONLY:
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
 
 
 def check_work(options: UpscaleOptions) -> None:

@@ -30,10 +30,11 @@ from yoda_cli.images import (
 )
 from yoda_cli.inspection import StepRow, entropy, small, steps_of
 from yoda_cli.models import Model
+from yoda_cli.pipeline import plan_picture
 from yoda_cli.plots import coloured, overlay, sheet, with_legend
 from yoda_cli.reproduction import settings_of
 from yoda_cli.sources import find_source
-from yoda_cli.surveys import Survey, survey
+from yoda_cli.surveys import Survey
 from yoda_cli.targets import check_target
 from yoda_cli.upscaling import source_notices
 
@@ -81,7 +82,7 @@ def look(
     picture = read_picture(source)
     alpha = picture.alpha
     lr = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
-    seen = survey(lr, model, options)
+    seen = plan_picture(lr, model, options)
     check_steps(wanted.mask_steps, seen)
     files = dict(pictures(seen, model, options, wanted))
     targets = {place(source, folder, name): data for name, data in files.items()}

@@ -8,6 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -38,3 +39,10 @@ def peak_bytes() -> int:
 def device_peak_bytes(device: torch.device) -> int | None:
     """The same on a CUDA device; None elsewhere."""
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on a device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

@@ -12,20 +12,28 @@ import torch
 from torch import nn
 
 from yoda_cli.attention import LEARNED
-from yoda_cli.backbones import BACKBONES, Backbone
+from yoda_cli.backbones import Backbone, build_config
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices import autocast, pick_device, pick_precision
-from yoda_cli.errors import WeightsError
+from yoda_cli.diffbir.parts import Parts
+from yoda_cli.diffbir.version import TASKS, Version
+from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.extras import need
 from yoda_cli.reference import load_reference
 from yoda_cli.sources import find_source
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
+from yoda_cli.weights.registry import hint
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network ready to run, and how it likes to be sampled."""
+    """A network ready to run, and how it likes to be sampled.
+
+    ``parts`` are what a latent model has beside its network; its ``native`` factor is only a
+    default.
+    """
 
     name: str
     backbone: Backbone
@@ -33,6 +41,13 @@ class Model:
     device: torch.device
     precision: torch.dtype
     card: Mapping[str, Any] = field(default_factory=dict)
+    parts: Parts | None = None
+    native: int = 0
+
+    @property
+    def scale(self) -> int:
+        """The factor by which it enlarges when none is asked for."""
+        return self.native or self.backbone.scale
 
     @property
     def can_denoise(self) -> bool:
@@ -81,14 +96,61 @@ def published_model(
     entry: ModelEntry, registry: Registry, options: UpscaleOptions, watch: Watch
 ) -> Model:
     """A model whose weights others published, with YODA's masks applied while sampling."""
-    if entry.backbone not in BACKBONES:
-        raise WeightsError(
-            f"this version of yoda cannot run {entry.name}: its backbone is {entry.backbone}"
-        )
     cache = Cache.default()
-    paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
     defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
+    if entry.backbone == "diffbir":
+        return latent_model(entry, registry, cache, defaults, options, watch)
+    paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
     return place(load_reference(paths["network"]), options.model, defaults, options)
+
+
+def latent_model(
+    entry: ModelEntry, registry: Registry, cache: Cache, defaults: SampleDefaults,
+    options: UpscaleOptions, watch: Watch,
+) -> Model:  # fmt: skip
+    """A DiffBIR model: only the files that this run will read are fetched."""
+    need("diffusers", "diffbir")
+    try:
+        version = build_config(Version, entry.settings)
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"the settings of {entry.name} cannot be used: {error}") from error
+    device = pick_device(options.device)
+    precision = pick_precision("fp32" if options.exact else options.precision, device)
+    roles = ["controlnet", "diffusion"]
+    wanted = TASKS[options.task or "sr"]
+    first = options.stage1
+    if first is None and wanted in entry.files:
+        roles.append(wanted)
+    elif first is None and options.task is not None:
+        raise UsageError(f"model {entry.name} has no stage one for --task {options.task}")
+    paths = {role: obtain(entry.files[role], registry, cache, watch) for role in roles}
+    files = {role: path for role, path in paths.items() if role != wanted}
+    if wanted in paths:
+        files["stage1"] = paths[wanted]
+    elif first not in (None, "none"):
+        files["stage1"] = _stage_one(str(first), registry, cache, watch)
+    parts = Parts(entry.name, version, files, device, precision)
+    card = {
+        "about": entry.summary,
+        "licence": entry.licence,
+        "source": entry.source,
+        "files": {role: path.name for role, path in files.items()},
+    }
+    return Model(options.model, parts.net, defaults, device, precision, card, parts, entry.scale)
+
+
+def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
+    """A restorer's file: one of the registry, or any on disk."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = {
+        alias: entry for entry in registry.files.values() for alias in (entry.name, *entry.aliases)
+    }
+    if name not in known:
+        raise UsageError(f"no restorer {name!r}: give a file, none, or a name of the registry; "
+                         f"{hint(name, known)}")  # fmt: skip
+    return obtain(known[name].name, registry, cache, watch)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:

@@ -18,11 +18,11 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.diffusion import SAMPLERS
 from yoda_cli.memory import give_back
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
 from yoda_cli.recovery import Counter, Recovered
+from yoda_cli.samplers import SAMPLERS
 from yoda_cli.sampling import TiledDenoiser, make_draw
 from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
@@ -33,15 +33,18 @@ KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up 
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of the model on a picture in one block, and what turns its states into pictures."""
+    """One run of the model on a picture in one block.
+
+    ``decode_state`` turns its states into pictures, cut to size.
+    """
 
     survey: Survey
     z_lr: Tensor
     decode_state: Callable[[Tensor], Tensor]
 
     def decode(self, z: Tensor) -> Tensor:
-        """A state as a picture (1, 3, H, W) in [0, 1], cut to size, on the CPU."""
-        return self.survey.cut(self.decode_state(z)).float().clamp(0, 1).cpu()
+        """A state as a picture (1, 3, H, W) in [0, 1], on the CPU."""
+        return self.decode_state(z).float().clamp(0, 1).cpu()
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,14 @@ def begin(
     blocks = make_blocks(height, width, model, options)
     check_memory(blocks, model)
     conditions = Conditions(padded, model, options, blocks, counter or Counter())
+    again = False
     is_learned = (options.attention or model.defaults.attention) == LEARNED
     if attention is None and is_learned and options.heads is None:
         learned = conditions.attention()
+        again = learned is None
         attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
-    return survey(lr, model, options, None, attention, whole=whole), conditions
+    seen = survey(lr, model, options, None, attention, whole=whole)
+    return replace(seen, encoded_again=again), conditions
 
 
 def one_pass(
@@ -187,7 +193,7 @@ def run_block(
     net, plan, window = model.backbone, seen.plans[index], seen.blocks[index].window
     z_lr = condition.z_lr
     if observer.whole:
-        observer.on_pass(Pass(seen, z_lr, lambda z: net.decode(z, condition)))
+        observer.on_pass(Pass(seen, z_lr, lambda z: seen.cut(net.decode(z, condition))))
     z_0 = z_lr
     if options.fidelity < 1:
         sampler = sampler_name(model, options)

@@ -16,11 +16,13 @@ from torch import Tensor
 from yoda_cli.budget import Spent
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import DeviceError
-from yoda_cli.limits import check_options
+from yoda_cli.limits import check_model, check_options
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, Passed, one_pass
+from yoda_cli.photo import photo_pass, photo_survey
 from yoda_cli.recovery import Recovered, is_out_of_memory
 from yoda_cli.resampling import imresize
+from yoda_cli.surveys import Survey, survey
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
@@ -93,7 +95,12 @@ def upscale_tensor(
     a bicubic resize.
     """
     check_options(options)
+    check_model(model, options)
     observer = observer or Observer()
+    if model.parts is not None:
+        with exactly(options.exact), memory_errors_named():
+            passed = photo_pass(lr, model, options, observer, noise_of)
+        return finished([passed], passed.image, passed.seconds)
     began = time.perf_counter()
     native = model.backbone.scale
     scale = options.scale if options.scale is not None else float(native)
@@ -109,6 +116,14 @@ def upscale_tensor(
     if tuple(image.shape[-2:]) != target:
         image = imresize(image, (target[0], target[1])).clamp(0, 1)
     return finished(passes, image, time.perf_counter() - began)
+
+
+def plan_picture(lr: Tensor, model: Model, options: UpscaleOptions) -> Survey:
+    """Where a run would work and what it would cost, without running it."""
+    check_model(model, options)
+    if model.parts is not None:
+        return photo_survey(lr, model, options)
+    return survey(lr, model, options)
 
 
 def finished(passes: list[Passed], image: Tensor, seconds: float) -> Result:

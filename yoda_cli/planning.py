@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +20,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import Costs, costs_of
 from yoda_cli.diffusion import spaced_timesteps
 from yoda_cli.errors import DeviceError, UsageError
+from yoda_cli.memory import free_bytes
 from yoda_cli.models import Model
 from yoda_cli.partition import Canvas, partitions
 from yoda_cli.tiling import Tile, Window, make_tiles, of_one_shape, rounded_up, with_halo
@@ -31,7 +31,9 @@ EXACT_TILE = 256
 LARGEST_WINDOW = 768 * 1024  # pixels of one network call, where memory allows
 CELLS = 24  # the planner's grid has at most so many cells a side
 ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
-BLOCK_PIXELS = 2 << 20  # a picture of more is cut into blocks
+WHOLE_PIXELS = 4 << 20  # a picture of more is cut into blocks
+BLOCK_PIXELS = 2 << 20  # of a block then
+ENCODED_TOGETHER = 5  # times the pixels of a network call: the encoder works on the LR grid
 CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
 BLOCK_OVERLAP = 32  # on every side of a block's core
 
@@ -177,13 +179,6 @@ def largest_window(model: Model) -> float:
     return max(min(free, LARGEST_WINDOW), MIN_TILE**2)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
 def check_memory(blocks: Sequence[Tile], model: Model) -> None:
     """Refuse blocks whose canvas alone needs more memory than there is."""
     largest = max(block.window.pixels for block in blocks)
@@ -200,7 +195,7 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
-    side = int(math.sqrt(largest_window(model)))
+    side = int(math.sqrt(ENCODED_TOGETHER * largest_window(model)))
     core = 0 if height * width <= side * side else side
     halo = ENCODER_HALOS * net.halo
     return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)
@@ -209,7 +204,7 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
 def make_blocks(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
     """Cores that partition a canvas, each with the window of an independent trajectory."""
     align = model.backbone.stride * model.backbone.scale
-    if options.block == 0 or (options.block is None and height * width <= BLOCK_PIXELS):
+    if options.block == 0 or (options.block is None and height * width <= WHOLE_PIXELS):
         return make_tiles(height, width, core=0, halo=0, align=align)
     side = options.block or math.isqrt(BLOCK_PIXELS)
     rows = _even(height, side, align)

@@ -29,7 +29,7 @@ from yoda_cli.images import Picture
 from yoda_cli.memory import peak_bytes
 from yoda_cli.passes import Conditions, Observer, Passed, begin, blended, picture_seed, run_block
 from yoda_cli.pipeline import exactly, finished
-from yoda_cli.planning import BLOCK_PIXELS
+from yoda_cli.planning import WHOLE_PIXELS
 from yoda_cli.recovery import Counter, Recovered
 from yoda_cli.surveys import Survey
 from yoda_cli.upscaling import Item, assembled, read, record_of, settle_denoise, visible, write
@@ -173,10 +173,10 @@ class Pool:
 
 def run_ray(
     batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events,
-    address: str | None, jobs: int = 1,
+    address: str | None, jobs: int = 1, *, cut: bool = True,
 ) -> list[Failure]:  # fmt: skip
     """All items on the cluster at ``address``, or one started here; ``jobs`` 1: as many actors as
-    it has GPUs or cores."""
+    it has GPUs or cores; without ``cut`` every picture stays with one actor."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -200,7 +200,7 @@ def run_ray(
         here = {k: v for k, v in os.environ.items() if k.startswith("YODA_")}
         asked = absolute(options)
         pool = Pool(ray, lambda: remote.remote(asked, writing, here), max(1, count))
-        return _run(batch, events, pool, options)
+        return _run(batch, events, pool, options if cut else replace(options, block=0))
     finally:
         if mine:
             ray.shutdown()
@@ -213,7 +213,8 @@ def absolute(options: UpscaleOptions) -> UpscaleOptions:
         return str(Path(text).absolute()) if Path(text).is_file() else text
 
     attention = None if options.attention is None else named(options.attention)
-    return replace(options, model=named(options.model), attention=attention)
+    stage1 = None if options.stage1 is None else named(options.stage1)
+    return replace(options, model=named(options.model), attention=attention, stage1=stage1)
 
 
 def check_address(address: str | None) -> None:
@@ -251,7 +252,7 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
 
 def _is_cut(item: Item, options: UpscaleOptions) -> bool:
     """Whether a picture is worth cutting; one pass of a ×4 network is assumed."""
-    large = item.pixels * 16 > BLOCK_PIXELS if options.block is None else options.block > 0
+    large = item.pixels * 16 > WHOLE_PIXELS if options.block is None else options.block > 0
     return large and item.frames == 1 and options.scale in (None, 4.0)
 
 

@@ -15,7 +15,7 @@ def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object
     defaults = model.defaults
     settings: list[tuple[str, object]] = [
         ("model", options.model),
-        ("scale", f"{options.scale if options.scale is not None else model.backbone.scale:g}"),
+        ("scale", f"{options.scale if options.scale is not None else model.scale:g}"),
         ("attention", options.attention or defaults.attention),
         ("lower_bound", options.lower_bound or defaults.lower_bound),
         ("steps", min(options.steps or defaults.steps, model.backbone.schedule.num_steps)),
@@ -27,6 +27,18 @@ def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object
         ("precision", PRECISION_NAMES[str(model.precision).removeprefix("torch.")]),
         ("tile", "auto" if options.tile is None else options.tile),
     ]
+    if model.parts is not None:
+        version = model.parts.version
+        settings += [
+            ("task", options.task or "sr"),
+            ("cfg", version.cfg if options.cfg is None else options.cfg),
+            ("prompt", version.prompt if options.prompt is None else options.prompt),
+            ("negative_prompt", version.negative_prompt if options.negative_prompt is None
+             else options.negative_prompt),
+            ("strength", 1.0 if options.strength is None else options.strength),
+            ("attention_from", options.attention_from or "stage1"),
+        ]  # fmt: skip
+        settings += [] if options.stage1 is None else [("stage1", options.stage1)]
     if options.heads is not None:
         settings.append(("heads", options.heads))
     return settings

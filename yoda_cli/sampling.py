@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from yoda_cli.backbones import Condition, crop_condition
-from yoda_cli.diffusion import STOCHASTIC_SAMPLERS
 from yoda_cli.errors import DeviceError
 from yoda_cli.models import Model
 from yoda_cli.noise import NoiseField
 from yoda_cli.planning import MIN_TILE, Plan
 from yoda_cli.recovery import Counter, free_memory, is_out_of_memory
+from yoda_cli.samplers import STOCHASTIC_SAMPLERS
 from yoda_cli.tiling import Tile, halves
 from yoda_cli.yoda import Draw
 

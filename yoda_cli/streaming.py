@@ -41,7 +41,9 @@ KINDS = ("PNG", "JPEG", "TIFF")
 
 def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether the picture is of a kind that streams, and pyvips is there."""
-    native = model.backbone.scale
+    native = model.scale
+    if model.parts is not None:
+        return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
     if options.scale not in (None, float(native)):
@@ -58,7 +60,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     if options.stream is False:
         return False
     if options.stream is None:
-        large = item.pixels * model.backbone.scale**2 > STREAM_PIXELS
+        large = item.pixels * model.scale**2 > STREAM_PIXELS
         return large and can_stream(item, model, options)
     if not can_stream(item, model, options):
         raise WeightsError(

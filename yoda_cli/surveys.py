@@ -27,7 +27,8 @@ class Survey:
     """Where a run will work, before its first network call.
 
     ``attention`` (1, 1, h, w) is on the grid of ``lr``; ``size`` is the picture's (H, W) on that
-    of the diffusion. There is one plan for each of ``blocks``.
+    of the diffusion. There is one plan for each of ``blocks``. A large picture is ``encoded_again``
+    when its blocks are run.
     """
 
     lr: Tensor
@@ -36,6 +37,7 @@ class Survey:
     plans: Sequence[Plan]
     size: tuple[int, int]
     spent: Spent | None = None
+    encoded_again: bool = False
 
     @property
     def scale(self) -> int:
@@ -63,13 +65,10 @@ class Survey:
         return to_grid(self.attention, height, width, self.scale)
 
     def forecast(self, model: Model) -> float:
-        """Seconds that the pass will take on this machine.
-
-        A picture of several blocks is mostly encoded twice: for the map, and for each block.
-        """
+        """Seconds that the pass will take on this machine."""
         costs = costs_of(model)
         total = sum(plan.seconds(costs) for plan in self.plans)
-        again = costs.encode * self.size[0] * self.size[1] if len(self.blocks) > 1 else 0.0
+        again = costs.encode * self.size[0] * self.size[1] if self.encoded_again else 0.0
         return total + again
 
     def cut(self, x: Tensor) -> Tensor:

@@ -39,11 +39,11 @@ from yoda_cli.inputs import STREAM
 from yoda_cli.memory import peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer
-from yoda_cli.pipeline import Result, upscale_tensor
+from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
 from yoda_cli.reproduction import settings_of
 from yoda_cli.resampling import imresize
 from yoda_cli.sources import find_source
-from yoda_cli.surveys import Survey, survey
+from yoda_cli.surveys import Survey
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def assembled(
         item.source, item.target, lr, summed(results), (width, height), notices, options,
         len(frames), peak_bytes(),
     )  # fmt: skip
-    scale = options.scale if options.scale is not None else float(model.backbone.scale)
+    scale = options.scale if options.scale is not None else float(model.scale)
     return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1), scale)
 
 
@@ -198,7 +198,7 @@ def look_ahead(
     lr = visible(picture)
     options, _ = settle_denoise(picture, lr, model, options)
     with torch.inference_mode():
-        return survey(lr, model, options), options
+        return plan_picture(lr, model, options), options
 
 
 def settle_denoise(

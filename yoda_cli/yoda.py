@@ -75,7 +75,7 @@ def masked_sample(
         else:
             unrefined = q_sample(schedule, z_lr, s, noise)
         z = torch.where(mask, refined, unrefined)
-        history = History(z_0, t, mask)
+        history = history.followed_by(z_0, t, mask) if history else History(z_0, t, mask)
         if on_step is not None:
             on_step(StepRecord(index, t, s, mask, z, z_0))
     if not bool(mask.all()):

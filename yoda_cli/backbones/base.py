@@ -66,6 +66,8 @@ class Backbone(Protocol):
     ``halo`` is how far, in output pixels, one call looks beyond a pixel (for tiles), and
     ``plan_halo`` how far where tiles move from step to step, so that what is cut off does not add
     up. ``pixel_bytes`` is about what one call holds per output pixel.
+    ``in_channels`` are those of what is enlarged, 3 but for latents. ``variant`` tells apart the
+    ways to run one network that cost differently.
     ``z_channels`` is the C of the diffusion space; ``prediction`` is what ``denoise`` puts out.
     """
 
@@ -74,6 +76,8 @@ class Backbone(Protocol):
     halo: int
     plan_halo: int
     pixel_bytes: int
+    in_channels: int
+    variant: str
     z_channels: int
     prediction: Prediction
     schedule: NoiseSchedule

@@ -116,6 +116,7 @@ class SR3(nn.Module):
         reach = 2 * (config.res_blocks + 1)  # lowest cells: two 3×3 convolutions a block
         self.halo = grid * (2 if self.is_compact else reach)
         self.plan_halo = grid if self.is_compact else self.halo
+        self.in_channels, self.variant = 3, ""
         self.pixel_bytes = 4 * config.inner_channel * 16 // config.unshuffle**2 + 64
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:

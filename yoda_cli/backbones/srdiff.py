@@ -125,6 +125,7 @@ class SRDiff(nn.Module):
         reach = 2 * (config.unet_blocks + 1)
         self.halo = grid * (2 if self.is_compact else reach)
         self.plan_halo = grid if self.is_compact else self.halo
+        self.in_channels, self.variant = 3, ""
         self.pixel_bytes = 4 * config.dim * 16 // config.unshuffle**2 + 64
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:

@@ -95,7 +95,7 @@ def run(asked: Asked) -> int:
     """The exit code."""
     from yoda_cli.batch import check_disk, plan_batch, prepare
     from yoda_cli.inputs import STREAM, find_inputs, shard_of
-    from yoda_cli.limits import check_options
+    from yoda_cli.limits import check_model, check_options
     from yoda_cli.models import find_model
     from yoda_cli.targets import Naming, check_template, named_format
 
@@ -116,7 +116,8 @@ def run(asked: Asked) -> int:
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
     with _render.download(quiet=show.quiet) as watch:
         model = find_model(options, watch)
-    scale = options.scale if options.scale is not None else float(model.backbone.scale)
+    check_model(model, options)
+    scale = options.scale if options.scale is not None else float(model.scale)
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing)
     batch = plan_batch(found, naming, model, options, stream=stream)
     if len(found) == 1 and batch.failures:
@@ -152,7 +153,8 @@ def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list
     if running.engine == "ray":
         from yoda_cli.ray_engine import run_ray
 
-        return run_ray(batch, options, asked.writing, events, running.address, running.jobs)
+        return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
+                       cut=model.parts is None)  # fmt: skip
     if running.jobs > 1 and len(batch.items) > 1:
         from yoda_cli.workers import run_workers
 
@@ -175,7 +177,8 @@ class Watchers:
         self.asked, self.model = asked, model
         self.taken: set[Path] = set()
         self.current: dict[Path, Any] = {}
-        costs_of(model)  # measured before the first picture's time is taken
+        if model.parts is None:  # else the networks are read when stage one is done
+            costs_of(model)  # measured before the first picture's time is taken
 
     @contextmanager
     def observing(self, item: Item) -> Iterator[Observer]:
@@ -245,7 +248,7 @@ def say_plan(
     from yoda_cli.upscaling import look_ahead
 
     total, failed = 0.0, len(batch.failures)
-    scale = options.scale if options.scale is not None else float(model.backbone.scale)
+    scale = options.scale if options.scale is not None else float(model.scale)
     for failure in batch.failures:
         show.failed(failure)
     for item in batch.items:

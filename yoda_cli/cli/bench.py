@@ -131,7 +131,7 @@ def prepare(
     known, cache = load_registry(), Cache.default()
     with _render.download(quiet=quiet) as watch:
         model = find_model(options, watch)
-        scale = model.backbone.scale
+        scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
         if ablate is not None:
             arms = ablation(ablate, options, model, watch)

@@ -26,6 +26,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 
 OUTPUT, WORK, RUNNING, INSIDE = "Output", "Memory and speed", "Running", "A look inside"
+PHOTO = "Models that restore first (photo)"
 
 
 def upscale(
@@ -45,7 +46,9 @@ def upscale(
     heads: Heads = None,
     lower_bound: LowerBound = None,
     steps: Steps = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, ddpm, ddpm-sr3 or dpm++.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, ddpm, ddpm-sr3, dpm++ or dpm++3m-sde.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another texture.")] = 0,
     fidelity: Annotated[
         float, typer.Option(help="0: full sampled detail … 1: the smooth regression picture.")
@@ -56,6 +59,31 @@ def upscale(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Run the paper's printed eqs. 9 and 11.")
     ] = False,
+    task: Annotated[
+        str | None, typer.Option(help="sr, face or denoise [sr].", rich_help_panel=PHOTO)
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What is in the picture [model's].", rich_help_panel=PHOTO)
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What should not be [model's].", rich_help_panel=PHOTO)
+    ] = None,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="How strongly prompts count; 1: not [model's].", rich_help_panel=PHOTO),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Of the restored picture's control, 0 … 2 [1].", rich_help_panel=PHOTO),
+    ] = None,
+    stage1: Annotated[
+        str | None,
+        typer.Option(help="Restorer: a name, a file, or none.", rich_help_panel=PHOTO),
+    ] = None,
+    attention_from: Annotated[
+        str | None,
+        typer.Option(help="Map of the stage1 picture or the lr [stage1].", rich_help_panel=PHOTO),
+    ] = None,
     budget: Annotated[
         float | None,
         typer.Option(help="Share in (0, 1] of the dense run's time; bends the map to meet it."),
@@ -215,7 +243,9 @@ def upscale(
         denoise=parse_denoise(denoise), device=device, precision=precision,
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, faithful=faithful, skip=skip, exact=exact,
-        stream=stream, budget=budget,
+        stream=stream, budget=budget, task=task, prompt=prompt,
+        negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
+        attention_from=attention_from,
     )  # fmt: skip
     chosen = [overwrite, skip_existing, fail_existing]
     if sum(chosen) > 1:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from yoda_cli.errors import WeightsError
@@ -55,6 +56,7 @@ class ModelEntry:
     lower_bound: float = 0.3
     steps: int = 15
     sampler: str = "ddim"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:

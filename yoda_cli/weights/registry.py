@@ -231,6 +231,8 @@ def _fits(value: object, kind: str) -> bool:
     """Whether a TOML value is of a field's type."""
     if kind.startswith("tuple"):
         return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind == "Mapping[str, Any]":
+        return isinstance(value, dict)
     if kind.startswith("Mapping"):
         return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     if isinstance(value, bool):

@@ -1,0 +1,247 @@
+"""DiffBIR under YODA's masks: restore, encode, masked reverse diffusion on latents, decode.
+
+The unrefined picture is the code of what stage one restored, so where A is low that picture stays
+for most of the chain. A is max-pooled to the latent grid: a latent is refined as early as the most
+detailed of its 64 pixels asks for. Images are (1, 3, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED
+from yoda_cli.backbones.diffbir import FACTOR
+from yoda_cli.budget import Spent, spend
+from yoda_cli.chains import chain_timesteps
+from yoda_cli.colour import COLOUR_FIXES
+from yoda_cli.conditioning import replicate
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.costs import costs_of
+from yoda_cli.diffbir.autoencoder import Autoencoder
+from yoda_cli.diffbir.parts import Parts
+from yoda_cli.errors import InputError, UsageError
+from yoda_cli.models import Model
+from yoda_cli.passes import Observer, Pass, Passed, picture_seed, sampler_name
+from yoda_cli.planning import Plan
+from yoda_cli.recovery import Counter, free_memory
+from yoda_cli.resampling import imresize
+from yoda_cli.samplers import SAMPLERS
+from yoda_cli.sampling import make_draw
+from yoda_cli.sources import find_source
+from yoda_cli.surveys import Survey
+from yoda_cli.tiling import Tile, Window, rounded_up
+from yoda_cli.windows import WINDOW, WindowedDenoiser, window_plan
+from yoda_cli.yoda import masked_sample, time_mask
+
+ALIGN = 64  # pixels: 8 to a latent, 8 latents to the U-Net's coarsest
+WHOLE = 96  # latents a side up to which one window sees all
+LARGEST = 256 << 20  # pixels that are worked on
+WINDOWS_TOGETHER = 4  # on a GPU
+SAID_STAGES = ("stage1", "lr")
+
+
+@dataclass(frozen=True)
+class LatentSurvey(Survey):
+    """A survey whose diffusion grid is that of latents; ``attention`` stays on the LR grid.
+
+    ``latents`` is A (1, 1, h, w) on the padded latent grid, ``size`` the part of it that is
+    picture; ``restored`` is stage one's picture, not clipped.
+    """
+
+    latents: Tensor | None = None
+    restored: Tensor | None = None
+
+    @property
+    def scale(self) -> int:
+        return 1
+
+    @property
+    def on_grid(self) -> Tensor:
+        assert self.latents is not None
+        return self.latents
+
+    def forecast(self, model: Model) -> float:
+        """Seconds of the diffusion; the other stages are not in it."""
+        assert model.parts is not None
+        if not self.planned_calls:
+            return 0.0
+        model.parts.load()
+        return self.plan.seconds(costs_of(model))
+
+
+def photo_survey(lr: Tensor, model: Model, options: UpscaleOptions) -> LatentSurvey:
+    """Stage one, and the plan that A makes of its picture; sets the networks' guidance."""
+    parts = _parts(model)
+    restored = restore(lr, model, options)
+    tall, wide = (rounded_up(n, ALIGN) for n in restored.shape[-2:])
+    name = options.attention or model.defaults.attention
+    if name == LEARNED:
+        raise UsageError(f"model {model.name} has no learned attention; use another source")
+    source = find_source(name, options.heads, model.device)
+    if options.attention_from == "lr":
+        attention = source.attend(lr).float().cpu()
+        seen = F.interpolate(attention, restored.shape[-2:], mode="bilinear").clamp_(0, 1)
+    else:
+        seen = source.attend(restored.clamp(0, 1)).float().cpu()
+        attention = F.interpolate(seen, lr.shape[-2:], mode="bilinear", antialias=True)
+    latents = F.max_pool2d(replicate(seen, tall, wide), FACTOR)
+    parts.net.steer(
+        parts.guidance(
+            options.prompt, options.negative_prompt, options.cfg,
+            1.0 if options.strength is None else options.strength, options.fidelity,
+        )
+    )  # fmt: skip
+    latents, plan, spent = planned(latents, model, options)
+    window = Window(0, 0, tall // FACTOR, wide // FACTOR)
+    size = (-(-restored.shape[-2] // FACTOR), -(-restored.shape[-1] // FACTOR))
+    return LatentSurvey(
+        lr,
+        attention.clamp(0, 1),
+        [Tile(window, window)],
+        [plan],
+        size,
+        spent,
+        latents=latents,
+        restored=restored,
+    )
+
+
+def restore(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor:
+    """Stage one's picture at the size that is worked on, not clipped."""
+    scale = options.scale if options.scale is not None else float(model.scale)
+    height, width = (max(1, round(n * scale)) for n in lr.shape[-2:])
+    shortest = _parts(model).version.shortest
+    larger = max(1.0, shortest / min(height, width))
+    height, width = round(height * larger), round(width * larger)
+    if height * width > LARGEST:
+        raise InputError(
+            f"{model.name} would work on {width}×{height} pixels, because it needs {shortest} on "
+            f"the short side; at most {LARGEST:,} are possible"
+        )
+    with _parts(model).restorer() as restorer:
+        if restorer is None:
+            return imresize(lr, (height, width)).clamp(0, 1)
+        return restorer.restore(lr, height, width)
+
+
+def planned(
+    latents: Tensor, model: Model, options: UpscaleOptions
+) -> tuple[Tensor, Plan, Spent | None]:
+    """A as it will be used, the windows of every step, and what a budget made of A."""
+    total = model.backbone.schedule.num_steps
+    lower = options.lower_bound or model.defaults.lower_bound
+    if not bool(time_mask(torch.zeros(()), lower, 1, total)):
+        raise UsageError(f"lower bound {lower:g} is below 1/T = 1/{total}: noise would remain")
+    chain = _parts(model).version.chain
+    timesteps = chain_timesteps(chain, total, options.steps or model.defaults.steps)
+    timesteps = timesteps if options.fidelity < 1 else timesteps[:1]
+    size = window_size(latents.shape[-2], latents.shape[-1], options.tile)
+
+    def plan(candidate: Tensor, bound: float) -> Plan:
+        return window_plan(candidate, timesteps, bound, total, size, skip=options.skip)
+
+    if options.budget is None or options.fidelity >= 1:
+        return latents, plan(latents, lower), None
+    spent = spend(
+        latents, options.budget, lower, 1 / total,
+        lambda candidate, bound: float(plan(candidate, bound).planned_calls),
+    )  # fmt: skip
+    return spent.attention, plan(spent.attention, spent.lower_bound), spent
+
+
+def window_size(height: int, width: int, tile: int | None) -> int:
+    """Latents a side of a window, 0 for one window, from the tile asked for in pixels."""
+    if tile is not None:
+        return rounded_up(tile // FACTOR, ALIGN // FACTOR)
+    return 0 if max(height, width) <= WHOLE else WINDOW
+
+
+def photo_pass(
+    lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer,
+    noise_of: Tensor | None = None,
+) -> Passed:  # fmt: skip
+    """The picture at the size asked for, and how it was made."""
+    began = time.perf_counter()
+    parts = _parts(model)
+    parts.check_memory()
+    seen = photo_survey(lr, model, options)
+    restored = seen.restored
+    assert restored is not None
+    tall, wide = (side * FACTOR for side in seen.on_grid.shape[-2:])
+    height, width = restored.shape[-2:]
+    size = window_size(tall // FACTOR, wide // FACTOR, options.tile)
+    counter = Counter(observer.on_call)
+    forecast = 0.0
+    with parts.autoencoder(size) as vae:
+        z_lr = vae.encode(replicate(restored, tall, wide) * 2 - 1)
+    z_0 = z_lr
+    if options.fidelity < 1:
+        with parts.networks():
+            forecast = seen.forecast(model)
+            observer.on_plan(seen.planned_calls, forecast)
+            z_0 = diffuse(
+                z_lr, seen, model, options, observer, lr if noise_of is None else noise_of, counter
+            )
+    with parts.autoencoder(size) as vae:
+        image = (vae.decode(z_0)[..., :height, :width] + 1) / 2
+    image = COLOUR_FIXES[parts.version.colour](image, restored)
+    scale = options.scale if options.scale is not None else float(model.scale)
+    target = (max(1, round(lr.shape[-2] * scale)), max(1, round(lr.shape[-1] * scale)))
+    if tuple(image.shape[-2:]) != target:
+        image = imresize(image, target)
+    free_memory()
+    seconds = time.perf_counter() - began
+    return Passed(image.clamp(0, 1), seen, counter.calls, forecast, seconds, counter.recovered())
+
+
+def diffuse(
+    z_lr: Tensor, seen: LatentSurvey, model: Model, options: UpscaleOptions, observer: Observer,
+    noise_of: Tensor, counter: Counter,
+) -> Tensor:  # fmt: skip
+    """Masked reverse diffusion of the latents, on the CPU again."""
+    z_lr = z_lr.to(model.device)
+    condition = model.backbone.encode(z_lr)
+    sampler = sampler_name(model, options)
+    together = WINDOWS_TOGETHER if options.batch is None else options.batch
+    alone = model.device.type == "cpu" or options.exact
+    if observer.whole:
+        observer.on_pass(Pass(seen, z_lr, _decoder(seen, model, options)))
+    plan = seen.plan
+    return masked_sample(
+        WindowedDenoiser(model, condition, plan, 1 if alone else together, counter),
+        SAMPLERS[sampler],
+        model.backbone.schedule,
+        plan.timesteps,
+        seen.on_grid.to(model.device),
+        plan.lower_bound,
+        z_lr,
+        make_draw(z_lr, picture_seed(options.seed, noise_of), sampler),
+        faithful=options.faithful,
+        on_step=observer.on_step if observer.whole else None,
+    ).cpu()
+
+
+def _decoder(
+    seen: LatentSurvey, model: Model, options: UpscaleOptions
+) -> Callable[[Tensor], Tensor]:
+    """States as pictures, in the size that is worked on; the autoencoder is kept for them."""
+    assert seen.restored is not None
+    height, width = seen.restored.shape[-2:]
+    size = window_size(seen.on_grid.shape[-2], seen.on_grid.shape[-1], options.tile)
+    vae = Autoencoder(_parts(model).load_vae(), model.device, size)
+
+    def decode(z: Tensor) -> Tensor:
+        return (vae.decode(z.cpu())[..., :height, :width] + 1) / 2
+
+    return decode
+
+
+def _parts(model: Model) -> Parts:
+    assert model.parts is not None
+    return model.parts
