@@ -1,6 +1,7 @@
 """DiffBIR's reference vectors: networks, samplers, colour and windows, by the project's code."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,7 @@ def controlldm(golden):
     out["model_output_strength0.6"] = net.run(x, t + 1, text, hint, 0.6)
     out["unet_without_control"] = net.run(x, t + 1, text, hint, 0.0)
     for prediction in ("eps", "v"):
-        steps(diffbir_net(golden, prediction), inputs, out)
+        steps(diffbir_net(golden, prediction), golden, out)
     tiled(net, golden, out)
     return out
 
@@ -73,34 +74,48 @@ def guided(net, inputs, cfg, run):
     return torch.cat(results)
 
 
-def steps(net, inputs, out):
-    """Single steps of the three samplers with classifier-free guidance."""
-    kind, x, noise, schedule = net.prediction, inputs["x"], inputs["noise"], net.schedule
+STEP = re.compile(r"(spaced|ddim|edm)(\d+)\.(eps|v)\.[ik](\d+)\.cfg([\d.]+)\.(x_prev|denoised)")
 
-    def estimate(t, cfg):
-        return guided(net, inputs, cfg, lambda z, c: net.predict(z, t, c, everywhere(z)))
 
-    chain = openai_timesteps(1000, 50)[::-1]
-    for i in (0, 25, 49):
-        t, s = chain[i + 1], chain[i]
-        drawn = noise if s > 0 else torch.zeros_like(noise)
-        z = ddpm_step(schedule, x, estimate(t, 4.0), t, s, drawn)
-        out[f"spaced50.{kind}.i{i}.cfg4.x_prev"] = z
-    chain = leading_timesteps(1000, 50)[::-1]
-    for i in (0, 49):
-        # The reference ends at index 0, one step short of the clean signal; ours goes on to it.
-        t, s = chain[i + 1], max(chain[i], 1)
-        out[f"ddim50.{kind}.i{i}.cfg4.x_prev"] = ddim_step(
-            schedule, x, estimate(t, 4.0), t, s, torch.zeros_like(x)
-        )
-    out[f"edm10.{kind}.k5.cfg6.denoised"] = estimate(trailing_timesteps(1000, 10)[5], 6.0)
-    if kind == "v":  # the reference puts ᾱ = 1e-8 where the chain has 0
+def steps(net, golden, out):
+    """Single steps of the three samplers with classifier-free guidance, as the outputs' names say.
 
-        def first(z, condition):
-            raw = net.denoise(z, torch.tensor([1000]), condition, everywhere(z))
-            return predict_z0("v", raw, z, 1e-4, math.sqrt(1 - 1e-8))
+    The reference's DDIM ends at index 0, one step short of the clean signal; ours goes on to it.
+    """
+    inputs, x, noise = golden.inputs, golden.inputs["x"], golden.inputs["noise"]
+    for name in golden.outputs:
+        match = STEP.fullmatch(name)
+        if match is None or match[3] != net.prediction:
+            continue
+        sampler, count, index, cfg = match[1], int(match[2]), int(match[4]), float(match[5])
+        schedule, total = net.schedule, net.schedule.num_steps
+        if sampler == "edm":
+            t = trailing_timesteps(total, count)[index]
+            out[name] = first_edm(net, inputs, cfg) if index == 0 else estimate(net, inputs, t, cfg)
+            continue
+        kind = openai_timesteps if sampler == "spaced" else leading_timesteps
+        chain = kind(total, count)[::-1]
+        t, s = chain[index + 1], chain[index]
+        z_0 = estimate(net, inputs, t, cfg)
+        if sampler == "spaced":
+            drawn = noise if s > 0 else torch.zeros_like(noise)
+            out[name] = ddpm_step(schedule, x, z_0, t, s, drawn)
+        else:
+            out[name] = ddim_step(schedule, x, z_0, t, max(s, 1), torch.zeros_like(x))
 
-        out["edm10.v.k0.cfg6.denoised"] = guided(net, inputs, 6.0, first)
+
+def estimate(net, inputs, t, cfg):
+    return guided(net, inputs, cfg, lambda z, c: net.predict(z, t, c, everywhere(z)))
+
+
+def first_edm(net, inputs, cfg):
+    """The reference puts ᾱ = 1e-8 where the chain begins."""
+
+    def first(z, condition):
+        raw = net.denoise(z, torch.tensor([net.schedule.num_steps]), condition, everywhere(z))
+        return predict_z0(net.prediction, raw, z, 1e-4, math.sqrt(1 - 1e-8))
+
+    return guided(net, inputs, cfg, first)
 
 
 def tiled(net, golden, out):
@@ -110,7 +125,8 @@ def tiled(net, golden, out):
     text = golden.inputs["c_txt"][:1]
     net.steer(Guidance(text))
     model = Model("golden", net, SampleDefaults(), CPU, torch.float32)
-    plan = window_plan(torch.ones(1, 1, 12, 12), [t, 0], 1.0, 1000, size, skip=True)
+    ones, stride = torch.ones_like(x[:, :1]), golden.config["tile_stride"]
+    plan = window_plan(ones, [t, 0], 1.0, 1000, size, stride, skip=True)
     z_0 = WindowedDenoiser(model, Condition(hint, {"hint": hint}), plan)(x, t, everywhere(x))
     signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
     out["tiled.model_output"] = (x - signal * z_0) / sigma
@@ -158,26 +174,27 @@ def samplers(golden):
     out["wavelet.fixed"] = wavelet_fix(content, style)
     out["adain.fixed"] = adain_fix(content, style)
     size, (height, width) = golden.config["tile"], golden.config["latent_hw"]
-    windows = sliding_windows(height, width, size, golden.config["stride"])
+    stride = golden.config["stride"]
+    windows = sliding_windows(height, width, size, stride)
     out["sliding_windows"] = torch.tensor([(w.top, w.bottom, w.left, w.right) for w in windows])
     out["gaussian_weights_f64"] = gaussian_weights(size, size)
     x = inputs["tiled_fn_demo.x"]
-    plan = window_plan(torch.ones(1, 1, height, width), [1, 0], 1.0, 1, size, skip=True)
+    plan = window_plan(torch.ones(1, 1, height, width), [1, 0], 1.0, 1, size, stride, skip=True)
     model = Model("demo", Demo(), SampleDefaults(), CPU, torch.float32)
     out["tiled_fn_demo"] = WindowedDenoiser(model, Condition(x, {}), plan)(x, 1, everywhere(x))
     text = torch.zeros(1, 77, 8)
-    rising = Guidance(text, text, 6.0, rescale_cfg=True)
-    # The reference looks the scale up by the network's 0-based time.
-    out["rescaled_cfg_scale_for_cfg6_t0_to_999"] = torch.tensor(
-        [rising.scale(t + 1) for t in range(1000)]
-    )
+    for name in golden.outputs:  # the reference looks the scale up by the network's 0-based time
+        if match := re.fullmatch(r"rescaled_cfg_scale_for_cfg([\d.]+)_t0_to_999", name):
+            rising = Guidance(text, text, float(match[1]), rescale_cfg=True)
+            out[name] = torch.tensor([rising.scale(t + 1) for t in range(1000)])
     for name, prediction in (("eps", "eps"), ("v_zsnr", "v")):
-        for key, value in coefficients(make_diffbir_schedule(prediction)).items():
-            out[f"{name}.{key}"] = value
+        for count in golden.config["steps"]:
+            for key, value in coefficients(make_diffbir_schedule(prediction), count).items():
+                out[f"{name}.{key}"] = value
     return out
 
 
-def coefficients(schedule):
+def coefficients(schedule, count):
     """The reference's tables, as functions of our schedule and chains; 0-based, fp32."""
     beta, full = schedule.beta[1:], schedule.alpha_bar
     out = {
@@ -185,7 +202,7 @@ def coefficients(schedule):
         "sqrt_alphas_cumprod": full[1:].sqrt().float(),
         "sqrt_one_minus_alphas_cumprod": (1 - full[1:]).sqrt().float(),
     }
-    chain = torch.tensor(openai_timesteps(1000, 50)).flip(0)
+    chain = torch.tensor(openai_timesteps(1000, count)).flip(0)
     ab, before = full[chain[1:]], full[chain[:-1]]
     step = 1 - ab / before
     variance = step * (1 - before) / (1 - ab)
@@ -200,22 +217,22 @@ def coefficients(schedule):
         "sqrt_recip_alphas_cumprod": (1 / ab).sqrt(),
         "sqrt_recipm1_alphas_cumprod": (1 / ab - 1).sqrt(),
     }
-    out |= {f"spaced50.{k}": v if k == "timesteps" else v.float() for k, v in values.items()}
-    chain = torch.tensor(leading_timesteps(1000, 50)).flip(0)
+    out |= {f"spaced{count}.{k}": v if k == "timesteps" else v.float() for k, v in values.items()}
+    chain = torch.tensor(leading_timesteps(1000, count)).flip(0)
     ab, before = full[chain[1:]], full[chain[:-1].clamp(min=1)]
     out |= {
-        "ddim50.timesteps": chain[1:] - 1,
-        "ddim50.ddim_alphas": ab.float(),
-        "ddim50.ddim_alphas_prev": before.float(),
-        "ddim50.ddim_sqrt_alphas": ab.sqrt().float(),
-        "ddim50.ddim_sigmas": torch.zeros(50),
-        "ddim50.ddim_sqrt_one_minus_alphas": (1 - ab).sqrt().float(),
+        f"ddim{count}.timesteps": chain[1:] - 1,
+        f"ddim{count}.ddim_alphas": ab.float(),
+        f"ddim{count}.ddim_alphas_prev": before.float(),
+        f"ddim{count}.ddim_sqrt_alphas": ab.sqrt().float(),
+        f"ddim{count}.ddim_sigmas": torch.zeros(len(chain) - 1),
+        f"ddim{count}.ddim_sqrt_one_minus_alphas": (1 - ab).sqrt().float(),
     }
-    chain = torch.tensor(trailing_timesteps(1000, 50))
+    chain = torch.tensor(trailing_timesteps(1000, count))
     ab = full[chain].clone()
     ab[0] = 1e-8  # the reference's own, in place of ᾱ_T
-    out["edm50.timesteps"] = (chain - 1).clamp(min=0)
-    out["edm50.sigmas"] = ((1 - ab) / ab).sqrt().float()
+    out[f"edm{count}.timesteps"] = (chain - 1).clamp(min=0)
+    out[f"edm{count}.sigmas"] = ((1 - ab) / ab).sqrt().float()
     return out
 
 

@@ -492,3 +492,54 @@ if __name__ == "__main__":
     assert done.returncode == 4, done.stderr
     assert done.stderr.count("a worker died twice on") == 1
     assert set(files_of(tmp_path / "out")) == {"a.png", "deep/c.png", "deep/er/d.png"}
+
+
+def test_what_nobody_foresaw_fails_one_picture_and_the_rest_goes_on(yoda, tmp_path, monkeypatch):
+    from yoda_cli import upscaling
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(3):
+        save_photo(folder / f"{index}.png", 8, 8 + index, seed=index)
+    there = upscaling.upscale_tensor
+
+    def breaks(lr, *rest, **named):
+        if lr.shape[-1] == 9:
+            raise ZeroDivisionError("a bug")
+        return there(lr, *rest, **named)
+
+    monkeypatch.setattr(upscaling, "upscale_tensor", breaks)
+    done = yoda("upscale", folder, "-o", tmp_path / "out")
+    assert done.code == 4
+    assert "1.png: internal error: ZeroDivisionError: a bug" in done.err
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0.png", "2.png"]
+
+
+def test_a_size_may_be_a_length_and_each_picture_gets_its_own_factor(yoda, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save_photo(folder / "wide.png", 10, 20)
+    save_photo(folder / "tall.png", 20, 10)
+
+    def sizes(*arguments):
+        done = yoda("upscale", folder, "-o", tmp_path / "out", "--fidelity", 1, *arguments)
+        assert done.code == 0, done.err
+        found = {}
+        for name in ("wide", "tall"):
+            with Image.open(tmp_path / "out" / f"{name}.png") as image:
+                found[name] = image.size
+        return found
+
+    assert sizes("--width", 50) == {"wide": (50, 25), "tall": (50, 100)}
+    assert sizes("--height", 33) == {"wide": (66, 33), "tall": (16, 33)}
+    assert sizes("--short-side", 30) == {"wide": (60, 30), "tall": (30, 60)}
+    assert sizes("--min-size", 30) == {"wide": (80, 40), "tall": (40, 80)}
+    assert sizes("--min-size", 70) == {"wide": (140, 70), "tall": (70, 140)}
+    plan = yoda("upscale", folder, "-o", tmp_path / "new", "--width", 50, "--dry-run", "--json")
+    records = [json.loads(line) for line in plan.out.splitlines()]
+    assert {(r["width"], r["height"]) for r in records} == {(50, 25), (50, 100)}
+    beside = yoda("upscale", folder, "--width", 50, "--fidelity", 1)
+    assert all("in_general_w50" in line for line in beside.out.splitlines())
+    for wrong in (("--width", 50, "--scale", 2), ("--width", 0), ("--height", 5, "--width", 5)):
+        assert yoda("upscale", folder, *wrong).code == 2
+    assert yoda("upscale", folder / "wide.png", "--width", 2000).code == 2  # a factor of 100

@@ -375,3 +375,36 @@ def test_shapes_only_until_the_weights_come(folder):
     assert net.is_empty
     key = "zero_convs.0.0.weight"
     assert torch.equal(net.control.state_dict()["zero_convs.0.weight"], state[key])
+
+
+def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeypatch):
+    parts = parts_of(folder)
+    parts.load()
+    net = parts.net
+    z, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16)
+    t = torch.tensor([500])
+    with torch.no_grad():
+        plain = net.run(z, t, text, z)
+        moved = []
+        for name in ("control", "unet"):
+            there = getattr(net, name).to
+            monkeypatch.setattr(
+                getattr(net, name),
+                "to",
+                lambda d, n=name, f=there: (moved.append((n, str(d))), f(d)),
+            )
+        net.offloaded = True
+        assert torch.equal(net.run(z, t, text, z), plain)
+    assert moved == [("control", "cpu"), ("control", "cpu"), ("unet", "cpu"), ("unet", "cpu")]
+
+
+def test_a_gpu_with_room_for_one_network_gets_them_in_turn(folder, monkeypatch):
+    parts = parts_of(folder)
+    parts.device = torch.device("cuda")
+    whole = parts.weight_bytes
+    monkeypatch.setattr("yoda_cli.diffbir.parts.free_bytes", lambda device: int(whole * 1.1))
+    parts.check_memory()
+    assert parts.net.offloaded
+    monkeypatch.setattr("yoda_cli.diffbir.parts.free_bytes", lambda device: int(whole * 0.4))
+    with pytest.raises(DeviceError, match="are free"):
+        parts.check_memory()

@@ -61,7 +61,7 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
         model=str(tiny_checkpoint), exact=True, device="cpu", steps=100, block=256
     )
     model, writing = find_model(options), WriteOptions()
-    naming = Naming(tmp_path / "out", model.name, 4.0, 0, writing)
+    naming = Naming(tmp_path / "out", model.name, 4.0, 0, writing, "x4")
     found = [Found(p, folder) for p in sorted(folder.iterdir())]
     batch = plan_batch(found, naming, model, options)
     remote = ray.remote(num_cpus=1)(ray_engine.Actor)

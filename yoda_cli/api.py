@@ -18,6 +18,7 @@ from yoda_cli.images import read_picture
 from yoda_cli.limits import check_options
 from yoda_cli.models import Model, find_model
 from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
+from yoda_cli.sizes import scale_for, with_scale
 from yoda_cli.upscaling import settle_denoise, visible
 
 Input = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
@@ -54,6 +55,8 @@ def upscale(image: Input, options: UpscaleOptions | None = None) -> Result:
     options = options or UpscaleOptions()
     model = _ready(options)
     lr, options = _settled(image, model, options)
+    height, width = lr.shape[-2:]
+    options = with_scale(options, scale_for(options, width, height, model.scale))
     return upscale_tensor(lr, model, options)
 
 

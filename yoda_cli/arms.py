@@ -25,10 +25,9 @@ from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.inspection import share
 from yoda_cli.models import Model, find_model
 from yoda_cli.passes import Observer, Pass
-from yoda_cli.pipeline import upscale_tensor
+from yoda_cli.pipeline import plan_picture, upscale_tensor
 from yoda_cli.resampling import imresize
 from yoda_cli.samplers import SAMPLERS
-from yoda_cli.surveys import survey
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.yoda import StepRecord
 
@@ -142,7 +141,7 @@ def enlarge(
     active: list[float] = []
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     flops: list[float] = []
-    encoder, network = flops_per_pixel(model)
+    encoder, network = (0.0, 0.0) if model.parts else flops_per_pixel(model)
 
     def on_pass(run: Pass) -> None:
         height, width = run.survey.size
@@ -156,12 +155,12 @@ def enlarge(
     def on_step(record: StepRecord) -> None:
         active.append(share(record.mask))
 
-    attention = shuffle(survey(lr, model, options).attention) if shuffled else None
+    attention = shuffle(plan_picture(lr, model, options).attention) if shuffled else None
     observer = Observer(on_pass=on_pass, on_step=on_step, whole=True)
     result = upscale_tensor(lr, model, options, observer, attention=attention)
     return Outcome(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
-        lines[0] if len(lines) == 1 else ((), ()), flops[0] if len(flops) == 1 else None,
+        lines[0] if len(lines) == 1 else ((), ()), (flops[0] or None) if len(flops) == 1 else None,
     )  # fmt: skip
 
 
@@ -169,7 +168,7 @@ def enlarge(
 def flops_per_pixel(model: Model) -> tuple[float, float]:
     """Of the encoder and of one network call, per output pixel, counted on a small picture."""
     net, side = model.backbone, 64
-    lr = torch.zeros(1, 3, side, side, device=model.device)
+    lr = torch.zeros(1, net.in_channels, side, side, device=model.device)
     with torch.inference_mode(), model.context():
         with FlopCounterMode(display=False) as encoder:
             condition = net.encode(lr)

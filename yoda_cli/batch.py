@@ -28,10 +28,12 @@ from yoda_cli.inputs import STREAM, Found
 from yoda_cli.manifest import Manifest
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer
+from yoda_cli.records import record_of
+from yoda_cli.sizes import scale_for
 from yoda_cli.streaming import stream as stream_picture
 from yoda_cli.streaming import wants_stream
 from yoda_cli.targets import Naming, check_size, check_target, folder_for, target_of
-from yoda_cli.upscaling import Finished, Item, compute, make_folder, read, record_of, write
+from yoda_cli.upscaling import Finished, Item, compute, make_folder, read, write
 
 BYTES_PER_PIXEL = 1.5  # a PNG of a photograph, measured on the packaged samples
 TOGETHER_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
@@ -87,7 +89,7 @@ def plan_batch(
     many = len(found) > 1
     for one in found:
         try:
-            item = _item(one, naming, many=many, stream=stream)
+            item = _item(one, naming, model, options, many=many, stream=stream)
             first = taken.setdefault(_resolved(item.target), one.path)
             if first is not one.path and item.target != STREAM:
                 raise OutputError(
@@ -104,19 +106,26 @@ def plan_batch(
     done = [item for item in items if _is_done(item, batch)]
     there = set(done)
     left = sorted((item for item in items if item not in there), key=lambda item: -item.pixels)
-    expected = sum(int(item.pixels * naming.scale**2 * BYTES_PER_PIXEL) for item in left)
+    expected = sum(
+        int(item.pixels * (item.scale or model.scale) ** 2 * BYTES_PER_PIXEL) for item in left
+    )
     return replace(batch, items=left, done=done, output_bytes=expected)
 
 
-def _item(one: Found, naming: Naming, *, many: bool, stream: bytes | None) -> Item:
+def _item(
+    one: Found, naming: Naming, model: Model, options: UpscaleOptions, *, many: bool,
+    stream: bytes | None,
+) -> Item:  # fmt: skip
     header = peek(one.path if one.path != STREAM else stream or b"")
+    scale = scale_for(options, header.width, header.height, model.scale)
+    naming = replace(naming, scale=float(model.scale) if scale is None else scale)
     if one.path == STREAM:
         naming = replace(naming, output=naming.output or STREAM)
     target, kind = target_of(one, header, naming, many=many)
     check_size(header, kind, naming.scale)
     return Item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
-        header.bits,
+        header.bits, scale,
     )  # fmt: skip
 
 
@@ -196,7 +205,7 @@ def run_here(
         for item, frames in read_ahead(reader, batch.items, stream):
             try:
                 with observer_of(item) as observer:
-                    if wants_stream(item, model, options) and not observer.whole:
+                    if wants_stream(item, model, item.settled(options)) and not observer.whole:
                         drain(0)
                         done = stream_picture(item, model, options, writing, observer)
                         settle(batch, item, record_of(done, model), events)

@@ -73,8 +73,10 @@ class Recipe:
 class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
 
-    ``scale`` in (0, 16]; ``attention`` a source's name or the path of a grey picture,
-    ``heads`` which of its heads (a number, avg or max); ``lower_bound`` in (0, 1];
+    ``scale`` in (0, 16], or a length of the result in pixels: ``width``, ``height``,
+    ``short_side``, or ``min_size``, the least that a short side may have. ``attention`` is a
+    source's name or the path of a grey picture, ``heads`` which of its heads (a number, avg or
+    max); ``lower_bound`` in (0, 1];
     ``tile`` the core in output pixels, 0 for none, None for automatic; ``fidelity`` in [0, 1], 0
     the full sampled detail, 1 the unrefined (regression) picture; ``denoise`` in [0, 1] is how
     degraded the picture is, None to estimate it from the file.
@@ -91,6 +93,10 @@ class UpscaleOptions:
     """
 
     scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    short_side: int | None = None
+    min_size: int | None = None
     model: str = "general"
     attention: str | None = None
     heads: str | None = None

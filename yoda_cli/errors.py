@@ -12,6 +12,8 @@ A message is one line: what was wrong, the value, what to do. Programming mistak
 ``ValueError`` or ``TypeError`` and are not part of this tree.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -57,3 +59,14 @@ class OutputError(YodaError):
     """The result cannot be written where it should go."""
 
     exit_code = 7
+
+
+@contextmanager
+def surprises_named(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside that nobody foresaw is a failure of ``what`` alone."""
+    try:
+        yield
+    except YodaError:
+        raise
+    except Exception as error:
+        raise YodaError(f"{what}: internal error: {type(error).__name__}: {error}") from error

@@ -10,8 +10,8 @@ from yoda_cli.errors import UsageError
 from yoda_cli.models import Model
 from yoda_cli.planning import MIN_TILE
 from yoda_cli.samplers import ANCESTRAL_SAMPLERS, SAMPLERS
+from yoda_cli.sizes import check_sizes
 
-MAX_SCALE = 16.0
 MIN_BLOCK = 256
 
 
@@ -19,9 +19,8 @@ def check_options(options: UpscaleOptions) -> None:
     """Refuse values that cannot be meant."""
     check_work(options)
     check_latent(options)
-    scale, lower = options.scale, options.lower_bound
-    if scale is not None and not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
-        raise UsageError(f"scale {scale:g} is not allowed; give a number above 0, at most 16")
+    check_sizes(options)
+    lower = options.lower_bound
     if lower is not None and not (0 < lower <= 1):
         raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
     if not 0 <= options.fidelity <= 1:

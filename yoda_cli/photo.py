@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
 from yoda_cli.diffbir.autoencoder import Autoencoder
 from yoda_cli.diffbir.parts import Parts
-from yoda_cli.errors import InputError, UsageError
+from yoda_cli.errors import DeviceError, InputError, UsageError
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, Pass, Passed, picture_seed, sampler_name
 from yoda_cli.planning import Plan
@@ -43,7 +43,6 @@ ALIGN = 64  # pixels: 8 to a latent, 8 latents to the U-Net's coarsest
 WHOLE = 96  # latents a side up to which one window sees all
 LARGEST = 256 << 20  # pixels that are worked on
 WINDOWS_TOGETHER = 4  # on a GPU
-SAID_STAGES = ("stage1", "lr")
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class LatentSurvey(Survey):
 
     latents: Tensor | None = None
     restored: Tensor | None = None
+    options: UpscaleOptions = field(default_factory=UpscaleOptions)
 
     @property
     def scale(self) -> int:
@@ -68,35 +68,24 @@ class LatentSurvey(Survey):
 
     def forecast(self, model: Model) -> float:
         """Seconds of the diffusion; the other stages are not in it."""
-        assert model.parts is not None
         if not self.planned_calls:
             return 0.0
-        model.parts.load()
+        steer(model, self.options)
+        _parts(model).load()
         return self.plan.seconds(costs_of(model))
 
 
-def photo_survey(lr: Tensor, model: Model, options: UpscaleOptions) -> LatentSurvey:
-    """Stage one, and the plan that A makes of its picture; sets the networks' guidance."""
-    parts = _parts(model)
+def photo_survey(
+    lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None = None
+) -> LatentSurvey:
+    """Stage one, and the plan that A makes of its picture.
+
+    ``attention`` (1, 1, h, w) on the LR grid takes the place of the source's.
+    """
     restored = restore(lr, model, options)
     tall, wide = (rounded_up(n, ALIGN) for n in restored.shape[-2:])
-    name = options.attention or model.defaults.attention
-    if name == LEARNED:
-        raise UsageError(f"model {model.name} has no learned attention; use another source")
-    source = find_source(name, options.heads, model.device)
-    if options.attention_from == "lr":
-        attention = source.attend(lr).float().cpu()
-        seen = F.interpolate(attention, restored.shape[-2:], mode="bilinear").clamp_(0, 1)
-    else:
-        seen = source.attend(restored.clamp(0, 1)).float().cpu()
-        attention = F.interpolate(seen, lr.shape[-2:], mode="bilinear", antialias=True)
+    attention, seen = maps_of(lr, restored, model, options, attention)
     latents = F.max_pool2d(replicate(seen, tall, wide), FACTOR)
-    parts.net.steer(
-        parts.guidance(
-            options.prompt, options.negative_prompt, options.cfg,
-            1.0 if options.strength is None else options.strength, options.fidelity,
-        )
-    )  # fmt: skip
     latents, plan, spent = planned(latents, model, options)
     window = Window(0, 0, tall // FACTOR, wide // FACTOR)
     size = (-(-restored.shape[-2] // FACTOR), -(-restored.shape[-1] // FACTOR))
@@ -109,7 +98,34 @@ def photo_survey(lr: Tensor, model: Model, options: UpscaleOptions) -> LatentSur
         spent,
         latents=latents,
         restored=restored,
+        options=options,
     )
+
+
+def steer(model: Model, options: UpscaleOptions) -> None:
+    """Set the networks' prompts and scales; the text tower is read for new prompts."""
+    parts = _parts(model)
+    guidance = parts.guidance(
+        options.prompt, options.negative_prompt, options.cfg,
+        1.0 if options.strength is None else options.strength, options.fidelity,
+    )  # fmt: skip
+    parts.net.steer(guidance)
+
+
+def maps_of(
+    lr: Tensor, restored: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A on the grids of the LR picture and of the restored one, both from one of them."""
+    name = options.attention or model.defaults.attention
+    if name == LEARNED:
+        raise UsageError(f"model {model.name} has no learned attention; use another source")
+    source = find_source(name, options.heads, model.device)
+    if attention is None and options.attention_from != "lr":
+        seen = source.attend(restored.clamp(0, 1)).float().cpu()
+        return F.interpolate(seen, lr.shape[-2:], mode="bilinear", antialias=True), seen
+    attention = source.attend(lr).float().cpu() if attention is None else attention
+    grown = F.interpolate(attention, restored.shape[-2:], mode="bilinear")
+    return attention, grown.clamp_(0, 1)
 
 
 def restore(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor:
@@ -164,13 +180,13 @@ def window_size(height: int, width: int, tile: int | None) -> int:
 
 def photo_pass(
     lr: Tensor, model: Model, options: UpscaleOptions, observer: Observer,
-    noise_of: Tensor | None = None,
+    attention: Tensor | None = None, noise_of: Tensor | None = None,
 ) -> Passed:  # fmt: skip
     """The picture at the size asked for, and how it was made."""
     began = time.perf_counter()
     parts = _parts(model)
     parts.check_memory()
-    seen = photo_survey(lr, model, options)
+    seen = photo_survey(lr, model, options, attention)
     restored = seen.restored
     assert restored is not None
     tall, wide = (side * FACTOR for side in seen.on_grid.shape[-2:])
@@ -182,6 +198,7 @@ def photo_pass(
         z_lr = vae.encode(replicate(restored, tall, wide) * 2 - 1)
     z_0 = z_lr
     if options.fidelity < 1:
+        steer(model, options)
         with parts.networks():
             forecast = seen.forecast(model)
             observer.on_plan(seen.planned_calls, forecast)
@@ -190,6 +207,8 @@ def photo_pass(
             )
     with parts.autoencoder(size) as vae:
         image = (vae.decode(z_0)[..., :height, :width] + 1) / 2
+    if not bool(image.isfinite().all()):
+        raise DeviceError(f"{model.name} overflowed in {model.precision}; use --precision fp32")
     image = COLOUR_FIXES[parts.version.colour](image, restored)
     scale = options.scale if options.scale is not None else float(model.scale)
     target = (max(1, round(lr.shape[-2] * scale)), max(1, round(lr.shape[-1] * scale)))

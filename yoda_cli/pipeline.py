@@ -99,7 +99,7 @@ def upscale_tensor(
     observer = observer or Observer()
     if model.parts is not None:
         with exactly(options.exact), memory_errors_named():
-            passed = photo_pass(lr, model, options, observer, noise_of)
+            passed = photo_pass(lr, model, options, observer, attention, noise_of)
         return finished([passed], passed.image, passed.seconds)
     began = time.perf_counter()
     native = model.backbone.scale

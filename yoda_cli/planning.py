@@ -28,7 +28,7 @@ from yoda_cli.yoda import time_mask
 
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
-LARGEST_WINDOW = 768 * 1024  # pixels of one network call, where memory allows
+LARGEST_WINDOW = 768 * 1024  # pixels of one network call, where memory allows; or half a canvas
 CELLS = 24  # the planner's grid has at most so many cells a side
 ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
 WHOLE_PIXELS = 4 << 20  # a picture of more is cut into blocks
@@ -159,7 +159,14 @@ def canvas_of(height: int, width: int, model: Model, options: UpscaleOptions) ->
     cell = rounded_up(max(MIN_TILE, -(-max(height, width) // CELLS)), align)
     halo = options.tile_overlap
     halo = rounded_up(model.backbone.plan_halo if halo is None else halo, align)
-    return Canvas(height, width, cell, halo, costs_of(model).overhead_pixels, largest_window(model))
+    return Canvas(
+        height,
+        width,
+        cell,
+        halo,
+        costs_of(model).overhead_pixels,
+        largest_window(model, height * width),
+    )
 
 
 def grid_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
@@ -173,10 +180,11 @@ def grid_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -
     return of_one_shape(tiles, height, width) if options.exact else tiles
 
 
-def largest_window(model: Model) -> float:
-    """Pixels that one network call may have: a quarter of the free memory, at most a constant."""
+def largest_window(model: Model, pixels: int) -> float:
+    """Pixels that one network call may have on a canvas of ``pixels``: a quarter of the free
+    memory, at most what the constant says."""
     free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
-    return max(min(free, LARGEST_WINDOW), MIN_TILE**2)
+    return max(min(free, max(LARGEST_WINDOW, pixels / 2)), MIN_TILE**2)
 
 
 def check_memory(blocks: Sequence[Tile], model: Model) -> None:
@@ -195,7 +203,7 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
-    side = int(math.sqrt(ENCODED_TOGETHER * largest_window(model)))
+    side = int(math.sqrt(ENCODED_TOGETHER * largest_window(model, height * width)))
     core = 0 if height * width <= side * side else side
     halo = ENCODER_HALOS * net.halo
     return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)

@@ -30,9 +30,10 @@ from yoda_cli.memory import peak_bytes
 from yoda_cli.passes import Conditions, Observer, Passed, begin, blended, picture_seed, run_block
 from yoda_cli.pipeline import exactly, finished
 from yoda_cli.planning import WHOLE_PIXELS
+from yoda_cli.records import record_of
 from yoda_cli.recovery import Counter, Recovered
 from yoda_cli.surveys import Survey
-from yoda_cli.upscaling import Item, assembled, read, record_of, settle_denoise, visible, write
+from yoda_cli.upscaling import Item, assembled, read, settle_denoise, visible, write
 from yoda_cli.workers import Worker
 
 TRIES = 3
@@ -77,7 +78,7 @@ class Actor:
         began, model = time.time(), self.worker.model
         picture = read(item).frames[0]
         lr = visible(picture)
-        options, _ = settle_denoise(picture, lr, model, self.worker.options)
+        options, _ = settle_denoise(picture, lr, model, item.settled(self.worker.options))
         with torch.inference_mode(), exactly(options.exact):
             seen, _ = begin(lr, model, options, None, whole=False)
         return Looked(seen, picture, options, began)
@@ -237,7 +238,7 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
 
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
-        if _is_cut(item, options):
+        if _is_cut(item, item.settled(options)):
             cut = _cutter(pool, item, there, settled(item))
             pool.waiting.append(Call(item, "look", (there,), cut))
         else:

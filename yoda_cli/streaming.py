@@ -79,7 +79,7 @@ def stream(
     reset_peak(model.device)
     began = time.perf_counter()
     picture = read(item).frames[0]
-    options, said = settle_denoise(picture, picture.rgb, model, options)
+    options, said = settle_denoise(picture, picture.rgb, model, item.settled(options))
     options = replace(options, block=options.block or STREAM_BLOCK)
     notices = picture.notices + source_notices(picture.rgb, model, options) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:

@@ -31,13 +31,14 @@ FIELDS = {"stem", "model", "scale", "seed"}
 
 @dataclass(frozen=True)
 class Naming:
-    """What fills a name template; ``output`` is -o."""
+    """What fills a name template; ``output`` is -o, ``label`` ends a folder's name."""
 
     output: Path | None
     model: str
     scale: float
     seed: int
     writing: WriteOptions
+    label: str
 
 
 def check_template(template: str) -> None:
@@ -58,7 +59,7 @@ def folder_for(root: Path, naming: Naming) -> Path:
     if naming.output is not None:
         return naming.output
     name = root.resolve().name or "pictures"
-    return root.resolve().parent / f"{name}_{naming.model}_x{naming.scale:g}"
+    return root.resolve().parent / f"{name}_{naming.model}_{naming.label}"
 
 
 def target_of(found: Found, header: Header, naming: Naming, *, many: bool) -> tuple[Path, str]:

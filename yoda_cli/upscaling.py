@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from yoda_cli import __version__
 from yoda_cli.attention import LEARNED
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.degradation import estimate
-from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.errors import OutputError, UsageError, surprises_named
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -42,13 +41,17 @@ from yoda_cli.passes import Observer
 from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
 from yoda_cli.reproduction import settings_of
 from yoda_cli.resampling import imresize
+from yoda_cli.sizes import with_scale
 from yoda_cli.sources import find_source
 from yoda_cli.surveys import Survey
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to enlarge: ``source`` and ``target`` may be ``STREAM``; sizes are the input's."""
+    """A picture to enlarge: ``source`` and ``target`` may be ``STREAM``; sizes are the input's.
+
+    ``scale`` is the factor asked for, None for the model's own.
+    """
 
     source: Path
     target: Path
@@ -58,6 +61,11 @@ class Item:
     frames: int = 1
     has_alpha: bool = False
     bits: int = 8
+    scale: float | None = None
+
+    def settled(self, options: UpscaleOptions) -> UpscaleOptions:
+        """``options`` with the factor for this picture."""
+        return with_scale(options, self.scale)
 
     @property
     def pixels(self) -> int:
@@ -107,13 +115,15 @@ def compute(
     """Enlarge every frame; all of them share the noise of the first, so that still parts stand
     still."""
     reset_peak(model.device)
-    lr = visible(animation.frames[0])
-    settled, said = settle_denoise(animation.frames[0], lr, model, options)
-    results = [
-        upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
-        for frame in animation.frames
-    ]
-    made = assembled(item, animation.frames, results, model, settled, said)
+    options = item.settled(options)
+    with surprises_named(str(item.source)):
+        lr = visible(animation.frames[0])
+        settled, said = settle_denoise(animation.frames[0], lr, model, options)
+        results = [
+            upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
+            for frame in animation.frames
+        ]
+        made = assembled(item, animation.frames, results, model, settled, said)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 
@@ -196,7 +206,7 @@ def look_ahead(
     """The plan of a picture's first frame and pass, without running it."""
     picture = read_picture(item.source if stream is None else stream)
     lr = visible(picture)
-    options, _ = settle_denoise(picture, lr, model, options)
+    options, _ = settle_denoise(picture, lr, model, item.settled(options))
     with torch.inference_mode():
         return plan_picture(lr, model, options), options
 
@@ -238,61 +248,3 @@ def provenance(model: Model, options: UpscaleOptions, scale: float) -> dict[str,
         "seed": str(options.seed),
         "settings": json.dumps(settings, sort_keys=True),
     }
-
-
-def record_of(done: Finished, model: Model) -> dict[str, Any]:
-    """What ``--json`` says of a picture; see the README for the fields."""
-    result = done.result
-    record: dict[str, Any] = {
-        "schema": 1,
-        "input": str(done.source),
-        "output": str(done.target),
-        "model": model.name,
-        "width": done.size[0],
-        "height": done.size[1],
-        "frames": done.frames,
-        "seed": done.options.seed,
-        "denoise": done.options.denoise,
-        "planned_calls": result.planned_calls,
-        "calls": result.calls,
-        "dense_calls": result.dense_calls,
-        "blocks": result.blocks,
-        "lower_bound": result.lower_bound,
-        "forecast_seconds": round(result.forecast_seconds, 3),
-        "seconds": round(result.seconds, 3),
-        "peak_mb": round(done.peak_bytes / 1e6),
-        "device": str(model.device),
-        "precision": str(model.precision).removeprefix("torch."),
-        "notices": list(done.notices),
-    }
-    if result.spent is not None:
-        bent = result.spent
-        record["budget"] = {
-            "exponent": bent.exponent, "weight": bent.weight, "forecast_share": bent.share,
-        }  # fmt: skip
-    if result.recovered:
-        record["out_of_memory"] = asdict(result.recovered)
-    return record
-
-
-def line_of(record: Mapping[str, Any]) -> str:
-    """The same for a person, in one line."""
-    frames = f", {record['frames']} frames" if record["frames"] > 1 else ""
-    calls, dense = record["calls"], record["dense_calls"]
-    skipped = f", {dense - calls} skipped" if dense > calls else ""
-    device = str(record["device"]).split(":")[0]
-    line = (
-        f"{record['width']}×{record['height']}{frames}, {calls} network calls{skipped}, "
-        f"{record['seconds']:.1f} s on {device}"
-    )
-    if "budget" in record:
-        bent = record["budget"]
-        weight = f"{bent['weight']:.2f}·" if bent["weight"] < 1 else ""
-        line += (
-            f"; budget: {weight}A^{bent['exponent']:.2f}, l = {record['lower_bound']:.3g}, "
-            f"forecast {bent['forecast_share']:.2f} of the dense time"
-        )
-    if "out_of_memory" in record:
-        went = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in record["out_of_memory"].items())
-        line += f"; memory ran out: {went}"
-    return line

@@ -54,13 +54,13 @@ def gaussian_weights(height: int, width: int) -> Tensor:
 
 def window_plan(
     attention: Tensor, timesteps: Sequence[int], lower: float, num_steps: int, size: int,
-    *, skip: bool,
+    stride: int = 0, *, skip: bool,
 ) -> Plan:  # fmt: skip
     """The windows of every transition for A (1, 1, h, w); a window is needed where any pixel of
-    it is active. ``size`` 0 is one window."""
+    it is active. ``size`` 0 is one window, ``stride`` 0 half of it."""
     height, width = attention.shape[-2:]
     size = size or max(height, width)
-    windows = sliding_windows(height, width, size, max(size // 2, 1))
+    windows = sliding_windows(height, width, size, stride or max(size // 2, 1))
     peaks = torch.stack([window.cut(attention).amax() for window in windows])
     tiles = [Tile(window, window) for window in windows]
     layouts = []

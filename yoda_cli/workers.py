@@ -22,7 +22,8 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, YodaError
 from yoda_cli.models import Model, find_model
 from yoda_cli.passes import Observer
-from yoda_cli.upscaling import Item, compute, read, record_of, write
+from yoda_cli.records import record_of
+from yoda_cli.upscaling import Item, compute, read, write
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ control strengths are settings of the object; both are the same for every window
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,8 @@ def make_diffbir_schedule(prediction: Prediction) -> NoiseSchedule:
 class DiffBIR(nn.Module):
     """The denoising U-Net and its ControlNet; implements Backbone.
 
-    It begins with shapes only: ``fill`` brings the weights, ``unload`` frees them.
+    It begins with shapes only: ``fill`` brings the weights, ``unload`` frees them. ``offloaded``
+    keeps them in the machine's memory and each network on the device only while it runs.
     """
 
     scale = 1
@@ -90,6 +92,16 @@ class DiffBIR(nn.Module):
         self.schedule = make_diffbir_schedule(prediction)
         self.guidance: Guidance | None = None
         self.variant = ""
+        self.offloaded = False
+
+    @contextmanager
+    def visiting(self, part: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+        """``part`` on ``device``; where it is offloaded, only while it is used."""
+        if self.offloaded:
+            part.to(device)
+        yield part
+        if self.offloaded:
+            part.to("cpu")
 
     def steer(self, guidance: Guidance) -> None:
         """Set what steers the networks; with two prompts they take twice the work."""
@@ -163,17 +175,19 @@ class DiffBIR(nn.Module):
         """One call of ControlNet and U-Net at times ``t`` (B,) in 1 … T."""
         dtype = next(self.control.parameters()).dtype
         z_t, text, hint = z_t.to(dtype), text.to(dtype), hint.to(dtype)
-        controls = self.control(z_t, t - 1, text, hint)
+        with self.visiting(self.control, z_t.device) as control:
+            controls = control(z_t, t - 1, text, hint)
         strengths = [strength] * len(controls) if isinstance(strength, (int, float)) else strength
         if len(strengths) != len(controls):
             raise ValueError(f"{len(controls)} controls need as many strengths")
         scaled = [c * s for c, s in zip(controls, strengths, strict=True)]
-        out: Tensor = self.unet(
-            z_t, t - 1, text,
-            down_block_additional_residuals=tuple(scaled[:-1]),
-            mid_block_additional_residual=scaled[-1],
-            return_dict=False,
-        )[0]  # fmt: skip
+        with self.visiting(self.unet, z_t.device) as unet:
+            out: Tensor = unet(
+                z_t, t - 1, text,
+                down_block_additional_residuals=tuple(scaled[:-1]),
+                mid_block_additional_residual=scaled[-1],
+                return_dict=False,
+            )[0]  # fmt: skip
         return out
 
 

@@ -63,7 +63,7 @@ class Show:
 
     def finished(self, item: Item, record: Mapping[str, Any]) -> None:
         from yoda_cli.inputs import STREAM
-        from yoda_cli.upscaling import line_of
+        from yoda_cli.records import line_of
 
         if not self.quiet:
             for notice in record["notices"]:
@@ -97,6 +97,7 @@ def run(asked: Asked) -> int:
     from yoda_cli.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.limits import check_model, check_options
     from yoda_cli.models import find_model
+    from yoda_cli.sizes import size_label
     from yoda_cli.targets import Naming, check_template, named_format
 
     options, running, show = asked.options, asked.running, asked.show
@@ -118,7 +119,8 @@ def run(asked: Asked) -> int:
         model = find_model(options, watch)
     check_model(model, options)
     scale = options.scale if options.scale is not None else float(model.scale)
-    naming = Naming(asked.output, model.name, scale, options.seed, asked.writing)
+    label = size_label(options, model.scale)
+    naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
     batch = plan_batch(found, naming, model, options, stream=stream)
     if len(found) == 1 and batch.failures:
         raise batch.failures[0].error
@@ -248,7 +250,6 @@ def say_plan(
     from yoda_cli.upscaling import look_ahead
 
     total, failed = 0.0, len(batch.failures)
-    scale = options.scale if options.scale is not None else float(model.scale)
     for failure in batch.failures:
         show.failed(failure)
     for item in batch.items:
@@ -260,6 +261,7 @@ def say_plan(
             continue
         seconds = seen.forecast(model) * item.frames
         total += seconds
+        scale = item.scale or model.scale
         width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
         record = {
             "schema": 1,

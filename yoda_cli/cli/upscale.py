@@ -26,6 +26,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 
 OUTPUT, WORK, RUNNING, INSIDE = "Output", "Memory and speed", "Running", "A look inside"
+SIZE = "Other ways to say how large"
 PHOTO = "Models that restore first (photo)"
 
 
@@ -40,6 +41,21 @@ def upscale(
     ] = None,
     scale: Annotated[
         float | None, typer.Option("-s", "--scale", help="Any factor up to 16 [model's own].")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Or the width in pixels.", rich_help_panel=SIZE)
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Or the height in pixels.", rich_help_panel=SIZE)
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(help="Or the shorter of them.", rich_help_panel=SIZE)
+    ] = None,
+    min_size: Annotated[
+        int | None,
+        typer.Option(
+            help="The model's factor, more where a side would stay below.", rich_help_panel=SIZE
+        ),
     ] = None,
     model: ModelName = "general",
     attention: Source = None,
@@ -238,7 +254,8 @@ def upscale(
     """Enlarge pictures by masked diffusion. Without -o a result stands beside its input, a
     folder's results in a folder beside it."""
     options = UpscaleOptions(
-        scale=scale, model=model, attention=attention, heads=heads, lower_bound=lower_bound,
+        scale=scale, width=width, height=height, short_side=short_side, min_size=min_size,
+        model=model, attention=attention, heads=heads, lower_bound=lower_bound,
         steps=steps, sampler=sampler, seed=seed, fidelity=fidelity,
         denoise=parse_denoise(denoise), device=device, precision=precision,
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,

@@ -85,12 +85,19 @@ class Parts:
     def weight_bytes(self) -> int:
         """What U-Net and ControlNet take, loaded."""
         size = torch.finfo(self.precision).bits // 8
-        return size * sum(p.numel() for p in self.net.parameters())
+        return size * _share(self.net)
 
     def check_memory(self) -> None:
-        """Refuse a run whose networks will not fit, before anything large is read."""
+        """Refuse a run whose networks will not fit, before anything large is read.
+
+        Where a GPU has room for one of the two at a time they are offloaded.
+        """
+        if not self.net.is_empty:
+            return
         needed, free = round(self.weight_bytes * MARGIN), free_bytes(self.device)
-        if self.net.is_empty and needed > free:
+        larger = needed * max(_share(self.net.unet), _share(self.net.control)) / _share(self.net)
+        self.net.offloaded = self.device.type == "cuda" and larger < free < needed
+        if needed > free and not self.net.offloaded:
             raise DeviceError(
                 f"{self.name} needs about {needed / 1e9:.1f} GB on {self.device} for its "
                 f"networks, and {free / 1e9:.1f} GB are free"
@@ -103,7 +110,8 @@ class Parts:
         self.check_memory()
         for part, role, prefix in (("unet", "diffusion", UNET), ("control", "controlnet", CONTROL)):
             state = self.tensors(role, prefix)
-            self.net.fill(part, state, str(self.files[role]), self.device, self.precision)
+            where = "cpu" if self.net.offloaded else self.device
+            self.net.fill(part, state, str(self.files[role]), where, self.precision)
 
     @contextmanager
     def networks(self) -> Iterator[DiffBIR]:
@@ -159,3 +167,7 @@ class Parts:
             return Guidance(wanted, None, 1.0, strength, fidelity)
         unwanted = states(version.negative_prompt if negative is None else negative)
         return Guidance(wanted, unwanted, scale, strength, fidelity)
+
+
+def _share(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -45,6 +45,7 @@ class UNetConfig:
     attention: tuple[bool, ...]
     context: int
     head_dim: int = HEAD_DIM
+    depth: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ def infer_unet(state: Mapping[str, Any], head_dim: int = HEAD_DIM) -> UNetConfig
             channels.append(int(state[f"{here}.0.out_layers.3.weight"].shape[0]))
             attention.append(f"{here}.1.norm.weight" in state)
         blocks += 1
+    inside = re.compile(r"middle_block\.1\.transformer_blocks\.(\d+)\.")
+    depths = {match[1] for key in state if (match := inside.match(key))}
     context = state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     return UNetConfig(
         int(state["input_blocks.0.0.weight"].shape[1]), tuple(channels), blocks, tuple(attention),
-        int(context), head_dim,
+        int(context), head_dim, len(depths),
     )  # fmt: skip
 
 
@@ -107,6 +110,7 @@ def make_unet(config: UNetConfig) -> nn.Module:
         cross_attention_dim=config.context,
         # The argument's name is a mistake that diffusers keeps: it is the number of heads.
         attention_head_dim=tuple(n // config.head_dim for n in config.channels),
+        transformer_layers_per_block=config.depth,
         use_linear_projection=True,
     )
     return net
