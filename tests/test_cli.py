@@ -11,6 +11,8 @@ import torch
 from fakes import save_photo
 from PIL import Image
 
+from yoda_cli.errors import YodaError
+
 
 def only_line(err):
     lines = err.splitlines()
@@ -307,8 +309,9 @@ def test_an_internal_error_is_one_line_and_a_traceback_only_with_debug(
     assert done.code == 1
     assert "ZeroDivisionError" in only_line(done.err)
     arguments = ["upscale", str(picture), "--model", str(tiny_checkpoint)]
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(YodaError) as found:
         run(arguments, debug=True)
+    assert isinstance(found.value.__cause__, ZeroDivisionError)
 
 
 def test_interruption_is_code_130_and_leaves_nothing(upscale, picture, tmp_path, monkeypatch):

@@ -69,4 +69,5 @@ def surprises_named(what: str) -> Iterator[None]:
     except YodaError:
         raise
     except Exception as error:
-        raise YodaError(f"{what}: internal error: {type(error).__name__}: {error}") from error
+        message = f"{what}: internal error: {type(error).__name__}: {error}"
+        raise YodaError(f"{message} (--debug shows the traceback)") from error

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from yoda_cli.errors import UsageError
+
 
 def _offline(asked: bool) -> None:
     if asked:
@@ -66,3 +68,22 @@ MetricNames = Annotated[
     list[str] | None, typer.Option("--metric", help="Repeatable; also lpips-alex, dists, …")
 ]
 Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]
+
+
+def parse_denoise(text: str) -> float | None:
+    """``auto`` is None."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
+
+
+def parse_size(name: str, text: str) -> int | None:
+    """``auto`` is None; otherwise output pixels."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"{name} {text!r} is not allowed; give auto, 0 or a number of pixels")
+    return int(text)

@@ -20,6 +20,8 @@ from yoda_cli.cli._options import (
     RegistryFile,
     Source,
     Steps,
+    parse_denoise,
+    parse_size,
 )
 from yoda_cli.cli._upscaling import Asked, Inside, Running, Show, run
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -282,22 +284,3 @@ def upscale(
     )  # fmt: skip
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     return run(Asked(tuple(inputs or ()), output, options, writing, running, inside, show))
-
-
-def parse_denoise(text: str) -> float | None:
-    """``auto`` is None."""
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
-
-
-def parse_size(name: str, text: str) -> int | None:
-    """``auto`` is None; otherwise output pixels."""
-    if text == "auto":
-        return None
-    if not text.isascii() or not text.isdecimal():
-        raise UsageError(f"{name} {text!r} is not allowed; give auto, 0 or a number of pixels")
-    return int(text)
