@@ -371,3 +371,20 @@ def test_a_signal_ends_a_run_soon_and_leaves_nothing(tmp_path, name):
         assert process.wait(30) == 130
     assert time.monotonic() - began < 15
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize(
+    "command", ["upscale", "attention", "bench", "metrics", "train", "weights"]
+)
+def test_no_help_text_loses_words_in_brackets_to_markup(command):
+    """rich reads [words] as a style and drops them."""
+    import typer
+
+    from yoda_cli.cli import app
+
+    group = typer.main.get_command(app).commands[command]
+    commands = [group, *getattr(group, "commands", {}).values()]
+    for each in commands:
+        for parameter in each.params:
+            text = getattr(parameter, "help", "") or ""
+            assert not re.search(r"\[[a-z][^\]]*\]", text), f"{command}: {text}"

@@ -256,13 +256,6 @@ def test_a_first_run_says_what_it_fetches_and_goes_on(yoda, tmp_path):
         assert "licence" not in again.err
 
 
-def test_photo_is_known_and_says_that_it_cannot_run_yet(yoda, tmp_path):
-    save_photo(tmp_path / "in.png", 16, 16)
-    done = yoda("upscale", tmp_path / "in.png", "-m", "photo", "--cache-dir", tmp_path / "cache")
-    assert done.code == 5
-    assert "cannot run diffbir-v2.1: its backbone is diffbir" in done.err
-
-
 def test_the_doctor_finds_a_sound_machine(yoda, place):
     _, options = place
     done = yoda("doctor", *options)

@@ -49,10 +49,12 @@ Source = Annotated[
         "--attention",
         "--source",
         help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
-        "dino-resnet50-cam, or a grey picture [model's own].",
+        "dino-resnet50-cam, or a grey picture (default: the model's own).",
     ),
 ]
-Heads = Annotated[str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max [max].")]
+Heads = Annotated[
+    str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max (default: max).")
+]
 ModelName = Annotated[str, typer.Option("-m", "--model", help="Model name or checkpoint file.")]
 LowerBound = Annotated[
     float | None, typer.Option(help="l in (0, 1]: how much diffusion every area gets.")

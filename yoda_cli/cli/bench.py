@@ -46,7 +46,7 @@ def bench(
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", help="bicubic, lanczos, base, plain, shuffled, faithful, a source, "
-                     "or a file spandrel reads [bicubic, base, plain]."),
+                     "or a file spandrel reads (default: bicubic, base, plain)."),
     ] = None,
     metric: MetricNames = None,
     ablate: Annotated[
@@ -55,14 +55,16 @@ def bench(
     ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Time the arms instead.")] = False,
     baseline: Annotated[
-        str | None, typer.Option(help="Arm that --speed compares with [the first].")
+        str | None, typer.Option(help="Arm that --speed compares with (default: the first).")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of data sets that are not downloaded.")
     ] = None,
     channel: Channel = "y",
-    border: Annotated[int | None, typer.Option(help="Pixels cropped [the model's factor].")] = None,
+    border: Annotated[
+        int | None, typer.Option(help="Pixels cropped (default: the model's factor).")
+    ] = None,
     attention: Source = None,
     heads: Heads = None,
     lower_bound: LowerBound = None,

@@ -42,7 +42,8 @@ def upscale(
         typer.Option("-o", "--output", help="File, folder, or - for standard output."),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option("-s", "--scale", help="Any factor up to 16 [model's own].")
+        float | None,
+        typer.Option("-s", "--scale", help="Any factor up to 16 (default: the model's own)."),
     ] = None,
     width: Annotated[
         int | None, typer.Option(help="Or the width in pixels.", rich_help_panel=SIZE)
@@ -78,21 +79,27 @@ def upscale(
         bool, typer.Option("--faithful", help="Run the paper's printed eqs. 9 and 11.")
     ] = False,
     task: Annotated[
-        str | None, typer.Option(help="sr, face or denoise [sr].", rich_help_panel=PHOTO)
+        str | None, typer.Option(help="sr, face or denoise (default: sr).", rich_help_panel=PHOTO)
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="What is in the picture [model's].", rich_help_panel=PHOTO)
+        str | None,
+        typer.Option(help="What is in the picture (default: the model's).", rich_help_panel=PHOTO),
     ] = None,
     negative_prompt: Annotated[
-        str | None, typer.Option(help="What should not be [model's].", rich_help_panel=PHOTO)
+        str | None,
+        typer.Option(help="What should not be (default: the model's).", rich_help_panel=PHOTO),
     ] = None,
     cfg: Annotated[
         float | None,
-        typer.Option(help="How strongly prompts count; 1: not [model's].", rich_help_panel=PHOTO),
+        typer.Option(
+            help="How strongly prompts count; 1: not (default: the model's).", rich_help_panel=PHOTO
+        ),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(help="Of the restored picture's control, 0 … 2 [1].", rich_help_panel=PHOTO),
+        typer.Option(
+            help="Of the restored picture's control, 0 … 2 (default: 1).", rich_help_panel=PHOTO
+        ),
     ] = None,
     stage1: Annotated[
         str | None,
@@ -100,7 +107,9 @@ def upscale(
     ] = None,
     attention_from: Annotated[
         str | None,
-        typer.Option(help="Map of the stage1 picture or the lr [stage1].", rich_help_panel=PHOTO),
+        typer.Option(
+            help="Map of the stage1 picture or the lr (default: stage1).", rich_help_panel=PHOTO
+        ),
     ] = None,
     budget: Annotated[
         float | None,
@@ -131,7 +140,7 @@ def upscale(
         bool | None,
         typer.Option(
             "--stream/--no-stream",
-            help="Write very large pictures by bands, through pyvips [where it pays].",
+            help="Write very large pictures by bands, through pyvips (default: where it pays).",
             rich_help_panel=WORK,
         ),
     ] = None,
@@ -156,7 +165,10 @@ def upscale(
     quality: Annotated[
         int | None,
         typer.Option(
-            help="JPEG, WebP and AVIF quality [95].", min=1, max=100, rich_help_panel=OUTPUT
+            help="JPEG, WebP and AVIF quality (default: 95).",
+            min=1,
+            max=100,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     suffix: Annotated[

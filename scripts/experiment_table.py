@@ -1,0 +1,63 @@
+"""The README's table from the lines that `scripts/experiment.py` printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+Row = dict[str, Any]
+SLOPE = 7  # dB of PSNR for one of texture distance: about what a sample costs against its base
+SHOWN = "ddim 15, l 0.1"
+FOLLOWED = "learned"
+
+
+def as_table(lines: Iterable[str]) -> str:
+    """All arms at one sampling, then one arm at all samplings."""
+    rows = [json.loads(line) for line in lines]
+    plain = pick(rows, "plain", SHOWN)
+    level = fmean(row["texture"] for row in plain)
+    parts = [table(rows, "arm", [(arm, SHOWN) for arm in unique(rows, "arm")], level), ""]
+    pairs = [(FOLLOWED, sampling) for sampling in unique(rows, "sampling")]
+    parts += [table(rows, "sampling", pairs, level)]
+    return "\n".join(parts)
+
+
+def unique(rows: Sequence[Row], key: str) -> list[str]:
+    """Values in the order they came."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def pick(rows: Sequence[Row], arm: str, sampling: str) -> list[Row]:
+    """One row a seed; of several the last."""
+    found = {r["seed"]: r for r in rows if r["arm"] == arm and r["sampling"] == sampling}
+    return list(found.values())
+
+
+def table(rows: Sequence[Row], key: str, pairs: Sequence[tuple[str, str]], level: float) -> str:
+    """Means over seeds, and the spread of the two that matter most."""
+    lines = [
+        f"| {key} | seeds | psnr | ssim | texture | psnr at plain's texture | colour | refined |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, sampling in pairs:
+        found = pick(rows, arm, sampling)
+        mean = {name: fmean(r[name] for r in found) for name in found[0] if name not in KEYS}
+        matched = [r["psnr"] + SLOPE * (level - r["texture"]) for r in found]
+        lines.append(
+            f"| {arm if key == 'arm' else sampling} | {len(found)} "
+            f"| {mean['psnr']:.2f}{spread([r['psnr'] for r in found], 2)} | {mean['ssim']:.3f} "
+            f"| {mean['texture']:.3f}{spread([r['texture'] for r in found], 3)} "
+            f"| {fmean(matched):.2f}{spread(matched, 2)} | {mean['colour']:.2f} "
+            f"| {mean['refined']:.1f} of {mean['calls']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+KEYS = ("arm", "seed", "sampling")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """± the standard deviation over seeds, where there are several."""
+    return f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
