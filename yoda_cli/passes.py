@@ -91,6 +91,7 @@ class Conditions:
     blocks: Sequence[Tile]
     counter: Counter = field(default_factory=Counter)
     kept: dict[int, Condition] = field(default_factory=dict)
+    keep_bytes: int = KEPT_BYTES
 
     def take(self, index: int) -> Condition:
         """For one block; not kept any longer."""
@@ -107,7 +108,7 @@ class Conditions:
             condition = self.take(index)
             if condition.attention is None:
                 return None
-            if bytes_of(condition) * len(self.blocks) > KEPT_BYTES and len(self.blocks) > 1:
+            if bytes_of(condition) * len(self.blocks) > self.keep_bytes and len(self.blocks) > 1:
                 return None
             block.divided(scale).paste(canvas, condition.attention.float())
             self.kept[index] = condition
@@ -122,9 +123,9 @@ def bytes_of(condition: Condition) -> int:
 
 def begin(
     lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool,
-    counter: Counter | None = None,
+    counter: Counter | None = None, keep_bytes: int = KEPT_BYTES,
 ) -> tuple[Survey, Conditions]:  # fmt: skip
-    """The plan of a pass, and what was encoded for it."""
+    """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``."""
     net = model.backbone
     padded = pad_to_stride(lr.to(model.device), net.stride)
     height, width = (n * net.scale for n in padded.shape[-2:])
@@ -132,7 +133,9 @@ def begin(
         options = replace(options, block=0)
     blocks = make_blocks(height, width, model, options)
     check_memory(blocks, model)
-    conditions = Conditions(padded, model, options, blocks, counter or Counter())
+    conditions = Conditions(
+        padded, model, options, blocks, counter or Counter(), keep_bytes=keep_bytes
+    )
     again = False
     is_learned = (options.attention or model.defaults.attention) == LEARNED
     if attention is None and is_learned and options.heads is None:

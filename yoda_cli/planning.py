@@ -181,10 +181,11 @@ def grid_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -
 
 
 def largest_window(model: Model, pixels: int) -> float:
-    """Pixels that one network call may have on a canvas of ``pixels``: a quarter of the free
-    memory, at most what the constant says."""
+    """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
+    memory holds, at most the constant, or half a canvas that is one block."""
     free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
-    return max(min(free, max(LARGEST_WINDOW, pixels / 2)), MIN_TILE**2)
+    most = max(LARGEST_WINDOW, pixels / 2) if pixels <= WHOLE_PIXELS else LARGEST_WINDOW
+    return max(min(free, most), MIN_TILE**2)
 
 
 def check_memory(blocks: Sequence[Tile], model: Model) -> None:
@@ -203,7 +204,8 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
-    side = int(math.sqrt(ENCODED_TOGETHER * largest_window(model, height * width)))
+    together = ENCODED_TOGETHER if height * width <= WHOLE_PIXELS else 1
+    side = int(math.sqrt(together * largest_window(model, height * width)))
     core = 0 if height * width <= side * side else side
     halo = ENCODER_HALOS * net.halo
     return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)

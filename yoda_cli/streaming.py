@@ -34,7 +34,7 @@ from yoda_cli.tiling import feather
 from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise, source_notices
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
-STREAM_BLOCK = 1024  # smaller than others: a whole row of blocks is held
+STREAM_BLOCK = 512  # smaller than others: a whole row of blocks is held
 ROWS = 64  # turned into bytes at once
 KINDS = ("PNG", "JPEG", "TIFF")
 
@@ -87,7 +87,7 @@ def stream(
     with exactly(options.exact), memory_errors_named():
         counter, seed = Counter(observer.on_call), picture_seed(options.seed, picture.rgb)
         seen, conditions = begin(
-            picture.rgb, model, options, None, whole=False, counter=counter
+            picture.rgb, model, options, None, whole=False, counter=counter, keep_bytes=0
         )  # fmt: skip
         give_back()
         forecast = seen.forecast(model)
