@@ -101,17 +101,21 @@ class Conditions:
         return encode(window.cut(self.lr), self.model, self.options, self.counter)
 
     def attention(self) -> Tensor | None:
-        """The learned map of the whole picture, if all conditions can be kept for the run."""
+        """The learned map of the whole picture, if the network has one.
+
+        What was encoded for it is kept for the run where all of it can be.
+        """
         scale = self.model.backbone.scale
         canvas = self.lr.new_zeros(1, 1, *self.lr.shape[-2:])
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
                 return None
-            if bytes_of(condition) * len(self.blocks) > self.keep_bytes and len(self.blocks) > 1:
-                return None
             block.divided(scale).paste(canvas, condition.attention.float())
-            self.kept[index] = condition
+            if bytes_of(condition) * len(self.blocks) <= self.keep_bytes or len(self.blocks) == 1:
+                self.kept[index] = condition
+            else:
+                give_back()
         return canvas.cpu()
 
 
@@ -140,7 +144,7 @@ def begin(
     is_learned = (options.attention or model.defaults.attention) == LEARNED
     if attention is None and is_learned and options.heads is None:
         learned = conditions.attention()
-        again = learned is None
+        again = not conditions.kept
         attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
     seen = survey(lr, model, options, None, attention, whole=whole)
     return replace(seen, encoded_again=again), conditions

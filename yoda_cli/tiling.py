@@ -56,6 +56,11 @@ class Window:
             raise ValueError(f"{self} does not lie on a grid of {factor}")
         return Window(*(edge // factor for edge in edges))
 
+    def multiplied(self, factor: int) -> Window:
+        """The same rectangle on a grid ``factor`` times finer."""
+        edges = (self.top, self.left, self.bottom, self.right)
+        return Window(*(edge * factor for edge in edges))
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -67,6 +72,10 @@ class Tile:
     def divided(self, factor: int) -> Tile:
         """The same tile on a grid ``factor`` times coarser."""
         return Tile(self.core.divided(factor), self.window.divided(factor))
+
+    def multiplied(self, factor: int) -> Tile:
+        """The same tile on a grid ``factor`` times finer."""
+        return Tile(self.core.multiplied(factor), self.window.multiplied(factor))
 
     def paste(self, canvas: Tensor, result: Tensor) -> None:
         """Copy the core of ``result``, computed on the window, into ``canvas``."""

@@ -92,13 +92,13 @@ class Autoencoder:
         tiles = make_tiles(height, width, core=self.tile, halo=HALO, align=1)
 
         def piece(tile: Tile) -> Tensor:
-            return scaled(tile, source_factor).window.cut(source).to(self.device).float()
+            return tile.window.multiplied(source_factor).cut(source).to(self.device).float()
 
         if len(tiles) == 1:
             return run(piece(tiles[0])).cpu()
         with self._measured(run, [piece(tile) for tile in _spread(tiles)]):
             for tile in tiles:
-                scaled(tile, target_factor).paste(target, run(piece(tile)).cpu())
+                tile.multiplied(target_factor).paste(target, run(piece(tile)).cpu())
         return target
 
     @contextmanager
@@ -121,16 +121,6 @@ class Autoencoder:
         finally:
             for norm in self.norms:
                 norm.measuring, norm.held = False, None
-
-
-def scaled(tile: Tile, factor: int) -> Tile:
-    """The same tile on a grid ``factor`` times finer."""
-
-    def grown(window: Any) -> Any:
-        edges = (window.top, window.left, window.bottom, window.right)
-        return type(window)(*(edge * factor for edge in edges))
-
-    return Tile(grown(tile.core), grown(tile.window))
 
 
 def _spread(tiles: Sequence[Tile]) -> list[Tile]:

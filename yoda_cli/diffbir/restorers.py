@@ -21,7 +21,7 @@ from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.extras import need
 from yoda_cli.pickles import read_tensors
 from yoda_cli.resampling import imresize
-from yoda_cli.tiling import Tile, Window, make_tiles, rounded_up
+from yoda_cli.tiling import make_tiles, rounded_up
 
 CORE = 512  # input pixels of a tile
 HALO = 64
@@ -62,15 +62,8 @@ class Restorer:
         out = image.new_empty(1, 3, tall * self.scale, wide * self.scale)
         for tile in tiles:
             result = self.run(tile.window.cut(padded).to(self.device)).float().cpu()
-            _enlarged(tile, self.scale).paste(out, result)
+            tile.multiplied(self.scale).paste(out, result)
         return out[..., : height * self.scale, : width * self.scale]
-
-
-def _enlarged(tile: Tile, factor: int) -> Tile:
-    def grown(w: Window) -> Window:
-        return Window(*(edge * factor for edge in (w.top, w.left, w.bottom, w.right)))
-
-    return Tile(grown(tile.core), grown(tile.window))
 
 
 def load_restorer(path: Path, device: torch.device) -> Restorer:
