@@ -9,6 +9,7 @@ from typing import Any
 
 Row = dict[str, Any]
 SLOPE = 7  # dB of PSNR for one of texture distance: about what a sample costs against its base
+NEAR = 0.15  # farther away the slope says nothing
 SHOWN = "ddim 15, l 0.1"
 FOLLOWED = "learned"
 
@@ -45,11 +46,13 @@ def table(rows: Sequence[Row], key: str, pairs: Sequence[tuple[str, str]], level
         found = pick(rows, arm, sampling)
         mean = {name: fmean(r[name] for r in found) for name in found[0] if name not in KEYS}
         matched = [r["psnr"] + SLOPE * (level - r["texture"]) for r in found]
+        near = abs(mean["texture"] - level) <= NEAR
+        moved = f"{fmean(matched):.2f}{spread(matched, 2)}" if near else "–"
         lines.append(
             f"| {arm if key == 'arm' else sampling} | {len(found)} "
             f"| {mean['psnr']:.2f}{spread([r['psnr'] for r in found], 2)} | {mean['ssim']:.3f} "
             f"| {mean['texture']:.3f}{spread([r['texture'] for r in found], 3)} "
-            f"| {fmean(matched):.2f}{spread(matched, 2)} | {mean['colour']:.2f} "
+            f"| {moved} | {mean['colour']:.2f} "
             f"| {mean['refined']:.1f} of {mean['calls']:.0f} |"
         )
     return "\n".join(lines)
