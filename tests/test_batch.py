@@ -515,6 +515,29 @@ def test_what_nobody_foresaw_fails_one_picture_and_the_rest_goes_on(yoda, tmp_pa
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0.png", "2.png"]
 
 
+@pytest.mark.parametrize("stage", ["read", "write", "stream_picture"])
+def test_a_surprise_in_any_stage_is_that_picture_s_alone(yoda, tmp_path, monkeypatch, stage):
+    from yoda_cli import batch
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(3):
+        save_photo(folder / f"{index}.png", 8, 8, seed=index)
+    there = getattr(batch, stage)
+
+    def breaks(item, *rest):
+        if item.source.name == "1.png":
+            raise ZeroDivisionError("a bug")
+        return there(item, *rest)
+
+    monkeypatch.setattr(batch, stage, breaks)
+    extra = ["--stream"] if stage == "stream_picture" else []
+    done = yoda("upscale", folder, "-o", tmp_path / "out", *extra)
+    assert done.code == 4
+    assert "1.png: internal error: ZeroDivisionError: a bug" in done.err
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0.png", "2.png"]
+
+
 def test_a_size_may_be_a_length_and_each_picture_gets_its_own_factor(yoda, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

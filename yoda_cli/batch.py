@@ -22,7 +22,7 @@ import torch
 
 from yoda_cli import __version__
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import OutputError, YodaError
+from yoda_cli.errors import OutputError, YodaError, surprises_named
 from yoda_cli.images import Animation, peek, shown, sweep_temporaries
 from yoda_cli.inputs import STREAM, Found
 from yoda_cli.manifest import Manifest
@@ -195,8 +195,9 @@ def run_here(
         while len(behind) > keep:
             item, written = behind.popleft()
             try:
-                done = written.result()
-                on_done(done)
+                with surprises_named(str(item.source)):
+                    done = written.result()
+                    on_done(done)
                 settle(batch, item, record_of(done, model), events)
             except YodaError as error:
                 failures.append(tell(Failure(item.source, error), events))
@@ -204,7 +205,7 @@ def run_here(
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         for item, frames in read_ahead(reader, batch.items, stream):
             try:
-                with observer_of(item) as observer:
+                with surprises_named(str(item.source)), observer_of(item) as observer:
                     if wants_stream(item, model, item.settled(options)) and not observer.whole:
                         drain(0)
                         done = stream_picture(item, model, options, writing, observer)

@@ -165,11 +165,13 @@ class Pool:
                 on_failure(call.item, DeviceError(text))
             else:
                 self.waiting.appendleft(replace(call, tries=call.tries + 1))
-        except YodaError as error:
+        except (YodaError, errors.RayTaskError) as error:
             if call.item not in self.gone:
                 self.gone.add(call.item)
                 cause = getattr(error, "cause", error)
-                on_failure(call.item, cause if isinstance(cause, YodaError) else error)
+                if not isinstance(cause, YodaError):  # a surprise in an actor: this picture's only
+                    cause = YodaError(f"{call.item.source}: internal error: {cause!r}")
+                on_failure(call.item, cause)
 
 
 def run_ray(

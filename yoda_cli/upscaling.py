@@ -19,7 +19,7 @@ from yoda_cli import __version__
 from yoda_cli.attention import LEARNED
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.degradation import estimate
-from yoda_cli.errors import OutputError, UsageError, surprises_named
+from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -116,14 +116,13 @@ def compute(
     still."""
     reset_peak(model.device)
     options = item.settled(options)
-    with surprises_named(str(item.source)):
-        lr = visible(animation.frames[0])
-        settled, said = settle_denoise(animation.frames[0], lr, model, options)
-        results = [
-            upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
-            for frame in animation.frames
-        ]
-        made = assembled(item, animation.frames, results, model, settled, said)
+    lr = visible(animation.frames[0])
+    settled, said = settle_denoise(animation.frames[0], lr, model, options)
+    results = [
+        upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
+        for frame in animation.frames
+    ]
+    made = assembled(item, animation.frames, results, model, settled, said)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 

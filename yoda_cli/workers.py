@@ -19,7 +19,7 @@ import torch
 
 from yoda_cli.batch import Batch, Events, Failure, settle, tell
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import DeviceError, YodaError
+from yoda_cli.errors import DeviceError, YodaError, surprises_named
 from yoda_cli.models import Model, find_model
 from yoda_cli.passes import Observer
 from yoda_cli.records import record_of
@@ -41,8 +41,9 @@ class Worker:
 
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
-        computed = compute(item, read(item), self.model, self.options, Observer())
-        return record_of(write(item, computed, self.model, self.writing), self.model)
+        with surprises_named(str(item.source)):
+            computed = compute(item, read(item), self.model, self.options, Observer())
+            return record_of(write(item, computed, self.model, self.writing), self.model)
 
 
 def threads_each(jobs: int, exact: bool) -> int:

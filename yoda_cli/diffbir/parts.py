@@ -117,10 +117,12 @@ class Parts:
     def networks(self) -> Iterator[DiffBIR]:
         """U-Net and ControlNet, loaded; kept for the next picture where there is room."""
         self.load()
-        yield self.net
-        if free_bytes(self.device) < ROOMY:
-            self.net.unload()
-            free_memory()
+        try:
+            yield self.net
+        finally:
+            if free_bytes(self.device) < ROOMY:
+                self.net.unload()
+                free_memory()
 
     @contextmanager
     def restorer(self) -> Iterator[Restorer | None]:
@@ -129,18 +131,22 @@ class Parts:
             path = self.files["stage1"]
             tensors = self.tensors("stage1", RESTORER)
             self._restorer = restorer_of(tensors, str(path), self.device)
-        yield self._restorer
-        if free_bytes(self.device) < ROOMY:
-            self._restorer = None
+        try:
+            yield self._restorer
+        finally:
+            if free_bytes(self.device) < ROOMY:
+                self._restorer = None
 
     @contextmanager
     def autoencoder(self, tile: int = 0) -> Iterator[Autoencoder]:
         """The VAE, kept where there is room."""
         if self._vae is None:
             self._vae = self.load_vae()
-        yield Autoencoder(self._vae, self.device, tile)
-        if free_bytes(self.device) < ROOMY:
-            self._vae = None
+        try:
+            yield Autoencoder(self._vae, self.device, tile)
+        finally:
+            if free_bytes(self.device) < ROOMY:
+                self._vae = None
 
     def load_vae(self) -> nn.Module:
         """The VAE, in fp32: half precision overflows in it."""
