@@ -27,6 +27,7 @@ LAYERS = [
     },
     {
         "yoda",
+        "texture",
         "metrics",
         "images",
         "weights",

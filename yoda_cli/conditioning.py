@@ -14,6 +14,7 @@ from torch import Tensor
 from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices import upload
 from yoda_cli.errors import DeviceError, UsageError
 from yoda_cli.models import Model
 from yoda_cli.planning import ENCODER_HALOS, MIN_TILE, encoder_tiles
@@ -95,7 +96,7 @@ def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
 def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | None:
     """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
     net = model.backbone
-    padded = pad_to_stride(lr.to(model.device), net.stride)
+    padded = pad_to_stride(upload(lr, model.device), net.stride)
     canvas = padded.new_empty(1, 1, *padded.shape[-2:])
     height, width = (n * net.scale for n in padded.shape[-2:])
     for tile in encoder_tiles(height, width, model, options):

@@ -21,6 +21,10 @@ class TrainOptions:
     ``masks`` are trained ``on``, or for comparison ``shuffled`` (the map rolled in space) or as
     ``weights`` (no mask; a sample's loss weighs what its mask would cover at that time). The loss
     is divided by the mask's area, or by the whole crop's with ``divide_by = "crop"``.
+
+    ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
+    all those of a chain that the network itself runs, with ``texture_weight`` times the distance of
+    the local distributions of patches. Submodules named in ``frozen`` stay as they are.
     """
 
     patch: int = 128
@@ -39,6 +43,9 @@ class TrainOptions:
     chains: tuple[int, ...] = (0,)
     masks: Literal["on", "shuffled", "weights"] = "on"
     divide_by: Literal["mask", "crop"] = "mask"
+    states: Literal["forward", "sampled"] = "forward"
+    texture_weight: float = 0.0
+    frozen: tuple[str, ...] = ()
     degrade: float = 0.0
     reduce: tuple[float, ...] = (1.0,)
     seed: int = 0
@@ -46,6 +53,12 @@ class TrainOptions:
     validate_minutes: float = 10.0
     validation_pictures: int = 8
     validation_steps: int = 15
+
+    def __post_init__(self) -> None:
+        if self.states == "forward" and self.texture_weight:
+            raise ValueError('texture_weight needs states = "sampled"')
+        if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
+            raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,8 @@ class UpscaleOptions:
     degraded the picture is, None to estimate it from the file.
 
     ``tile_overlap`` is the halo of a tile, ``block`` the side of an independent block (0: one);
-    both in output pixels. ``batch`` windows go through a GPU together. ``exact`` promises the same
+    both in output pixels. ``batch`` windows go through a GPU together; ``compile``
+    has torch compile the network first. ``exact`` promises the same
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     bands (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes.
@@ -112,6 +126,7 @@ class UpscaleOptions:
     tile_overlap: int | None = None
     block: int | None = None
     batch: int | None = None
+    compile: bool = False
     faithful: bool = False
     skip: bool = True
     exact: bool = False

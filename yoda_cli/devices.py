@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yoda_cli.errors import DeviceError, UsageError, WeightsError
 from yoda_cli.folders import cache_folder
@@ -21,6 +21,8 @@ from yoda_cli.folders import cache_folder
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
+
+P = ParamSpec("P")
 
 
 def pick_device(name: str) -> torch.device:
@@ -93,6 +95,31 @@ def _measure() -> str:
                 layer(inputs[name])
                 best[name] = min(best[name], time.perf_counter() - began)
     return "bf16" if best["bf16"] * WORTH_IT < best["fp32"] else "fp32"
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A copy of a host tensor on ``device``; to a GPU from page-locked memory, not waited for."""
+    if device.type != "cuda" or host.device.type != "cpu":
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def compiled(function: Callable[P, Tensor], device: torch.device) -> Callable[P, Tensor]:
+    """``function`` compiled by torch: on CUDA once per shape, replayed as a CUDA graph; elsewhere
+    for all shapes at once."""
+    graphs = device.type == "cuda"
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    run = torch.compile(
+        function, mode="reduce-overhead" if graphs else "default", dynamic=not graphs
+    )
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if not graphs:
+            return run(*args, **kwargs)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return run(*args, **kwargs).clone()  # the graph's own memory is written again
+
+    return call
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager[Any]]:

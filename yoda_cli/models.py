@@ -15,7 +15,7 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Backbone, build_config
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
-from yoda_cli.devices import autocast, pick_device, pick_precision
+from yoda_cli.devices import autocast, compiled, pick_device, pick_precision
 from yoda_cli.diffbir.parts import Parts
 from yoda_cli.diffbir.version import TASKS, Version
 from yoda_cli.errors import UsageError, WeightsError
@@ -110,6 +110,8 @@ def latent_model(
 ) -> Model:  # fmt: skip
     """A DiffBIR model: only the files that this run will read are fetched."""
     need("diffusers", "diffbir")
+    if options.compile:
+        raise UsageError(f"--compile does nothing for {entry.name}")
     try:
         version = build_config(Version, entry.settings)
     except (ValueError, TypeError) as error:
@@ -170,4 +172,9 @@ def place(
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in module.parameters():  # buffers stay fp32
         parameter.data = parameter.data.to(precision)
+    if options.compile:
+        if options.exact:
+            raise UsageError("--exact promises bytes that --compile may change; give one of them")
+        backbone.denoise = compiled(backbone.denoise, device)  # type: ignore[method-assign]
+        backbone.variant = f"{backbone.variant} compiled".strip()
     return Model(name, backbone, defaults, device, precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Backbone, Condition
 from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
-from yoda_cli.diffusion import prediction_target, spaced_timesteps
-from yoda_cli.yoda import masked_loss, time_mask, training_state
+from yoda_cli.diffusion import ddim_step, predict_z0, prediction_target, spaced_timesteps
+from yoda_cli.texture import texture_loss
+from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
 
@@ -67,32 +69,101 @@ def losses(
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound
     lower = low + (high - low) * float(torch.rand(1, generator=generator))
-    total = net.schedule.num_steps
-    peak = total * (attention.amax((1, 2, 3)) + lower)
-    t, s = (x.to(z_0.device) for x in draw_transitions(options, total, peak, generator))
-    attention = F.interpolate(attention, z_0.shape[-2:], mode="bilinear").clamp(0, 1)
-    if options.masks == "shuffled":
-        shifts = [int(torch.randint(n, (1,), generator=generator)) for n in z_0.shape[-2:]]
-        attention = attention.roll(shifts, (-2, -1))
-    weight = torch.ones(len(t), 1, 1, 1, device=z_0.device)
-    if options.masks == "weights":
-        covered = time_mask(attention, lower, (s + 1).view(-1, 1, 1, 1), total)
-        weight = covered.float().mean((1, 2, 3), keepdim=True)
-        attention = torch.ones_like(attention)
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    on_device = torch.Generator(z_0.device).manual_seed(seed)  # noise never crosses the bus
-    noise = torch.randn(z_0.shape, generator=on_device, device=z_0.device)
-    z_t, mask = training_state(net.schedule, z_0, condition.z_lr, attention, lower, t, s, noise)
-    with autocast():
-        output = net.denoise(z_t, t, condition, mask)
-    signal, sigma = net.schedule.levels(t.view(-1, 1, 1, 1))
-    target = prediction_target(net.prediction, z_t, z_0, signal, sigma)
-    error = weight * (output.float() - target).abs()
-    loss = masked_loss(error, mask)
-    if options.divide_by == "crop":
-        loss = loss * mask.float().mean()
-    terms = {"diffusion": loss}
-    return terms | _encoder_losses(batch, condition, options)
+    task = Task(net, options, condition, z_0, attention, lower, generator, autocast)
+    diffusion = task.sampled() if options.states == "sampled" else task.forward()
+    return diffusion | _encoder_losses(batch, condition, options)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch's true residuals and how they are masked. ``attention`` is on the LR grid."""
+
+    net: Backbone
+    options: TrainOptions
+    condition: Condition
+    z_0: Tensor
+    attention: Tensor
+    lower: float
+    generator: torch.Generator
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    def on_grid(self) -> Tensor:
+        """A on the diffusion grid; rolled in space for the arm that asks whether that matters."""
+        attention = F.interpolate(self.attention, self.z_0.shape[-2:], mode="bilinear").clamp(0, 1)
+        if self.options.masks == "shuffled":
+            shifts = [
+                int(torch.randint(n, (1,), generator=self.generator)) for n in self.z_0.shape[-2:]
+            ]
+            attention = attention.roll(shifts, (-2, -1))
+        return attention
+
+    def noise(self) -> Tensor:
+        seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        on_device = torch.Generator(self.z_0.device).manual_seed(seed)  # never crosses the bus
+        return torch.randn(self.z_0.shape, generator=on_device, device=self.z_0.device)
+
+    def forward(self) -> dict[str, Tensor]:
+        """One transition per sample, from a state that the forward process makes of the truth."""
+        net, options, z_0 = self.net, self.options, self.z_0
+        total = net.schedule.num_steps
+        peak = total * (self.attention.amax((1, 2, 3)) + self.lower)
+        drawn = draw_transitions(options, total, peak, self.generator)
+        t, s = (x.to(z_0.device) for x in drawn)
+        attention = self.on_grid()
+        weight = torch.ones(len(t), 1, 1, 1, device=z_0.device)
+        if options.masks == "weights":
+            covered = time_mask(attention, self.lower, (s + 1).view(-1, 1, 1, 1), total)
+            weight = covered.float().mean((1, 2, 3), keepdim=True)
+            attention = torch.ones_like(attention)
+        z_lr, noise = self.condition.z_lr, self.noise()
+        z_t, mask = training_state(net.schedule, z_0, z_lr, attention, self.lower, t, s, noise)
+        with self.autocast():
+            output = net.denoise(z_t, t, self.condition, mask)
+        signal, sigma = net.schedule.levels(t.view(-1, 1, 1, 1))
+        target = prediction_target(net.prediction, z_t, z_0, signal, sigma)
+        loss = masked_loss(weight * (output.float() - target).abs(), mask)
+        if options.divide_by == "crop":
+            loss = loss * mask.float().mean()
+        return {"diffusion": loss}
+
+    def sampled(self) -> dict[str, Tensor]:
+        """Every step of a whole chain, from the states that the sampler makes with this network.
+
+        Each state holds what earlier steps made up, so the texture term sees all of it; on states
+        made of the truth the texture would be added at every step anew.
+        """
+        net, options = self.net, self.options
+        which = int(torch.randint(len(options.chains), (1,), generator=self.generator))
+        total = net.schedule.num_steps
+        chain = spaced_timesteps(total, options.chains[which] or total)
+        maps = {name: x.detach().float() for name, x in self.condition.maps.items()}
+        frozen = Condition(self.condition.z_lr, maps)
+        terms: dict[str, list[Tensor]] = {"diffusion": [], "texture": []}
+
+        def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
+            if not mask.any():
+                return torch.zeros_like(z_t)
+            with torch.enable_grad():
+                times = torch.full((len(z_t),), t, device=z_t.device)
+                with self.autocast():
+                    output = net.denoise(z_t, times, self.condition, mask)
+                signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
+                z_0 = predict_z0(net.prediction, output.float(), z_t, signal, sigma)
+                terms["diffusion"].append(masked_loss((z_0 - self.z_0).abs(), mask))
+                ours, theirs = (
+                    net.decode(torch.where(mask, z, frozen.z_lr), frozen) for z in (z_0, self.z_0)
+                )
+                terms["texture"].append(texture_loss(ours, theirs, net.scale, self.generator))
+            return z_0.detach()
+
+        noise = self.noise()
+        masked_sample(
+            predict, ddim_step, net.schedule, chain, self.on_grid(), self.lower, frozen.z_lr,
+            lambda step: noise,
+        )  # fmt: skip
+        steps = len(chain) - 1
+        weights = {"diffusion": 1.0, "texture": options.texture_weight}
+        return {name: weights[name] * torch.stack(x).sum() / steps for name, x in terms.items()}
 
 
 def _encoder_losses(batch: Batch, condition: Condition, options: TrainOptions) -> dict[str, Tensor]:

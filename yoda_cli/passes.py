@@ -18,6 +18,7 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices import upload
 from yoda_cli.memory import give_back
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
@@ -131,7 +132,7 @@ def begin(
 ) -> tuple[Survey, Conditions]:  # fmt: skip
     """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``."""
     net = model.backbone
-    padded = pad_to_stride(lr.to(model.device), net.stride)
+    padded = pad_to_stride(upload(lr, model.device), net.stride)
     height, width = (n * net.scale for n in padded.shape[-2:])
     if whole:
         options = replace(options, block=0)
@@ -210,7 +211,7 @@ def run_block(
             SAMPLERS[sampler],
             net.schedule,
             plan.timesteps,
-            grid_window(seen.attention, window, net.scale).to(model.device),
+            upload(grid_window(seen.attention, window, net.scale), model.device),
             plan.lower_bound,
             z_lr,
             make_draw(z_lr, seed, sampler, window.top, window.left),

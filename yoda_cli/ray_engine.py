@@ -24,6 +24,7 @@ from torch import Tensor
 from yoda_cli.batch import Batch, Events, Failure, settle, tell
 from yoda_cli.conditioning import pad_to_stride
 from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.devices import upload
 from yoda_cli.errors import DeviceError, WeightsError, YodaError
 from yoda_cli.images import Picture
 from yoda_cli.memory import peak_bytes
@@ -87,7 +88,7 @@ class Actor:
         """One block of it."""
         seen, options, model = looked.survey, looked.options, self.worker.model
         with torch.inference_mode(), exactly(options.exact):
-            padded = pad_to_stride(seen.lr.to(model.device), model.backbone.stride)
+            padded = pad_to_stride(upload(seen.lr, model.device), model.backbone.stride)
             condition = Conditions(padded, model, options, seen.blocks).take(index)
             counter, seed = Counter(), picture_seed(options.seed, seen.lr)
             made = run_block(seen, index, condition, model, options, Observer(), seed, counter)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from yoda_cli.backbones import Condition, crop_condition
+from yoda_cli.devices import upload
 from yoda_cli.errors import DeviceError
 from yoda_cli.models import Model
 from yoda_cli.noise import NoiseField
@@ -144,7 +145,7 @@ def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0
     field = NoiseField(seed, channels)
 
     def draw(step: int) -> Tensor:
-        return field.draw(step, top, left, height, width).to(z_lr.device)
+        return upload(field.draw(step, top, left, height, width), z_lr.device)
 
     if sampler in STOCHASTIC_SAMPLERS:
         return draw

@@ -131,9 +131,12 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     for module in (net, ema):
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema.requires_grad_(False).eval()
+    for name in recipe.train.frozen:
+        net.get_submodule(name).requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=recipe.train.rate, weight_decay=recipe.train.weight_decay
-    )
+        [p for p in net.parameters() if p.requires_grad],
+        lr=recipe.train.rate, weight_decay=recipe.train.weight_decay,
+    )  # fmt: skip
     return Run(net, ema, optimizer, torch.Generator().manual_seed(recipe.train.seed))
 
 

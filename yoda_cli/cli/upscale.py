@@ -92,7 +92,7 @@ def upscale(
     cfg: Annotated[
         float | None,
         typer.Option(
-            help="How strongly prompts count; 1: not (default: the model's).", rich_help_panel=PHOTO
+            help="Prompts' strength, 1: none (default: the model's).", rich_help_panel=PHOTO
         ),
     ] = None,
     strength: Annotated[
@@ -107,9 +107,7 @@ def upscale(
     ] = None,
     attention_from: Annotated[
         str | None,
-        typer.Option(
-            help="Map of the stage1 picture or the lr (default: stage1).", rich_help_panel=PHOTO
-        ),
+        typer.Option(help="Whose map: stage1 (default) or lr.", rich_help_panel=PHOTO),
     ] = None,
     budget: Annotated[
         float | None,
@@ -136,6 +134,12 @@ def upscale(
         int | None,
         typer.Option("-b", "--batch", help="Windows a GPU takes together.", rich_help_panel=WORK),
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Have torch compile the network (long runs).", rich_help_panel=WORK
+        ),
+    ] = False,
     stream: Annotated[
         bool | None,
         typer.Option(
@@ -148,14 +152,14 @@ def upscale(
         bool,
         typer.Option(
             "--exact",
-            help="Same bytes whatever is skipped and however many workers: fp32, one thread each.",
+            help="The same bytes whatever is skipped, for any number of workers: in fp32.",
             rich_help_panel=WORK,
         ),
     ] = False,
     skip: Annotated[
         bool,
         typer.Option(
-            "--skip/--no-skip", help="Skip idle tiles (the same result).", rich_help_panel=WORK
+            "--skip/--no-skip", help="Skip idle tiles (same result).", rich_help_panel=WORK
         ),
     ] = True,
     format: Annotated[
@@ -196,9 +200,7 @@ def upscale(
     strip_metadata: Annotated[
         bool,
         typer.Option(
-            "--strip-metadata",
-            help="Keep nothing but pixels and colour profile.",
-            rich_help_panel=OUTPUT,
+            "--strip-metadata", help="Keep only pixels and colour profile.", rich_help_panel=OUTPUT
         ),
     ] = False,
     recursive: Annotated[
@@ -215,7 +217,7 @@ def upscale(
     shard: Annotated[
         str | None,
         typer.Option(
-            help="i/n: only every n-th picture from the i-th, or auto.", rich_help_panel=RUNNING
+            help="i/n: every n-th picture from the i-th, or auto.", rich_help_panel=RUNNING
         ),
     ] = None,
     engine: Annotated[str, typer.Option(help="local or ray.", rich_help_panel=RUNNING)] = "local",
@@ -225,7 +227,7 @@ def upscale(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say what would be done, and how long.", rich_help_panel=RUNNING
+            "--dry-run", help="What would be done, and how long.", rich_help_panel=RUNNING
         ),
     ] = False,
     fail_fast: Annotated[
@@ -239,9 +241,7 @@ def upscale(
     save_attention: Annotated[
         bool,
         typer.Option(
-            "--save-attention",
-            help="Dump the map (all three if none is named).",
-            rich_help_panel=INSIDE,
+            "--save-attention", help="Dump the map (all if none is named).", rich_help_panel=INSIDE
         ),
     ] = False,
     save_masks: Annotated[
@@ -273,7 +273,8 @@ def upscale(
         steps=steps, sampler=sampler, seed=seed, fidelity=fidelity,
         denoise=parse_denoise(denoise), device=device, precision=precision,
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
-        block=parse_size("block", block), batch=batch, faithful=faithful, skip=skip, exact=exact,
+        block=parse_size("block", block), batch=batch, compile=compile, faithful=faithful,
+        skip=skip, exact=exact,
         stream=stream, budget=budget, task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
