@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from fakes import save_photo
+from PIL import Image
 
 from yoda_cli import devices
 from yoda_cli.devices import pick_device, pick_precision
@@ -56,3 +59,46 @@ def test_devices_are_named_or_found():
         pick_device("gpu")
     with pytest.raises(DeviceError, match="no device cuda:99"):
         pick_device("cuda:99")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_picture(yoda, tiny_checkpoint, tmp_path):
+    save_photo(tmp_path / "in.png", 20, 28)
+    shared = ("upscale", tmp_path / "in.png", "-m", tiny_checkpoint, "--precision", "fp32", "-q")
+    assert yoda(*shared, "-o", tmp_path / "a.png").code == 0
+    done = yoda(*shared, "-o", tmp_path / "b.png", "--compile")
+    assert done.code == 0, done.err
+    a, b = (np.asarray(Image.open(tmp_path / name), dtype=int) for name in ("a.png", "b.png"))
+    assert np.abs(a - b).max() <= 1
+
+
+def test_exact_and_compile_are_not_promised_together(yoda, tiny_checkpoint, tmp_path):
+    save_photo(tmp_path / "in.png", 20, 28)
+    done = yoda("upscale", tmp_path / "in.png", "-m", tiny_checkpoint, "--compile", "--exact")
+    assert done.code == 2
+    assert "--compile" in done.err
+
+
+def test_one_compilation_serves_all_shapes():
+    conv = torch.nn.Conv2d(2, 3, 3, padding=1).eval()
+    run = devices.compiled(conv.forward, CPU)
+    with torch.inference_mode():
+        for size in (8, 12, 20):
+            x = torch.rand(1, 2, size, size + 4)
+            assert torch.allclose(run(x), conv(x), atol=1e-5)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch):
+    import torch._inductor.graph
+
+    def refuse(*arguments):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch._inductor.graph.GraphLowering, "compile_to_module", refuse)
+    run = devices.compiled(lambda x: x * 3 + 1, CPU)
+    assert run(torch.ones(5)).tolist() == [4.0] * 5
+
+
+def test_host_tensors_reach_the_cpu_as_they_are():
+    x = torch.rand(2, 3)
+    assert devices.upload(x, CPU) is x

@@ -21,6 +21,7 @@ from yoda_cli.folders import cache_folder
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
+COMPILED = "compiled"  # ends the variant of a network that torch has compiled
 
 P = ParamSpec("P")
 
@@ -106,8 +107,9 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
 
 def compiled(function: Callable[P, Tensor], device: torch.device) -> Callable[P, Tensor]:
     """``function`` compiled by torch: on CUDA once per shape, replayed as a CUDA graph; elsewhere
-    for all shapes at once."""
+    for all shapes at once. What cannot be compiled here runs as it is, and torch logs why."""
     graphs = device.type == "cuda"
+    torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     run = torch.compile(
         function, mode="reduce-overhead" if graphs else "default", dynamic=not graphs

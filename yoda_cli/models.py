@@ -15,7 +15,7 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Backbone, build_config
 from yoda_cli.checkpoint import load_checkpoint
 from yoda_cli.config import SampleDefaults, UpscaleOptions
-from yoda_cli.devices import autocast, compiled, pick_device, pick_precision
+from yoda_cli.devices import COMPILED, autocast, compiled, pick_device, pick_precision
 from yoda_cli.diffbir.parts import Parts
 from yoda_cli.diffbir.version import TASKS, Version
 from yoda_cli.errors import UsageError, WeightsError
@@ -176,5 +176,5 @@ def place(
         if options.exact:
             raise UsageError("--exact promises bytes that --compile may change; give one of them")
         backbone.denoise = compiled(backbone.denoise, device)  # type: ignore[method-assign]
-        backbone.variant = f"{backbone.variant} compiled".strip()
+        backbone.variant = f"{backbone.variant} {COMPILED}".strip()
     return Model(name, backbone, defaults, device, precision)
