@@ -8,6 +8,7 @@ import torch
 from fakes import photo
 from test_train import CPU, OPTIONS, RECIPE
 
+from yoda_cli import texture
 from yoda_cli.backbones import Condition
 from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
@@ -45,6 +46,20 @@ def test_a_grid_is_no_texture():
     dots = 0.5 + (dots - dots.mean()) * 0.1 / dots.std()
     assert distance(dots, target) > 1.5 * distance(dots, target, period=1)
     assert distance(dots, target) > 3 * distance(noise(3), target)
+
+
+def test_what_luma_does_not_see_counts_too(monkeypatch):
+    """Green and magenta in turn at every fourth pixel: nothing on luma, nothing on average."""
+    target = noise(0)
+    colour = torch.tensor([-0.587, 0.299 + 0.114, -0.587]).view(1, 3, 1, 1)
+    signs = torch.ones(1, 1, 32, 32)
+    signs[..., ::2, :] *= -1
+    signs[..., ::2] *= -1
+    dots = torch.zeros_like(target)
+    dots[..., ::4, ::4] = 0.3 * signs * colour
+    seen = distance(target + dots, target)
+    monkeypatch.setattr(texture, "COLOUR_SPREAD", 0.0)
+    assert seen > 5 * distance(target + dots, target)
 
 
 def test_it_is_in_the_images_unit_and_its_gradient_points_to_the_texture():
@@ -96,7 +111,7 @@ def test_each_state_is_what_the_sampler_made_of_the_estimate_before():
     options = replace(SAMPLED, attention={"uniform": 1.0})
     net, generator = Told(0.25), torch.Generator().manual_seed(0)
     terms = losses(net, batch_of(), options, generator, contextlib.nullcontext)
-    assert float(terms["diffusion"]) == pytest.approx(0.25)
+    assert float(terms["diffusion"]) == pytest.approx(0.25**2)
     assert float(terms["texture"]) == pytest.approx(0.0, abs=1e-6)  # an offset is no texture
     times = [t for t, _, _ in net.shown]
     assert times == [50, 34, 17]
@@ -115,7 +130,7 @@ def test_pixels_outside_the_mask_hold_the_noised_lr_and_count_for_nothing():
     assert both.all()
     unrefined = [x[1] / net.schedule.sigma(u) for x, u in ((first, t), (second, s))]
     assert torch.allclose(unrefined[0], unrefined[1], atol=1e-5)
-    assert float(terms["diffusion"]) == pytest.approx(0.5 * len(net.shown) / 3)
+    assert float(terms["diffusion"]) == pytest.approx(0.25 * len(net.shown) / 3)
 
 
 def test_the_gradient_reaches_the_network_and_spares_what_is_frozen():

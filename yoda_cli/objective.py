@@ -130,7 +130,8 @@ class Task:
         """Every step of a whole chain, from the states that the sampler makes with this network.
 
         Each state holds what earlier steps made up, so the texture term sees all of it; on states
-        made of the truth the texture would be added at every step anew.
+        made of the truth the texture would be added at every step anew. The error is squared: an
+        absolute one is least for a few large pixels, and the texture becomes dots.
         """
         net, options = self.net, self.options
         which = int(torch.randint(len(options.chains), (1,), generator=self.generator))
@@ -149,7 +150,7 @@ class Task:
                     output = net.denoise(z_t, times, self.condition, mask)
                 signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
                 z_0 = predict_z0(net.prediction, output.float(), z_t, signal, sigma)
-                terms["diffusion"].append(masked_loss((z_0 - self.z_0).abs(), mask))
+                terms["diffusion"].append(masked_loss((z_0 - self.z_0).square(), mask))
                 ours, theirs = (
                     net.decode(torch.where(mask, z, frozen.z_lr), frozen) for z in (z_0, self.z_0)
                 )

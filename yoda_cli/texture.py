@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 64  # pixels within which a patch may stand anywhere
-PATCHES = (3, 5, 7)  # sides, one of them at each call
+PATCHES = (1, 3, 5, 7)  # sides, one of them at each call; 1: single pixels, which dots cannot hide
 AXES = 8
 SIGMA, RADIUS = 1.5, 4
 LUMA = (0.299, 0.587, 0.114)
-COLOUR_SPREAD = 0.15  # by which an axis' colour differs from luma
+COLOUR_SPREAD = 0.5  # by which an axis' colour differs from luma: coloured dots count too
 
 
 def texture_loss(image: Tensor, target: Tensor, period: int, generator: torch.Generator) -> Tensor:
@@ -39,7 +39,7 @@ def texture_loss(image: Tensor, target: Tensor, period: int, generator: torch.Ge
 
 
 def _random_axes(side: int, generator: torch.Generator) -> Tensor:
-    """(AXES, 3, side, side): unit vectors in space, each in a colour near luma."""
+    """(AXES, 3, side, side): unit vectors in space, each in a colour of its own around luma."""
     axes = torch.randn(AXES, 1, side, side, generator=generator)
     colours = torch.tensor(LUMA).view(1, 3, 1, 1)
     colours = colours + COLOUR_SPREAD * torch.randn(AXES, 3, 1, 1, generator=generator)
