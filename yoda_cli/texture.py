@@ -1,7 +1,8 @@
 """The texture term of training: are small patches distributed here as in the real picture?
 
 A sliced Wasserstein distance (Bonneel et al. 2015; on image features as a loss: Delbracio et al.,
-arXiv:2012.09289), kept local and kept apart by phase, so that a grid does not pass for texture.
+arXiv:2012.09289), kept local and kept apart by phase, so that a grid costs more than texture.
+It does not rule one out: the spread of a phase's values is compared, not how neighbours differ.
 """
 
 from __future__ import annotations

@@ -55,10 +55,13 @@ def load_recipe(name: str, path: Path | None = None) -> Recipe:
         raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(tables))}")
     table = tables[name]
     try:
+        net = table["net"]
+        if isinstance(net, str):  # another recipe's
+            net = tables[net]["net"]
         return Recipe(
             name,
             str(table["backbone"]),
-            dict(table["net"]),
+            dict(net),
             build_config(TrainOptions, table.get("train", {})),
             build_config(SampleDefaults, table.get("sample", {})),
         )
