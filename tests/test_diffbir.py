@@ -223,6 +223,13 @@ def test_idle_windows_are_skipped_with_the_same_bytes(folder, prediction):
     assert results[True].calls < results[False].calls
 
 
+@pytest.mark.parametrize(("sampler", "last"), [("ddpm", [1, 0]), ("dpm++", [250, 0])])
+def test_a_sampler_that_extrapolates_gets_even_steps(folder, sampler, last):
+    """The respaced chain of v1 and v2 ends in a leap that multi-step solvers do not survive."""
+    survey = photo_survey(picture(), model_of(folder), UpscaleOptions(sampler=sampler))
+    assert [survey.plans[0].timesteps[-2], survey.plans[0].timesteps[-1]] == last
+
+
 def test_a_window_with_one_active_pixel_runs_and_the_mask_is_pooled_by_its_largest(folder):
     model = model_of(folder)
     lr = torch.full((1, 3, 32, 32), 0.5)

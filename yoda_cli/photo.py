@@ -31,7 +31,7 @@ from yoda_cli.passes import Observer, Pass, Passed, picture_seed, sampler_name
 from yoda_cli.planning import Plan
 from yoda_cli.recovery import Counter, free_memory
 from yoda_cli.resampling import imresize
-from yoda_cli.samplers import SAMPLERS
+from yoda_cli.samplers import MULTISTEP_SAMPLERS, SAMPLERS
 from yoda_cli.sampling import make_draw
 from yoda_cli.sources import find_source
 from yoda_cli.surveys import Survey
@@ -154,7 +154,8 @@ def planned(
     lower = options.lower_bound or model.defaults.lower_bound
     if not bool(time_mask(torch.zeros(()), lower, 1, total)):
         raise UsageError(f"lower bound {lower:g} is below 1/T = 1/{total}: noise would remain")
-    chain = _parts(model).version.chain
+    sampler = options.sampler or model.defaults.sampler
+    chain = "trailing" if sampler in MULTISTEP_SAMPLERS else _parts(model).version.chain
     timesteps = chain_timesteps(chain, total, options.steps or model.defaults.steps)
     timesteps = timesteps if options.fidelity < 1 else timesteps[:1]
     size = window_size(latents.shape[-2], latents.shape[-1], options.tile)

@@ -98,3 +98,6 @@ SAMPLERS: dict[str, Step] = {
 }
 ANCESTRAL_SAMPLERS: Sequence[str] = ("ddpm", "ddpm-sr3")
 STOCHASTIC_SAMPLERS: Sequence[str] = (*ANCESTRAL_SAMPLERS, "dpm++3m-sde")
+#: They extrapolate, by the last step's length in λ: a chain whose last leap is long (200, 1, 0)
+#: throws them far off, so they are run over evenly spaced ones whatever the model's own chain is.
+MULTISTEP_SAMPLERS: Sequence[str] = ("dpm++", "dpm++3m-sde")
