@@ -27,7 +27,7 @@ LAYERS = [
     },
     {
         "yoda",
-        "texture",
+        "energy",
         "metrics",
         "images",
         "weights",

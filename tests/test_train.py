@@ -247,7 +247,7 @@ def test_the_rate_warms_up_and_decays():
 
 def test_unknown_recipes_and_keys_are_refused(tmp_path):
     with pytest.raises(
-        UsageError, match="unknown recipe 'nosuch'; there are face, face-x8, general"
+        UsageError, match="unknown recipe 'nosuch'; there are face, face-stage2, face-x8, general"
     ):
         load_recipe("nosuch")
     path = tmp_path / "mine.toml"
@@ -256,7 +256,15 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
         load_recipe("a", path)
 
 
-RECIPES = ["general", "general-texture", "face", "face-x8", "srdiff-df2k", "srdiff-celeba"]
+RECIPES = [
+    "general",
+    "general-stage2",
+    "face",
+    "face-stage2",
+    "face-x8",
+    "srdiff-df2k",
+    "srdiff-celeba",
+]
 RECIPES += ["sr3-16-128", "sr3-64-256"]
 RECIPES += ["sr3-64-512"]
 

@@ -23,8 +23,9 @@ class TrainOptions:
     is divided by the mask's area, or by the whole crop's with ``divide_by = "crop"``.
 
     ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
-    all those of a chain that the network itself runs, with ``texture_weight`` times the distance of
-    the local distributions of patches. Submodules named in ``frozen`` stay as they are.
+    all those of two chains that the network itself runs for each crop. Their loss is the energy
+    score, whose two samples should differ as ``spread`` says: 0, not at all; 1, as the truth may.
+    Submodules named in ``frozen`` stay as they are.
     """
 
     patch: int = 128
@@ -44,7 +45,7 @@ class TrainOptions:
     masks: Literal["on", "shuffled", "weights"] = "on"
     divide_by: Literal["mask", "crop"] = "mask"
     states: Literal["forward", "sampled"] = "forward"
-    texture_weight: float = 0.0
+    spread: float = 0.0
     frozen: tuple[str, ...] = ()
     degrade: float = 0.0
     reduce: tuple[float, ...] = (1.0,)
@@ -55,8 +56,8 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        if self.states == "forward" and self.texture_weight:
-            raise ValueError('texture_weight needs states = "sampled"')
+        if self.states == "forward" and self.spread:
+            raise ValueError('spread needs states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 

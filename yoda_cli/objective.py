@@ -16,7 +16,7 @@ from yoda_cli.backbones import Backbone, Condition
 from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
 from yoda_cli.diffusion import ddim_step, predict_z0, prediction_target, spaced_timesteps
-from yoda_cli.texture import texture_loss
+from yoda_cli.energy import energy_score
 from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
@@ -127,19 +127,18 @@ class Task:
         return {"diffusion": loss}
 
     def sampled(self) -> dict[str, Tensor]:
-        """Every step of a whole chain, from the states that the sampler makes with this network.
+        """Every step of two whole chains, from the states that this network made itself.
 
-        Each state holds what earlier steps made up, so the texture term sees all of it; on states
-        made of the truth the texture would be added at every step anew. The error is squared: an
-        absolute one is least for a few large pixels, and the texture becomes dots.
+        The two differ by their noise, and each estimate is scored as a sample (``energy_score``):
+        on states of its own the network sees what it has made up already and goes on with it.
         """
         net, options = self.net, self.options
         which = int(torch.randint(len(options.chains), (1,), generator=self.generator))
         total = net.schedule.num_steps
         chain = spaced_timesteps(total, options.chains[which] or total)
-        maps = {name: x.detach().float() for name, x in self.condition.maps.items()}
-        frozen = Condition(self.condition.z_lr, maps)
-        terms: dict[str, list[Tensor]] = {"diffusion": [], "texture": []}
+        maps = {name: x.repeat(2, 1, 1, 1) for name, x in self.condition.maps.items()}
+        condition = Condition(self.condition.z_lr.repeat(2, 1, 1, 1), maps)
+        scores: list[Tensor] = []
 
         def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
             if not mask.any():
@@ -147,24 +146,22 @@ class Task:
             with torch.enable_grad():
                 times = torch.full((len(z_t),), t, device=z_t.device)
                 with self.autocast():
-                    output = net.denoise(z_t, times, self.condition, mask)
+                    output = net.denoise(z_t, times, condition, mask)
                 signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
                 z_0 = predict_z0(net.prediction, output.float(), z_t, signal, sigma)
-                terms["diffusion"].append(masked_loss((z_0 - self.z_0).square(), mask))
-                ours, theirs = (
-                    net.decode(torch.where(mask, z, frozen.z_lr), frozen) for z in (z_0, self.z_0)
+                first, second = z_0.chunk(2)
+                inside = mask.chunk(2)[0]
+                scores.append(
+                    energy_score(first, second, self.z_0, inside, options.spread, self.generator)
                 )
-                terms["texture"].append(texture_loss(ours, theirs, net.scale, self.generator))
             return z_0.detach()
 
-        noise = self.noise()
+        noise = torch.cat([self.noise(), self.noise()])
         masked_sample(
-            predict, ddim_step, net.schedule, chain, self.on_grid(), self.lower, frozen.z_lr,
-            lambda step: noise,
+            predict, ddim_step, net.schedule, chain, self.on_grid().repeat(2, 1, 1, 1), self.lower,
+            condition.z_lr, lambda step: noise,
         )  # fmt: skip
-        steps = len(chain) - 1
-        weights = {"diffusion": 1.0, "texture": options.texture_weight}
-        return {name: weights[name] * torch.stack(x).sum() / steps for name, x in terms.items()}
+        return {"energy": torch.stack(scores).sum() / (len(chain) - 1)}
 
 
 def _encoder_losses(batch: Batch, condition: Condition, options: TrainOptions) -> dict[str, Tensor]:
