@@ -8,6 +8,7 @@ import torch
 from fakes import photo, save_photo
 from PIL import Image
 
+from yoda_cli.config import FIDELITY_PER_DENOISE
 from yoda_cli.degradation import estimate, given, jpeg_quality, noise_sigma
 from yoda_cli.images import read_picture
 
@@ -98,7 +99,14 @@ def test_auto_says_what_it_chose_and_a_number_decides(yoda, tmp_path, restorer):
     assert f"denoise {chosen:g} (JPEG quality 40)" in done.err
     _, _, same = run("--denoise", chosen)
     assert np.array_equal(auto, same)
+    drier = min(1.0, FIDELITY_PER_DENOISE * chosen)
+    assert json.loads(done.out)["fidelity"] == pytest.approx(drier)
+    assert np.array_equal(auto, run("--fidelity", drier)[2])
+    full, _, sampled = run("--fidelity", 0)
+    assert json.loads(full.out)["fidelity"] == 0
+    assert not np.array_equal(auto, sampled)
     silent, zero, clean = run("--denoise", 0)
+    assert json.loads(silent.out)["fidelity"] == 0
     assert zero == 0
     assert "denoise" not in silent.err
     assert not np.array_equal(auto, clean)

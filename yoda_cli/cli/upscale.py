@@ -70,8 +70,8 @@ def upscale(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another texture.")] = 0,
     fidelity: Annotated[
-        float, typer.Option(help="0: full sampled detail … 1: the smooth regression picture.")
-    ] = 0.0,
+        float | None, typer.Option(help="0: sampled detail … 1: smooth. Else by --denoise.")
+    ] = None,
     denoise: Annotated[
         str, typer.Option(help="How degraded the picture is: auto, or 0 (clean) … 1.")
     ] = "auto",
