@@ -129,6 +129,20 @@ def test_each_state_is_what_the_sampler_made_of_the_estimate_before():
     assert (first - second).std() == pytest.approx(2**0.5, rel=0.05)  # of noises of their own
 
 
+def test_the_texture_term_sees_detail_and_no_offset():
+    options = replace(SAMPLED, attention={"uniform": 1.0}, texture_weight=2.0)
+    generator = torch.Generator().manual_seed(0)
+    offset = losses(Told(0.25), batch_of(), options, generator, contextlib.nullcontext)
+    assert float(offset["texture"]) == pytest.approx(0.0, abs=1e-5)
+    noise = Told(0.25 * torch.randn(4, 3, 64, 64, generator=generator))
+    assert (
+        float(losses(noise, batch_of(), options, generator, contextlib.nullcontext)["texture"])
+        > 0.02
+    )
+    alone = replace(options, texture_weight=0.0)
+    assert set(losses(noise, batch_of(), alone, generator, contextlib.nullcontext)) == {"energy"}
+
+
 def test_pixels_outside_the_mask_hold_the_noised_lr_and_count_for_nothing():
     options = replace(SAMPLED, attention={"constant": 1.0}, lower_bound=(0.1, 0.1))
     net, generator = Told(0.5), torch.Generator().manual_seed(5)
@@ -158,6 +172,7 @@ def test_the_gradient_reaches_the_network_and_spares_what_is_frozen():
     "wrong",
     [
         {"spread": 1.0},
+        {"texture_weight": 1.0},
         {"states": "sampled", "masks": "weights"},
         {"states": "sampled", "divide_by": "crop"},
     ],

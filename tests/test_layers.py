@@ -28,6 +28,7 @@ LAYERS = [
     {
         "yoda",
         "energy",
+        "texture",
         "metrics",
         "images",
         "weights",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
 from yoda_cli.diffusion import ddim_step, predict_z0, prediction_target, spaced_timesteps
 from yoda_cli.energy import energy_score
+from yoda_cli.texture import texture_loss
 from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
@@ -138,7 +139,7 @@ class Task:
         chain = spaced_timesteps(total, options.chains[which] or total)
         maps = {name: x.repeat(2, 1, 1, 1) for name, x in self.condition.maps.items()}
         condition = Condition(self.condition.z_lr.repeat(2, 1, 1, 1), maps)
-        scores: list[Tensor] = []
+        scores: list[dict[str, Tensor]] = []
 
         def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
             if not mask.any():
@@ -149,11 +150,7 @@ class Task:
                     output = net.denoise(z_t, times, condition, mask)
                 signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
                 z_0 = predict_z0(net.prediction, output.float(), z_t, signal, sigma)
-                first, second = z_0.chunk(2)
-                inside = mask.chunk(2)[0]
-                scores.append(
-                    energy_score(first, second, self.z_0, inside, options.spread, self.generator)
-                )
+                scores.append(self.scored(z_0, mask, condition))
             return z_0.detach()
 
         noise = torch.cat([self.noise(), self.noise()])
@@ -161,7 +158,29 @@ class Task:
             predict, ddim_step, net.schedule, chain, self.on_grid().repeat(2, 1, 1, 1), self.lower,
             condition.z_lr, lambda step: noise,
         )  # fmt: skip
-        return {"energy": torch.stack(scores).sum() / (len(chain) - 1)}
+        return {name: sum_of(scores, name) / (len(chain) - 1) for name in scores[0]}
+
+    def scored(self, z_0: Tensor, mask: Tensor, condition: Condition) -> dict[str, Tensor]:
+        """Two estimates of every crop, one after the other in the batch, against the truth."""
+        options, net = self.options, self.net
+        first, second = z_0.chunk(2)
+        energy = energy_score(
+            first, second, self.z_0, mask.chunk(2)[0], options.spread, self.generator
+        )
+        if not options.texture_weight:
+            return {"energy": energy}
+        plain = {name: x.detach().float() for name, x in condition.maps.items()}
+        seen = Condition(condition.z_lr, plain)
+        ours, theirs = (
+            net.decode(torch.where(mask, z, condition.z_lr), seen)
+            for z in (z_0, self.z_0.repeat(2, 1, 1, 1))
+        )
+        texture = texture_loss(ours, theirs, net.scale, self.generator)
+        return {"energy": energy, "texture": options.texture_weight * texture}
+
+
+def sum_of(scores: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    return torch.stack([score[name] for score in scores]).sum()
 
 
 def _encoder_losses(batch: Batch, condition: Condition, options: TrainOptions) -> dict[str, Tensor]:
