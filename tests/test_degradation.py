@@ -8,9 +8,9 @@ import torch
 from fakes import photo, save_photo
 from PIL import Image
 
-from yoda_cli.config import FIDELITY_PER_DENOISE
 from yoda_cli.degradation import estimate, given, jpeg_quality, noise_sigma
 from yoda_cli.images import read_picture
+from yoda_cli.models import FIDELITY_PER_DENOISE
 
 
 def smooth(height=128, width=160):

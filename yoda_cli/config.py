@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FIDELITY_PER_DENOISE = 2.0
-
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -74,6 +72,7 @@ class SampleDefaults:
     lower_bound: float = 0.3
     steps: int = 15
     sampler: str = "ddim"
+    fidelity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,7 @@ class UpscaleOptions:
     max); ``lower_bound`` in (0, 1];
     ``tile`` the core in output pixels, 0 for none, None for automatic; ``fidelity`` in [0, 1], 0
     the full sampled detail, 1 the unrefined (regression) picture; ``denoise`` in [0, 1] is how
-    degraded the picture is, None to estimate it from the file. Without a ``fidelity`` a degraded
-    picture gets ``FIDELITY_PER_DENOISE`` times that: what is made up there is more often wrong.
+    degraded the picture is, None to estimate it from the file.
 
     ``tile_overlap`` is the halo of a tile, ``block`` the side of an independent block (0: one);
     both in output pixels. ``batch`` windows go through a GPU together; ``compile``
@@ -145,13 +143,6 @@ class UpscaleOptions:
     negative_prompt: str | None = None
     cfg: float | None = None
     strength: float | None = None
-
-    @property
-    def settled_fidelity(self) -> float:
-        """What was asked for, or what suits the picture."""
-        if self.fidelity is not None:
-            return self.fidelity
-        return min(1.0, FIDELITY_PER_DENOISE * (self.denoise or 0.0))
 
 
 @dataclass(frozen=True)

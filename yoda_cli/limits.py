@@ -23,8 +23,8 @@ def check_options(options: UpscaleOptions) -> None:
     lower = options.lower_bound
     if lower is not None and not (0 < lower <= 1):
         raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
-    if not 0 <= options.settled_fidelity <= 1:
-        raise UsageError(f"fidelity {options.settled_fidelity:g} is not allowed; give 0 … 1")
+    if options.fidelity is not None and not 0 <= options.fidelity <= 1:
+        raise UsageError(f"fidelity {options.fidelity:g} is not allowed; give 0 … 1")
     if options.denoise is not None and not 0 <= options.denoise <= 1:
         raise UsageError(f"denoise {options.denoise:g} is not allowed; give auto or 0 … 1")
     if options.steps is not None and options.steps < 1:

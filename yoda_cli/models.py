@@ -26,6 +26,8 @@ from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint
 
+FIDELITY_PER_DENOISE = 2.0
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -54,6 +56,13 @@ class Model:
         """Whether it was trained on degraded pictures too."""
         options = self.card.get("training", {}).get("options", {})
         return float(options.get("degrade", 0)) > 0
+
+    def fidelity(self, options: UpscaleOptions) -> float:
+        """What was asked for; else the checkpoint's own, and more where the picture is degraded:
+        what is made up there is more often wrong."""
+        if options.fidelity is not None:
+            return options.fidelity
+        return min(1.0, max(self.defaults.fidelity, FIDELITY_PER_DENOISE * (options.denoise or 0)))
 
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""

@@ -203,7 +203,7 @@ def run_block(
     if observer.whole:
         observer.on_pass(Pass(seen, z_lr, lambda z: seen.cut(net.decode(z, condition))))
     z_0 = z_lr
-    if options.settled_fidelity < 1:
+    if model.fidelity(options) < 1:
         sampler = sampler_name(model, options)
         halo = canvas_of(z_lr.shape[-2], z_lr.shape[-1], model, options).halo
         sampled = masked_sample(
@@ -219,7 +219,7 @@ def run_block(
             on_step=observer.on_step if observer.whole else None,
         )
         # The unrefined picture is the most faithful one; between the two lies the whole curve.
-        z_0 = torch.lerp(sampled, z_0, options.settled_fidelity)
+        z_0 = torch.lerp(sampled, z_0, model.fidelity(options))
     return net.decode(z_0, condition).float().clamp(0, 1).cpu()
 
 

@@ -107,7 +107,7 @@ def steer(model: Model, options: UpscaleOptions) -> None:
     parts = _parts(model)
     guidance = parts.guidance(
         options.prompt, options.negative_prompt, options.cfg,
-        1.0 if options.strength is None else options.strength, options.settled_fidelity,
+        1.0 if options.strength is None else options.strength, model.fidelity(options),
     )  # fmt: skip
     parts.net.steer(guidance)
 
@@ -157,13 +157,13 @@ def planned(
     sampler = options.sampler or model.defaults.sampler
     chain = "trailing" if sampler in MULTISTEP_SAMPLERS else _parts(model).version.chain
     timesteps = chain_timesteps(chain, total, options.steps or model.defaults.steps)
-    timesteps = timesteps if options.settled_fidelity < 1 else timesteps[:1]
+    timesteps = timesteps if model.fidelity(options) < 1 else timesteps[:1]
     size = window_size(latents.shape[-2], latents.shape[-1], options.tile)
 
     def plan(candidate: Tensor, bound: float) -> Plan:
         return window_plan(candidate, timesteps, bound, total, size, skip=options.skip)
 
-    if options.budget is None or options.settled_fidelity >= 1:
+    if options.budget is None or model.fidelity(options) >= 1:
         return latents, plan(latents, lower), None
     spent = spend(
         latents, options.budget, lower, 1 / total,
@@ -198,7 +198,7 @@ def photo_pass(
     with parts.autoencoder(size) as vae:
         z_lr = vae.encode(replicate(restored, tall, wide) * 2 - 1)
     z_0 = z_lr
-    if options.settled_fidelity < 1:
+    if model.fidelity(options) < 1:
         steer(model, options)
         with parts.networks():
             forecast = seen.forecast(model)

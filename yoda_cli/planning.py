@@ -101,7 +101,7 @@ def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:
     timesteps, lower = chain_of(model, options)
     height, width = attention.shape[-2:]
     fixed = options.exact or options.tile is not None
-    if options.settled_fidelity >= 1:
+    if model.fidelity(options) >= 1:
         layouts: list[Layout] = []  # the unrefined picture needs no network
     elif fixed:
         layouts = fixed_layouts(attention, timesteps, lower, model, options)

@@ -23,7 +23,7 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "frames": done.frames,
         "seed": done.options.seed,
         "denoise": done.options.denoise,
-        "fidelity": done.options.settled_fidelity,
+        "fidelity": model.fidelity(done.options),
         "planned_calls": result.planned_calls,
         "calls": result.calls,
         "dense_calls": result.dense_calls,

@@ -21,7 +21,7 @@ def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object
         ("steps", min(options.steps or defaults.steps, model.backbone.schedule.num_steps)),
         ("sampler", sampler_name(model, options)),
         ("seed", options.seed),
-        ("fidelity", options.settled_fidelity),
+        ("fidelity", model.fidelity(options)),
         ("denoise", options.denoise or 0.0),
         ("device", model.device),
         ("precision", PRECISION_NAMES[str(model.precision).removeprefix("torch.")]),

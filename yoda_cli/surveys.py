@@ -98,7 +98,7 @@ def survey(
     blocks = make_blocks(height, width, model, replace(options, block=0) if whole else options)
     size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
     spent = None
-    if options.budget is not None and options.settled_fidelity < 1:
+    if options.budget is not None and model.fidelity(options) < 1:
         spent = spend_budget(attention, blocks, model, options, options.budget)
         attention = spent.attention
         options = replace(options, lower_bound=spent.lower_bound)
