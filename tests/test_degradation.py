@@ -10,7 +10,7 @@ from PIL import Image
 
 from yoda_cli.degradation import estimate, given, jpeg_quality, noise_sigma
 from yoda_cli.images import read_picture
-from yoda_cli.models import FIDELITY_PER_DENOISE
+from yoda_cli.models import DRIEST, FIDELITY_PER_DENOISE
 
 
 def smooth(height=128, width=160):
@@ -99,12 +99,15 @@ def test_auto_says_what_it_chose_and_a_number_decides(yoda, tmp_path, restorer):
     assert f"denoise {chosen:g} (JPEG quality 40)" in done.err
     _, _, same = run("--denoise", chosen)
     assert np.array_equal(auto, same)
-    drier = min(1.0, FIDELITY_PER_DENOISE * chosen)
+    drier = min(DRIEST, FIDELITY_PER_DENOISE * chosen)
     assert json.loads(done.out)["fidelity"] == pytest.approx(drier)
     assert np.array_equal(auto, run("--fidelity", drier)[2])
     full, _, sampled = run("--fidelity", 0)
     assert json.loads(full.out)["fidelity"] == 0
     assert not np.array_equal(auto, sampled)
+    strong, _, _ = run("--denoise", 1)
+    assert json.loads(strong.out)["fidelity"] == DRIEST
+    assert json.loads(strong.out)["calls"] > 0  # still diffusion
     silent, zero, clean = run("--denoise", 0)
     assert json.loads(silent.out)["fidelity"] == 0
     assert zero == 0

@@ -26,7 +26,7 @@ from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint
 
-FIDELITY_PER_DENOISE = 2.0
+FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,8 @@ class Model:
         what is made up there is more often wrong."""
         if options.fidelity is not None:
             return options.fidelity
-        return min(1.0, max(self.defaults.fidelity, FIDELITY_PER_DENOISE * (options.denoise or 0)))
+        drier = min(DRIEST, FIDELITY_PER_DENOISE * (options.denoise or 0))
+        return max(self.defaults.fidelity, drier)
 
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""
