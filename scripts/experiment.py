@@ -28,9 +28,10 @@ from yoda_cli.metrics import colour_error, psnr, quantise, ssim, texture_distanc
 from yoda_cli.models import Model, load_model
 from yoda_cli.passes import Observer
 from yoda_cli.pipeline import upscale_tensor
+from yoda_cli.recipes import load_recipe
 from yoda_cli.resampling import imresize
 from yoda_cli.surveys import survey
-from yoda_cli.train import load_recipe, train
+from yoda_cli.train import train
 
 NET = {"dim": 32, "encoder_channels": 32, "encoder_blocks": 6}
 TRAIN = TrainOptions(

@@ -98,8 +98,11 @@ def test_stage_one_may_be_any_restorer_or_is_refused(photo, made, tmp_path):
     done = photo(*out, "--overwrite", "--stage1", "cats")
     assert done.code == 2
     assert "no restorer 'cats'" in done.err
+    assert "tiny_stage1.pth" in done.err
+    assert "tiny_control.pth" not in done.err  # which is in the registry, but restores nothing
     done = photo(*out, "--overwrite", "--stage1", made / "tiny_control.pth")
     assert done.code == 5
+    assert "time_embed.0.weight" in done.err
     done = photo(*out, "--overwrite", "--task", "face")
     assert done.code == 2
     assert "no stage one for --task face" in done.err

@@ -36,6 +36,31 @@ def test_a_grid_is_no_texture():
     assert distance(dots, target) > 3 * distance(noise(3), target)
 
 
+def test_a_weave_is_told_by_waves(monkeypatch):
+    """A band of noise moved to a wavelength of three pixels: more unlike than other noise is."""
+    flat = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(5))
+    spectrum = torch.fft.rfft2(flat)
+    rows, columns = torch.fft.fftfreq(128).abs().view(-1, 1), torch.fft.rfftfreq(128)
+
+    def band(centre, width):
+        return torch.fft.irfft2(spectrum * ((columns - centre).abs() < width) * (rows < 0.15))
+
+    taken, wave = band(1 / 4, 0.05), band(1 / 3, 0.02)
+    woven = 0.5 + 0.05 * (flat - taken + wave / wave.std() * taken.std())
+    target = 0.5 + 0.05 * flat
+    other = 0.5 + (noise(6) - 0.5) / 2
+
+    def contrast():
+        return distance(woven, target, calls=40) / distance(other, target, calls=40)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(texture, "_random_waves", lambda g: texture._random_patches(7, g))
+        patches = contrast()
+    waves = texture._random_waves
+    monkeypatch.setattr(texture, "_random_patches", lambda side, g: waves(g))
+    assert contrast() > 1.2 * patches
+
+
 def test_what_luma_does_not_see_counts_too(monkeypatch):
     """Green and magenta in turn at every fourth pixel: nothing on luma, nothing on average."""
     target = noise(0)

@@ -18,8 +18,9 @@ from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
 from yoda_cli.data import PairStore, degrade_pair, list_pictures, split_validation
 from yoda_cli.errors import InputError, NotFoundError, UsageError
 from yoda_cli.objective import draw_attention, draw_transitions
+from yoda_cli.recipes import load_recipe
 from yoda_cli.resampling import imresize
-from yoda_cli.train import load_recipe, make_run, rate_at, train, train_step
+from yoda_cli.train import make_run, rate_at, train, train_step
 from yoda_cli.yoda import time_mask
 
 CPU = torch.device("cpu")
@@ -258,6 +259,7 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
 
 RECIPES = [
     "general",
+    "general-base",
     "general-stage2",
     "face",
     "face-stage2",
@@ -288,7 +290,10 @@ def test_every_recipe_trains(name, tmp_path):
         terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
         assert all(torch.tensor(value).isfinite() for value in terms.values())
     changed = [k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])]
-    assert len(changed) > 0.5 * len(before)
+    if options.states == "none":
+        assert set(changed) == {k for k in before if k.startswith("encoder.")}
+    else:
+        assert len(changed) > 0.5 * len(before)
 
 
 PLAIN = """
@@ -337,3 +342,42 @@ def test_the_command_line_trains(yoda, data, tmp_path):
     assert "validation" in done.err
     done = yoda("train", *arguments, "--recipe", "nosuch", "--steps", "1")
     assert done.code == 2
+
+
+def write_stages(path, after="last"):
+    """``first``, then ``last``: one and two steps."""
+    mine = write_recipe(path).read_text()
+    first = mine.replace("mine", "first").replace("[first]", f'[first]\nthen = "{after}"')
+    path.write_text(f"{first}\nsteps = 1\n{mine.replace('mine', 'last')}\nsteps = 2\n")
+    return path
+
+
+def test_a_recipe_and_what_follows_it_are_one_command(yoda, data, tmp_path):
+    recipes = write_stages(tmp_path / "two.toml")
+    arguments = ["--data", data, "--recipe", "first", "--recipes", recipes, "--device", "cpu"]
+    done = yoda("train", *arguments, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert done.out.strip() == str(tmp_path / "run" / "last" / "best.safetensors")
+    card = read_header(tmp_path / "run" / "last" / "best.safetensors").card
+    assert card["training"]["steps"] == 2
+    assert card["before"]["training"]["recipe"] == "first"
+    assert card["before"]["training"]["steps"] == 1
+    started, _ = load_checkpoint(tmp_path / "run" / "first" / "best.safetensors")
+    ended, _ = load_checkpoint(tmp_path / "run" / "last" / "best.safetensors")
+    step = [(a - b).abs().max() for a, b in zip(started.parameters(), ended.parameters())]  # noqa: B905
+    assert 0 < max(step) < 0.01  # it went on from there; a start of its own differs by far more
+    again = yoda("train", *arguments, "--out", tmp_path / "run")
+    assert again.code == 0
+    assert "step" not in again.err  # both are finished
+    alone = yoda("train", *arguments, "--steps", "1", "--out", tmp_path / "alone")
+    assert alone.out.strip() == str(tmp_path / "alone" / "best.safetensors")
+
+
+def test_stages_that_never_end_are_refused(yoda, data, tmp_path):
+    arguments = ["--data", data, "--recipe", "first", "--out", tmp_path / "run"]
+    circle = write_stages(tmp_path / "circle.toml", after="first")
+    assert "follows itself" in yoda("train", *arguments, "--recipes", circle).err
+    missing = write_stages(tmp_path / "missing.toml", after="nosuch")
+    done = yoda("train", *arguments, "--recipes", missing)
+    assert done.code == 2
+    assert "nosuch" in done.err

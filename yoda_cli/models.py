@@ -135,12 +135,13 @@ def latent_model(
         roles.append(wanted)
     elif first is None and options.task is not None:
         raise UsageError(f"model {entry.name} has no stage one for --task {options.task}")
+    own = (
+        {}
+        if first in (None, "none")
+        else {"stage1": _stage_one(str(first), registry, cache, watch)}
+    )
     paths = {role: obtain(entry.files[role], registry, cache, watch) for role in roles}
-    files = {role: path for role, path in paths.items() if role != wanted}
-    if wanted in paths:
-        files["stage1"] = paths[wanted]
-    elif first not in (None, "none"):
-        files["stage1"] = _stage_one(str(first), registry, cache, watch)
+    files = {("stage1" if role == wanted else role): path for role, path in paths.items()} | own
     parts = Parts(entry.name, version, files, device, precision)
     card = {
         "about": entry.summary,
@@ -156,13 +157,17 @@ def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Pat
     path = Path(name)
     if path.is_file():
         return path
-    known = {
-        alias: entry for entry in registry.files.values() for alias in (entry.name, *entry.aliases)
+    restorers = {
+        file
+        for model in registry.models.values()
+        for role, file in model.files.items()
+        if role in TASKS.values()
     }
+    known = {alias: file for file in restorers for alias in (file, *registry.files[file].aliases)}
     if name not in known:
         raise UsageError(f"no restorer {name!r}: give a file, none, or a name of the registry; "
                          f"{hint(name, known)}")  # fmt: skip
-    return obtain(known[name].name, registry, cache, watch)
+    return obtain(known[name], registry, cache, watch)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:

@@ -8,6 +8,8 @@ so it is asked for together with the energy score, to which what samples share i
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,9 @@ from torch import Tensor
 BLOCK = 64  # pixels within which a patch may stand anywhere
 PATCHES = (1, 3, 5, 7)  # sides, one of them at each call; 1: single pixels, which dots cannot hide
 AXES = 8
+WAVE_SIDE = 13  # of the windowed waves, whose bands are narrow enough to tell a weave from texture
+WAVE_SIGMA = 2.5
+WAVE_BAND = (0.1, 0.5)  # cycles per pixel
 SIGMA, RADIUS = 1.5, 4
 LUMA = (0.299, 0.587, 0.114)
 COLOUR_SPREAD = 0.5  # by which an axis' colour differs from luma: coloured dots count too
@@ -23,30 +28,57 @@ COLOUR_SPREAD = 0.5  # by which an axis' colour differs from luma: coloured dots
 def texture_loss(image: Tensor, target: Tensor, period: int, generator: torch.Generator) -> Tensor:
     """Mean distance of the sorted projections of the high bands' patches, in the images' unit.
 
-    Images (B, 3, H, W) in [0, 1], float32, larger than ``period`` + 6. Random axes at every call;
+    Images (B, 3, H, W) in [0, 1], float32, larger than ``period`` + 12. Random axes at every call;
     how strong a detail is and of which shape counts, where in its block it lies does not. A network
     that puts out ``period``² pixels a cell can make a pattern of that period: patches are compared
-    only with those of their own phase, among which the real picture has no such pattern.
+    only with those of their own phase, among which the real picture has no such pattern. A weave of
+    another period lies in a narrow band: waves of all frequencies are compared too, of all phases.
     """
     side = PATCHES[int(torch.randint(len(PATCHES), (1,), generator=generator))]
-    axes = _random_axes(side, generator).to(image)
-    room = min(image.shape[-2:]) - side + 1
+    bands = _high_band(image), _high_band(target.detach())
+    patches = _distance(*bands, _random_patches(side, generator), period, generator)
+    return (patches + _distance(*bands, _random_waves(generator), 1, generator)) / 2
+
+
+def _distance(
+    image: Tensor, target: Tensor, axes: Tensor, period: int, generator: torch.Generator
+) -> Tensor:
+    """Mean distance of the sorted projections of blocks, in the images' unit."""
+    axes = _coloured(axes, generator).to(image)
+    room = min(image.shape[-2:]) - axes.shape[-1] + 1
     block = min(BLOCK, room) // period * period
     top, left = torch.randint(min(block, room - block + 1), (2,), generator=generator).tolist()
     ours, theirs = (
-        _sorted(F.conv2d(_high_band(x), axes)[..., top:, left:], block, period)
-        for x in (image, target.detach())
+        _sorted(F.conv2d(x, axes)[..., top:, left:], block, period) for x in (image, target)
     )
     return (ours - theirs).abs().mean()
 
 
-def _random_axes(side: int, generator: torch.Generator) -> Tensor:
-    """(AXES, 3, side, side): unit vectors in space, each in a colour of its own around luma."""
+def _random_patches(side: int, generator: torch.Generator) -> Tensor:
+    """(AXES, 1, side, side): unit vectors, every direction as likely as any other."""
     axes = torch.randn(AXES, 1, side, side, generator=generator)
+    return F.normalize(axes.flatten(1)).view_as(axes)
+
+
+def _random_waves(generator: torch.Generator) -> Tensor:
+    """(AXES, 1, WAVE_SIDE, WAVE_SIDE): waves in a Gaussian window, of random direction and phase.
+
+    The higher the frequency the larger they are, as pictures have less of it.
+    """
+    x = torch.arange(WAVE_SIDE) - WAVE_SIDE // 2
+    window = torch.exp(-(x**2) / (2 * WAVE_SIGMA**2))
+    low, high = WAVE_BAND
+    frequency = low + (high - low) * torch.rand(AXES, 1, 1, 1, generator=generator)
+    angle, phase = 2 * math.pi * torch.rand(2, AXES, 1, 1, 1, generator=generator)
+    along = x.view(-1, 1) * angle.sin() + x * angle.cos()
+    waves = window.view(-1, 1) * window * torch.cos(2 * math.pi * frequency * along + phase)
+    return F.normalize(waves.flatten(1)).view_as(waves) * frequency / high
+
+
+def _coloured(axes: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, 1, H, W) to (N, 3, H, W), each in a colour of its own around luma."""
     colours = torch.tensor(LUMA).view(1, 3, 1, 1)
-    colours = colours + COLOUR_SPREAD * torch.randn(AXES, 3, 1, 1, generator=generator)
-    axes = F.normalize(axes.flatten(1)).view_as(axes)
-    return axes * colours
+    return axes * (colours + COLOUR_SPREAD * torch.randn(len(axes), 3, 1, 1, generator=generator))
 
 
 def _high_band(image: Tensor) -> Tensor:

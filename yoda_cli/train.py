@@ -12,11 +12,9 @@ import logging
 import math
 import os
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from yoda_cli.attention import SOURCES
-from yoda_cli.backbones import BACKBONES, Backbone, build_config
+from yoda_cli.backbones import BACKBONES, Backbone
 from yoda_cli.checkpoint import load_checkpoint, save_checkpoint
-from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
+from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.data import PairStore, list_pictures, load_reduced, split_validation
 from yoda_cli.errors import UsageError
 from yoda_cli.objective import losses
@@ -45,28 +43,6 @@ class Status:
     samples_per_second: float
     elapsed_seconds: float
     score: Score | None
-
-
-def load_recipe(name: str, path: Path | None = None) -> Recipe:
-    """The recipe ``name`` from ``path``, or from those that come with the package."""
-    text = (files("yoda_cli") / "recipes.toml").read_text() if path is None else path.read_text()
-    tables = tomllib.loads(text)
-    if name not in tables:
-        raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(tables))}")
-    table = tables[name]
-    try:
-        net = table["net"]
-        if isinstance(net, str):  # another recipe's
-            net = tables[net]["net"]
-        return Recipe(
-            name,
-            str(table["backbone"]),
-            dict(net),
-            build_config(TrainOptions, table.get("train", {})),
-            build_config(SampleDefaults, table.get("sample", {})),
-        )
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"recipe {name} is wrong: {error}") from error
 
 
 def rate_at(progress: float, step: int, options: TrainOptions) -> float:
@@ -225,8 +201,9 @@ class Session:
             self.folder / "validation" / f"{run.step:07d}.png",
         )
         self.publish(run, "last", score)
-        if score.value > run.best:
-            run.best = score.value
+        value = score.base_psnr if options.states == "none" else score.value
+        if value > run.best:
+            run.best = value
             self.publish(run, "best", score)
         return score
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[Path, typer.Option(help="Folder of photographs (HR).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; an existing one goes on.")],
-    recipe: Annotated[str, typer.Option(help="Recipe name.")] = "general",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe name; the stages that follow it are trained too.")
+    ] = "general",
     recipes: Annotated[
         Path | None, typer.Option(help="A recipes.toml of your own instead of the packaged one.")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Train for so long in all; 0: no bound.")] = 0.0,
-    steps: Annotated[int, typer.Option(help="Optimiser steps in all; 0: no bound.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="Train this recipe alone, for so long in all.")
+    ] = 0.0,
+    steps: Annotated[
+        int, typer.Option(help="Train this recipe alone, for so many optimiser steps in all.")
+    ] = 0,
     batch: Annotated[
         int | None, typer.Option(help="Crops per step (recipe's own if left).")
     ] = None,
@@ -37,23 +43,24 @@ def train(
     from dataclasses import replace
 
     from yoda_cli.devices import pick_device
-    from yoda_cli.train import load_recipe
-    from yoda_cli.train import train as run_training
+    from yoda_cli.recipes import stages_of
+    from yoda_cli.stages import train_stages
 
-    chosen = load_recipe(recipe, recipes)
-    options = replace(chosen.train, minutes=minutes, steps=steps, seed=seed)
-    if batch is not None:
-        options = replace(options, batch=batch)
-    card = {"name": recipe, "licence": licence, "data": about_data or str(data.name)}
+    changes: dict[str, Any] = {"seed": seed} | ({} if batch is None else {"batch": batch})
+    stages = stages_of(recipe, recipes)
+    if minutes or steps:
+        stages = stages[:1]
+        changes |= {"minutes": minutes, "steps": steps}
+    stages = [replace(stage, train=replace(stage.train, **changes)) for stage in stages]
     with _render.training_line() as line:
-        best = run_training(
-            replace(chosen, train=options),
+        best = train_stages(
+            stages,
             data,
             out,
             device=pick_device(device),
-            card=card,
+            card={"name": recipe, "licence": licence, "data": about_data or str(data.name)},
             init=init,
-            on_status=lambda status: line.show(describe(status)),
+            on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
     typer.echo(best)
 

@@ -21,6 +21,7 @@ from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.extras import need
 from yoda_cli.pickles import read_tensors
 from yoda_cli.resampling import imresize
+from yoda_cli.structures import identify
 from yoda_cli.tiling import make_tiles, rounded_up
 
 CORE = 512  # input pixels of a tile
@@ -82,7 +83,8 @@ def restorer_of(state: Mapping[str, Tensor], name: str, device: torch.device) ->
         with warnings.catch_warnings(category=UserWarning, action="ignore"):
             found = ModelLoader(device=device).load_from_state_dict(dict(state))
     except Exception as error:  # spandrel's own errors, and whatever a wrong file ends in
-        raise WeightsError(f"{name} is no restorer that spandrel knows: {error}") from error
+        what = identify(state).description
+        raise WeightsError(f"{name} is no restorer that spandrel knows: it is {what}") from error
     if not isinstance(found, ImageModelDescriptor) or found.input_channels != 3:
         raise UsageError(f"{name} does not turn one colour picture into another")
     found.eval()
