@@ -11,7 +11,7 @@ from fakes import fake_model, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoda_cli import costs
+from yoda_cli import costs, passes
 from yoda_cli.budget import spend
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import Costs, costs_of
@@ -159,6 +159,17 @@ def test_conditions_that_are_not_kept_give_the_same_picture(monkeypatch):
     kept = upscale_tensor(lr, fake_model(), options(block=256)).image
     monkeypatch.setattr("yoda_cli.passes.KEPT_BYTES", 0)
     assert torch.allclose(upscale_tensor(lr, fake_model(), options(block=256)).image, kept)
+
+
+def test_only_very_large_canvases_give_memory_back_after_every_block(monkeypatch):
+    given = []
+    monkeypatch.setattr(passes, "give_back", lambda: given.append(1))
+    lr = photo(96, 128)
+    result = upscale_tensor(lr, fake_model(), options(block=256))
+    assert not given
+    monkeypatch.setattr(passes, "LEAN_PIXELS", lr.shape[-1] * lr.shape[-2] - 1)
+    upscale_tensor(lr, fake_model(), options(block=256))
+    assert len(given) == result.blocks > 1
 
 
 @pytest.mark.parametrize("budget", [0.3, 0.5, 0.8, 1.0])

@@ -381,3 +381,9 @@ def test_stages_that_never_end_are_refused(yoda, data, tmp_path):
     done = yoda("train", *arguments, "--recipes", missing)
     assert done.code == 2
     assert "nosuch" in done.err
+    endless = write_stages(tmp_path / "endless.toml")
+    endless.write_text(endless.read_text().removesuffix("steps = 2\n"))
+    done = yoda("train", *arguments, "--recipes", endless)
+    assert done.code == 2
+    assert "recipe last never ends" in done.err
+    assert not (tmp_path / "run").exists()  # before the first began

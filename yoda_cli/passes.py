@@ -30,6 +30,7 @@ from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
+LEAN_PIXELS = 16 << 20  # a larger canvas gives memory back after every block, which takes time
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def blended(seen: Survey, made: Iterable[Tensor]) -> Tensor:
     image = torch.zeros(1, 3, canvas.bottom, canvas.right)
     for block, window in zip(seen.blocks, made, strict=True):
         block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
-        give_back()
+        if canvas.bottom * canvas.right > LEAN_PIXELS:
+            give_back()
     return seen.cut(image)
 
 

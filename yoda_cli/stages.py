@@ -10,7 +10,7 @@ import torch
 
 from yoda_cli.checkpoint import read_header
 from yoda_cli.config import Recipe
-from yoda_cli.train import Status, train
+from yoda_cli.train import Status, check_bounds, train
 
 
 def train_stages(
@@ -27,6 +27,8 @@ def train_stages(
 
     A single stage has ``folder`` to itself. A checkpoint's card tells what it started from.
     """
+    for stage in stages:  # the last one's fault is not found after days
+        check_bounds(stage)
     for stage in stages:
 
         def told(status: Status, stage: Recipe = stage) -> None:

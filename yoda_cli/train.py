@@ -155,6 +155,12 @@ def train_step(
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
+def check_bounds(recipe: Recipe) -> None:
+    """Refuse a run without an end."""
+    if recipe.train.steps <= 0 and recipe.train.minutes <= 0:
+        raise UsageError(f"recipe {recipe.name} never ends: give --steps or --minutes")
+
+
 @dataclass(frozen=True)
 class Session:
     """What one call of ``train`` works with and never changes."""
@@ -223,8 +229,7 @@ def train(
     ``card`` is what the checkpoint says of itself (licence, data); training facts are added.
     """
     options = recipe.train
-    if options.steps <= 0 and options.minutes <= 0:
-        raise UsageError("give --steps or --minutes, or the run never ends")
+    check_bounds(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     training, held_out = split_validation(list_pictures(data))
     sources = [name for name in options.attention if name in SOURCES and name != "uniform"]

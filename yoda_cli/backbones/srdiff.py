@@ -136,6 +136,7 @@ class SRDiff(nn.Module):
             return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
         encoding = self.encoder(lr, lr_up, strength)
         seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.scale)
+        seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         return Condition(
             lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up),  # holds one number
