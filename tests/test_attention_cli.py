@@ -312,7 +312,8 @@ def test_fidelity_one_makes_no_call_and_a_dump_without_steps(upscale, picture, t
 def report(upscale, tmp_path):
     """A picture with a hostile name, and the page about its run."""
     path = save_photo(tmp_path / "in<script>alert(1)<&script>.png", 24, 40)
-    done = upscale(path, "-o", tmp_path / "o.png", "--report", tmp_path / "r.html", "--seed", 3)
+    out = ("-o", tmp_path / "o.png", "--report", tmp_path / "r.html")
+    done = upscale(path, *out, "--seed", 3, "--attention", "edge")
     assert done.code == 0, done.err
     return tmp_path / "r.html"
 

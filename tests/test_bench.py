@@ -107,7 +107,10 @@ def test_every_peer_runs(bench, pictures, peer):
     assert done.code == 0, done.err
     lines = {line["arm"]: line for line in json.loads(done.out)["summary"]}
     assert set(lines) == {"yoda", peer}
-    assert lines[peer]["calls"] == (0 if peer in ("bicubic", "lanczos", "base") else 4)
+    masked = lines["yoda"]["calls"]  # an idle first step has none
+    calls = {"bicubic": 0, "lanczos": 0, "base": 0, "shuffled": masked, "faithful": masked}
+    assert lines[peer]["calls"] == calls.get(peer, 4)
+    assert 0 < masked <= 4
 
 
 def test_shuffled_attention_has_the_same_values_elsewhere():

@@ -259,7 +259,6 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
 
 RECIPES = [
     "general",
-    "general-base",
     "general-stage2",
     "face",
     "face-stage2",
@@ -290,10 +289,7 @@ def test_every_recipe_trains(name, tmp_path):
         terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
         assert all(torch.tensor(value).isfinite() for value in terms.values())
     changed = [k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])]
-    if options.states == "none":
-        assert set(changed) == {k for k in before if k.startswith("encoder.")}
-    else:
-        assert len(changed) > 0.5 * len(before)
+    assert len(changed) > 0.5 * len(before)
 
 
 PLAIN = """

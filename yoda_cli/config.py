@@ -25,8 +25,8 @@ class TrainOptions:
     ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
     all those of two chains that the network itself runs for each crop. Their loss is the energy
     score, whose two samples should differ as ``spread`` says: 0, not at all; 1, as the truth may;
-    and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
-    the encoder alone is trained. Submodules named in ``frozen`` stay as they are.
+    and ``texture_weight`` times the distance of the local distributions of patches. Submodules
+    named in ``frozen`` stay as they are.
     """
 
     patch: int = 128
@@ -45,7 +45,7 @@ class TrainOptions:
     chains: tuple[int, ...] = (0,)
     masks: Literal["on", "shuffled", "weights"] = "on"
     divide_by: Literal["mask", "crop"] = "mask"
-    states: Literal["forward", "sampled", "none"] = "forward"
+    states: Literal["forward", "sampled"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
     frozen: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        if self.states != "sampled" and (self.spread or self.texture_weight):
+        if self.states == "forward" and (self.spread or self.texture_weight):
             raise ValueError('spread and texture_weight need states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')

@@ -66,8 +66,6 @@ def losses(
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
         condition = net.encode(batch.lr, batch.strength)
-    if options.states == "none":
-        return _encoder_losses(batch, condition, options)
     z_0 = net.to_z(batch.hr, condition)
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound

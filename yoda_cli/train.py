@@ -207,9 +207,8 @@ class Session:
             self.folder / "validation" / f"{run.step:07d}.png",
         )
         self.publish(run, "last", score)
-        value = score.base_psnr if options.states == "none" else score.value
-        if value > run.best:
-            run.best = value
+        if score.value > run.best:
+            run.best = score.value
             self.publish(run, "best", score)
         return score
 
