@@ -28,6 +28,7 @@ LAYERS = [
     {
         "yoda",
         "energy",
+        "fidelity",
         "texture",
         "metrics",
         "images",

@@ -20,7 +20,7 @@ from yoda_cli.limits import check_options
 from yoda_cli.partition import Canvas, partitions
 from yoda_cli.passes import begin
 from yoda_cli.pipeline import upscale_tensor
-from yoda_cli.planning import make_blocks, make_plan
+from yoda_cli.planning import forecast_seconds, make_blocks, make_plan
 from yoda_cli.surveys import survey
 from yoda_cli.yoda import time_mask
 
@@ -119,6 +119,41 @@ def test_idle_areas_cost_less_and_a_plan_never_costs_more_than_one_tile():
     whole = make_plan(attention, model, options(tile=0)).seconds(costs)
     assert masked < 0.5 * dense
     assert dense <= 1.001 * whole
+
+
+def test_a_forecast_counts_a_window_shape_once_and_a_pixels_noise_once():
+    model = fake_model()
+    attention = torch.zeros(1, 1, 512, 768)
+    attention[..., 200:300, 100:200] = 1
+    plan = make_plan(attention, model, options(tile=128))
+    shapes = {(t.window.height, t.window.width) for layout in plan.layouts for t in layout.active}
+    assert len(shapes) > 1
+    known = Costs(call=1e-3, pixel=1e-6, encode=0.0, step=0.0, shape=5.0)
+    twice = forecast_seconds([plan, plan], known)
+    assert twice == pytest.approx(2 * plan.seconds(known) + 5 * len(shapes))
+    noisy = replace(known, noise=1e-3)
+    assert forecast_seconds([plan], noisy) - forecast_seconds([plan], known) == pytest.approx(
+        512 * 768 * 1e-3
+    )
+
+
+def test_costs_are_medians_and_a_shapes_first_use_is_told_apart(monkeypatch):
+    model = fake_model()
+    clock = {"now": 0.0}
+    seen, calls = set(), []
+
+    def call(bench, side):
+        calls.append(side)
+        clock["now"] += 1e-8 * side**2 + 1e-3 + (0 if side in seen else 7e-3)
+        clock["now"] += 1.0 if len(calls) in (3, 9, 15) else 0.0  # a busy moment
+        seen.add(side)
+
+    monkeypatch.setattr(costs.Bench, "call", call)
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock["now"])
+    found = costs.measure(model)
+    assert found.shape == pytest.approx(7e-3)
+    assert found.pixel == pytest.approx(1e-8)
+    assert found.call == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"tile": 64}, {"exact": True}, {"block": 256}])
@@ -229,10 +264,10 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
     for text in (None, None, "not json", '{"x": 1}', "[]"):
         costs._KNOWN.clear()
         if text is not None:
-            (tmp_path / "costs-2.json").write_text(text)
+            (tmp_path / "costs-3.json").write_text(text)
         assert costs_of(model).overhead_pixels == 16384
     assert len(counted) == 4
-    assert len(json.loads((tmp_path / "costs-2.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "costs-3.json").read_text())) == 1
     costs._KNOWN.clear()
 
 

@@ -1,7 +1,8 @@
 """What the network costs on this machine: measured once, kept in the cache folder.
 
-One network call on a window of p output pixels takes about ``call + pixel·p`` seconds; the encoder
-and the loop around the network take seconds per output pixel.
+One network call on a window of p output pixels takes about ``call + pixel·p`` seconds, and
+``shape`` more when its shape is new: CPU libraries prepare their kernels then. The encoder, the
+noise and the loop around the network take seconds per output pixel.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import contextlib
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +28,7 @@ from yoda_cli.diffusion import ddim_step, make_schedule, spaced_timesteps
 from yoda_cli.errors import WeightsError
 from yoda_cli.folders import cache_folder
 from yoda_cli.models import Model
+from yoda_cli.noise import NoiseField
 from yoda_cli.tiling import Window
 from yoda_cli.yoda import masked_sample
 
@@ -36,12 +40,15 @@ LARGEST_BYTES = 2 << 30  # of a window that is timed
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds: of a call, of a pixel in it, of a pixel of the encoder, of one in one step."""
+    """Seconds: of a call, of a pixel in it, of a pixel of the encoder, of one in one step; of a
+    window shape that was not seen before, of a pixel's noise."""
 
     call: float
     pixel: float
     encode: float
     step: float
+    shape: float = 0.0
+    noise: float = 0.0
 
     @property
     def overhead_pixels(self) -> float:
@@ -70,7 +77,7 @@ _KNOWN: dict[str, Costs] = {}
 
 def _kept_or_measured(key: str, model: Model) -> Costs:
     try:
-        record = cache_folder() / "costs-2.json"
+        record = cache_folder() / "costs-3.json"
     except WeightsError:  # no home, no cache: measured every time
         return measure(model)
     kept: dict[str, dict[str, float]] = {}
@@ -99,19 +106,25 @@ def measure(model: Model) -> Costs:
     fitting = [n for n in sides if n**2 * net.pixel_bytes <= LARGEST_BYTES] or sides[:1]
     canvas = Bench.of(model, max(fitting))
     seconds: dict[int, float] = {}
+    firsts: list[float] = []
     for side in fitting:
-        seconds[side] = _typical(lambda side=side: canvas.call(side), model)  # type: ignore[misc]
+        run = partial(canvas.call, side)
+        first = _timed(run, model)
+        seconds[side] = _typical(run, model, first)
+        firsts.append(max(first - seconds[side], 0.0))
         if seconds[side] > SLOW_SECONDS:
             break
-    encode = _typical(canvas.encode, model, 2) / canvas.pixels
-    step = _step_seconds(model)
+    # The network's very first call prepares more than its shape.
+    shape = 0.0 if _compiles(model) else min(firsts)
+    encode = _typical(canvas.encode, model) / canvas.pixels
+    step, noise = _step_seconds(model), _noise_seconds(model)
     small, large = min(seconds), max(seconds)
     if small == large:
-        return Costs(0.0, seconds[small] / small**2, encode, step)
+        return Costs(0.0, seconds[small] / small**2, encode, step, shape, noise)
     pixel = (seconds[large] - seconds[small]) / (large**2 - small**2)
     pixel = max(pixel, seconds[large] / large**2 / 2)  # a busy moment
     call = max(seconds[small] - pixel * small**2, 0.0)
-    return Costs(call, pixel, encode, step)
+    return Costs(call, pixel, encode, step, shape, noise)
 
 
 @dataclass
@@ -175,26 +188,37 @@ def _step_seconds(model: Model) -> float:
             lambda step: z,
         )  # fmt: skip
 
-    return _typical(run, model, 2) / side**2 / steps
+    return _typical(run, model) / side**2 / steps
 
 
-def _typical(run: Callable[[], object], model: Model, repeats: int = REPEATS) -> float:
-    """The least seconds of a few runs after a warm-up; of the first where it is slow.
+def _noise_seconds(model: Model) -> float:
+    """Of the noise of one output pixel."""
+    side = 512
+    field = NoiseField(0, model.backbone.z_channels)
+    return _typical(lambda: field.draw(0, 0, 0, side, side), model) / side**2
 
-    The least, because whatever else the machine does only adds. The warm-up of a compiled network
-    is its compilation and never counts.
+
+def _compiles(model: Model) -> bool:
+    return model.backbone.variant.endswith(COMPILED)
+
+
+def _timed(run: Callable[[], object], model: Model) -> float:
+    began = time.perf_counter()
+    run()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - began
+
+
+def _typical(run: Callable[[], object], model: Model, first: float | None = None) -> float:
+    """The median seconds of a few runs after a first one, or that one's where it is slow.
+
+    The first run of a compiled network is its compilation and never counts.
     """
-    compiles = model.backbone.variant.endswith(COMPILED)
+    first = _timed(run, model) if first is None else first
+    if first > SLOW_SECONDS and not _compiles(model):
+        return first
     times: list[float] = []
-    for number in range(repeats + 1):
-        began = time.perf_counter()
-        run()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-        took = time.perf_counter() - began
-        if number == 0 and (compiles or took <= SLOW_SECONDS):
-            continue
-        times.append(took)
-        if took > SLOW_SECONDS:
-            break
-    return min(times)
+    while len(times) < REPEATS and (not times or times[-1] <= SLOW_SECONDS):
+        times.append(_timed(run, model))
+    return statistics.median(times)

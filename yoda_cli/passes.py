@@ -19,6 +19,7 @@ from yoda_cli.backbones import Condition
 from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices import upload
+from yoda_cli.fidelity import drawn_back
 from yoda_cli.memory import give_back
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
@@ -204,11 +205,12 @@ def run_block(
     z_lr = condition.z_lr
     if observer.whole:
         observer.on_pass(Pass(seen, z_lr, lambda z: seen.cut(net.decode(z, condition))))
+    fidelity = model.fidelity(options)
     z_0 = z_lr
-    if model.fidelity(options) < 1:
+    if fidelity < 1:
         sampler = sampler_name(model, options)
         halo = canvas_of(z_lr.shape[-2], z_lr.shape[-1], model, options).halo
-        sampled = masked_sample(
+        z_0 = masked_sample(
             TiledDenoiser(model, condition, plan, halo, group_of(model, options), counter),
             SAMPLERS[sampler],
             net.schedule,
@@ -220,9 +222,10 @@ def run_block(
             faithful=options.faithful,
             on_step=observer.on_step if observer.whole else None,
         )
-        # The unrefined picture is the most faithful one; between the two lies the whole curve.
-        z_0 = torch.lerp(sampled, z_0, model.fidelity(options))
-    return net.decode(z_0, condition).float().clamp(0, 1).cpu()
+    image = net.decode(z_0, condition).float()
+    if 0 < fidelity < 1:
+        image = drawn_back(image, net.decode(z_lr, condition).float(), fidelity)
+    return image.clamp(0, 1).cpu()
 
 
 def group_of(model: Model, options: UpscaleOptions) -> int:

@@ -28,7 +28,7 @@ from yoda_cli.diffbir.parts import Parts
 from yoda_cli.errors import DeviceError, InputError, UsageError
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, Pass, Passed, picture_seed, sampler_name
-from yoda_cli.planning import Plan
+from yoda_cli.planning import Plan, forecast_seconds
 from yoda_cli.recovery import Counter, free_memory
 from yoda_cli.resampling import imresize
 from yoda_cli.samplers import MULTISTEP_SAMPLERS, SAMPLERS
@@ -72,7 +72,7 @@ class LatentSurvey(Survey):
             return 0.0
         steer(model, self.options)
         _parts(model).load()
-        return self.plan.seconds(costs_of(model))
+        return forecast_seconds([self.plan], costs_of(model))
 
 
 def photo_survey(

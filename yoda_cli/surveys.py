@@ -17,7 +17,7 @@ from yoda_cli.conditioning import attention_map, grid_window, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
 from yoda_cli.models import Model
-from yoda_cli.planning import Plan, chain_of, make_blocks, make_plan
+from yoda_cli.planning import Plan, chain_of, forecast_seconds, make_blocks, make_plan
 from yoda_cli.tiling import Tile
 from yoda_cli.yoda import time_mask
 
@@ -67,9 +67,8 @@ class Survey:
     def forecast(self, model: Model) -> float:
         """Seconds that the pass will take on this machine."""
         costs = costs_of(model)
-        total = sum(plan.seconds(costs) for plan in self.plans)
         again = costs.encode * self.size[0] * self.size[1] if self.encoded_again else 0.0
-        return total + again
+        return forecast_seconds(self.plans, costs) + again
 
     def cut(self, x: Tensor) -> Tensor:
         """The part of a canvas that is picture, not padding."""
@@ -124,7 +123,7 @@ def spend_budget(
 
     def seconds_of(candidate: Tensor, lower: float) -> float:
         asked = replace(options, lower_bound=lower)
-        return sum(p.seconds(costs) for p in plans_of(candidate, blocks, model, asked))
+        return forecast_seconds(plans_of(candidate, blocks, model, asked), costs)
 
     lower = chain_of(model, options)[1]
     return spend(attention, budget, lower, 1 / model.backbone.schedule.num_steps, seconds_of)
