@@ -219,6 +219,6 @@ def _typical(run: Callable[[], object], model: Model, first: float | None = None
     if first > SLOW_SECONDS and not _compiles(model):
         return first
     times: list[float] = []
-    while len(times) < REPEATS and (not times or times[-1] <= SLOW_SECONDS):
+    while len(times) < REPEATS and min(times, default=0.0) <= SLOW_SECONDS:
         times.append(_timed(run, model))
     return statistics.median(times)
