@@ -209,6 +209,7 @@ class SRDiffUNet(nn.Module):
         return out
 
     def forward(self, x: Tensor, t: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x.to(features.dtype)  # the first convolution would round it to that
         if self.mask_input:
             assert mask is not None
             x = torch.cat([x, mask.to(x.dtype)], dim=1)
