@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from yoda_cli.attention import HEADED, SOURCES
 from yoda_cli.conditioning import attention_map
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.costs import costs_of
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.inspection import share
 from yoda_cli.models import Model, find_model
@@ -162,6 +163,13 @@ def enlarge(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
         lines[0] if len(lines) == 1 else ((), ()), (flops[0] or None) if len(flops) == 1 else None,
     )  # fmt: skip
+
+
+def get_ready(model: Model) -> None:
+    """Measure and count what is kept: it belongs to no picture's seconds."""
+    if model.parts is None:
+        costs_of(model)
+        flops_per_pixel(model)
 
 
 @lru_cache(maxsize=4)

@@ -85,6 +85,7 @@ def bench(
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    from yoda_cli.arms import get_ready
     from yoda_cli.bench import document, run_bench
     from yoda_cli.limits import check_options
 
@@ -106,6 +107,7 @@ def bench(
     if speed:
         return show_speed(question, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
+    get_ready(ready)
     rows = run_bench(question, journal, on_row=lambda row: speak(row, quiet=quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
     write(found, rows, question, ablate, csv, html, plots)
