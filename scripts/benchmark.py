@@ -31,7 +31,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.data import list_pictures
 from yoda_cli.images import read_picture
 from yoda_cli.models import find_model
-from yoda_cli.pipeline import upscale_tensor
+from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
 from yoda_cli.resampling import imresize
 
 SAMPLE = Path(__file__).parent.parent / "yoda_cli" / "samples" / "dog.png"
@@ -79,37 +79,39 @@ def reduced(path: Path, longest: int) -> Tensor:
 
 
 def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
-    """Skipping against the fastest dense partition, and the planner against fixed tiles."""
+    """Skipping against the fastest dense partition, and the planner against the best fixed tile.
+
+    One run of each finds the fastest partition and tile; then arms take turns.
+    """
     options = UpscaleOptions(denoise=0.0, lower_bound=0.1)
     model = find_model(options)
     found: Figures = {}
     for path in photos(folder):
         lr = reduced(path, longest)
 
-        def arm(lr: Tensor = lr, **changes: object) -> Callable[[], object]:
+        def arm(lr: Tensor = lr, **changes: object) -> Callable[[], Result]:
             asked = replace(options, **changes)  # type: ignore[arg-type]
             return lambda: upscale_tensor(lr, model, asked)
 
         upscale_tensor(lr[..., :64, :64], model, options)
-        dense = in_turn(
-            {str(t): arm(attention="uniform", tile=t) for t in (None, 0, 512)}, 1
-        )  # fmt: skip
+        dense = in_turn({str(t): arm(attention="uniform", tile=t) for t in (None, 0, 512)}, 1)
         tile = {"None": None, "0": 0, "512": 512}[min(dense, key=dense.__getitem__)]
+        grids = in_turn({str(t): arm(tile=t) for t in FIXED}, 1)
+        forecast = plan_picture(lr, model, options).forecast(model)
         times = in_turn(
             {
                 "dense": arm(attention="uniform", tile=tile),
                 "learned": arm(),
                 "edge": arm(attention="edge"),
+                "grid": arm(tile=int(min(grids, key=grids.__getitem__))),
             },
             repeats,
         )
-        grids = in_turn({f"learned, tile {t}": arm(tile=t) for t in FIXED}, 1)
-        result = upscale_tensor(lr, model, options)
         found[f"{path.name} {lr.shape[-1] * 4}×{lr.shape[-2] * 4}"] = {
             "learned": times["dense"] / times["learned"],
             "edge": times["dense"] / times["edge"],
-            "planner over best tile": min(grids.values()) / times["learned"],
-            "forecast over measured": result.forecast_seconds / times["learned"],
+            "planner over best tile": times["grid"] / times["learned"],
+            "forecast over measured": forecast / times["learned"],
             "dense seconds": times["dense"],
         }
         sys.stderr.write(f"{path.name} {found[next(reversed(found))]}\n")

@@ -33,7 +33,8 @@ from yoda_cli.tiling import Window
 from yoda_cli.yoda import masked_sample
 
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
-SLOW_SECONDS = 0.25  # a network this slow on the smallest window is not timed on larger ones
+SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
+SLOW_FIRST = 3.0  # preparations take less
 REPEATS = 5
 LARGEST_BYTES = 2 << 30  # of a window that is timed
 
@@ -110,13 +111,13 @@ def measure(model: Model) -> Costs:
     for side in fitting:
         run = partial(canvas.call, side)
         first = _timed(run, model)
-        seconds[side] = _typical(run, model, first)
+        seconds[side] = _least(run, model, first)
         firsts.append(max(first - seconds[side], 0.0))
         if seconds[side] > SLOW_SECONDS:
             break
-    # The network's very first call prepares more than its shape.
-    shape = 0.0 if _compiles(model) else min(firsts)
-    encode = _typical(canvas.encode, model) / canvas.pixels
+    # The median: the network's very first call prepares more, and some shape may be known already.
+    shape = 0.0 if _compiles(model) else statistics.median(firsts)
+    encode = _least(canvas.encode, model) / canvas.pixels
     step, noise = _step_seconds(model), _noise_seconds(model)
     small, large = min(seconds), max(seconds)
     if small == large:
@@ -188,14 +189,14 @@ def _step_seconds(model: Model) -> float:
             lambda step: z,
         )  # fmt: skip
 
-    return _typical(run, model) / side**2 / steps
+    return _least(run, model) / side**2 / steps
 
 
 def _noise_seconds(model: Model) -> float:
     """Of the noise of one output pixel."""
     side = 512
     field = NoiseField(0, model.backbone.z_channels)
-    return _typical(lambda: field.draw(0, 0, 0, side, side), model) / side**2
+    return _least(lambda: field.draw(0, 0, 0, side, side), model) / side**2
 
 
 def _compiles(model: Model) -> bool:
@@ -210,15 +211,16 @@ def _timed(run: Callable[[], object], model: Model) -> float:
     return time.perf_counter() - began
 
 
-def _typical(run: Callable[[], object], model: Model, first: float | None = None) -> float:
-    """The median seconds of a few runs after a first one, or that one's where it is slow.
+def _least(run: Callable[[], object], model: Model, first: float | None = None) -> float:
+    """The least seconds of a few runs after a first one; of fewer where one is slow.
 
-    The first run of a compiled network is its compilation and never counts.
+    The least, because whatever else the machine does only adds. The first run prepares things, and
+    counts only where it is so long that this cannot matter; a compiled network's never does.
     """
     first = _timed(run, model) if first is None else first
-    if first > SLOW_SECONDS and not _compiles(model):
+    if first > SLOW_FIRST and not _compiles(model):
         return first
     times: list[float] = []
     while len(times) < REPEATS and min(times, default=0.0) <= SLOW_SECONDS:
         times.append(_timed(run, model))
-    return statistics.median(times)
+    return min(times)
