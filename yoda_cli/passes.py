@@ -22,7 +22,7 @@ from yoda_cli.devices import upload
 from yoda_cli.fidelity import drawn_back
 from yoda_cli.memory import give_back
 from yoda_cli.models import Model
-from yoda_cli.planning import BLOCK_OVERLAP, canvas_of, check_memory, make_blocks
+from yoda_cli.planning import BLOCK_OVERLAP, LEAN_PIXELS, canvas_of, check_memory, make_blocks
 from yoda_cli.recovery import Counter, Recovered
 from yoda_cli.samplers import SAMPLERS
 from yoda_cli.sampling import TiledDenoiser, make_draw
@@ -31,7 +31,6 @@ from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
-LEAN_PIXELS = 16 << 20  # a larger canvas gives memory back after every block, which takes time
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from yoda_cli.yoda import time_mask
 
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
-LARGEST_WINDOW = 768 * 1024  # pixels of one network call, where memory allows; or half a canvas
+LARGEST_WINDOW = 768 * 1024  # pixels of one network call in a lean run, where memory allows
+LARGEST_QUICK = 7 << 18  # of one in any other: a whole block, without a halo; or half a canvas
+LEAN_PIXELS = 16 << 20  # a run on a picture of more uses little memory and takes more time
 CELLS = 24  # the planner's grid has at most so many cells a side
 ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
 WHOLE_PIXELS = 4 << 20  # a picture of more is cut into blocks
@@ -108,8 +110,10 @@ def chain_of(model: Model, options: UpscaleOptions) -> tuple[list[int], float]:
     return spaced_timesteps(total, options.steps or model.defaults.steps), lower
 
 
-def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:
-    """Timesteps and tiles for ``attention`` (1, 1, H, W) on the canvas."""
+def make_plan(
+    attention: Tensor, model: Model, options: UpscaleOptions, *, lean: bool = False
+) -> Plan:
+    """Timesteps and tiles for ``attention`` (1, 1, H, W) on the canvas; small windows if lean."""
     timesteps, lower = chain_of(model, options)
     height, width = attention.shape[-2:]
     fixed = options.exact or options.tile is not None
@@ -118,7 +122,7 @@ def make_plan(attention: Tensor, model: Model, options: UpscaleOptions) -> Plan:
     elif fixed:
         layouts = fixed_layouts(attention, timesteps, lower, model, options)
     else:
-        layouts = cheapest_layouts(attention, timesteps, lower, model, options)
+        layouts = cheapest_layouts(attention, timesteps, lower, model, options, lean=lean)
     return Plan(timesteps, lower, layouts, options.skip, fixed, height * width)
 
 
@@ -146,10 +150,10 @@ def fixed_layouts(
 
 def cheapest_layouts(
     attention: Tensor, timesteps: Sequence[int], lower: float, model: Model,
-    options: UpscaleOptions,
+    options: UpscaleOptions, *, lean: bool = False,
 ) -> list[Layout]:  # fmt: skip
     """For every transition the cheapest partition into active and idle tiles."""
-    canvas = canvas_of(attention.shape[-2], attention.shape[-1], model, options)
+    canvas = canvas_of(attention.shape[-2], attention.shape[-1], model, options, lean=lean)
     peaks = F.max_pool2d(attention, canvas.cell, ceil_mode=True)[0, 0].cpu()
     times = [s + 1 for _, s in pairwise(timesteps)]
     active = torch.stack([time_mask(peaks, lower, t, timesteps[0]) for t in times])
@@ -165,7 +169,9 @@ def cheapest_layouts(
     return result
 
 
-def canvas_of(height: int, width: int, model: Model, options: UpscaleOptions) -> Canvas:
+def canvas_of(
+    height: int, width: int, model: Model, options: UpscaleOptions, *, lean: bool = False
+) -> Canvas:
     """The planner's grid over a canvas, and what windows on it cost here."""
     align = model.backbone.stride * model.backbone.scale
     cell = rounded_up(max(MIN_TILE, -(-max(height, width) // CELLS)), align)
@@ -177,7 +183,7 @@ def canvas_of(height: int, width: int, model: Model, options: UpscaleOptions) ->
         cell,
         halo,
         costs_of(model).overhead_pixels,
-        largest_window(model, height * width),
+        largest_window(model, height * width, lean=lean),
     )
 
 
@@ -192,11 +198,12 @@ def grid_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -
     return of_one_shape(tiles, height, width) if options.exact else tiles
 
 
-def largest_window(model: Model, pixels: int) -> float:
+def largest_window(model: Model, pixels: int, *, lean: bool = False) -> float:
     """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
-    memory holds, at most the constant, or half a canvas that is one block."""
+    memory holds, at most the constants above."""
     free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
-    most = max(LARGEST_WINDOW, pixels / 2) if pixels <= WHOLE_PIXELS else LARGEST_WINDOW
+    half = pixels / 2 if pixels <= WHOLE_PIXELS else 0
+    most = LARGEST_WINDOW if lean else max(LARGEST_QUICK, half)
     return max(min(free, most), MIN_TILE**2)
 
 
@@ -216,8 +223,9 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
-    together = ENCODED_TOGETHER if height * width <= WHOLE_PIXELS else 1
-    side = int(math.sqrt(together * largest_window(model, height * width)))
+    whole = height * width <= WHOLE_PIXELS
+    together = ENCODED_TOGETHER if whole else 1
+    side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
     core = 0 if height * width <= side * side else side
     halo = ENCODER_HALOS * net.halo
     return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)

@@ -17,7 +17,7 @@ from yoda_cli.conditioning import attention_map, grid_window, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
 from yoda_cli.models import Model
-from yoda_cli.planning import Plan, chain_of, forecast_seconds, make_blocks, make_plan
+from yoda_cli.planning import LEAN_PIXELS, Plan, chain_of, forecast_seconds, make_blocks, make_plan
 from yoda_cli.tiling import Tile
 from yoda_cli.yoda import time_mask
 
@@ -109,8 +109,10 @@ def plans_of(
     attention: Tensor, blocks: Sequence[Tile], model: Model, options: UpscaleOptions
 ) -> list[Plan]:
     """A plan for every block of a canvas, from A on the LR grid."""
+    scale, canvas = model.backbone.scale, blocks[-1].core
+    lean = canvas.bottom * canvas.right > LEAN_PIXELS
     return [
-        make_plan(grid_window(attention, block.window, model.backbone.scale), model, options)
+        make_plan(grid_window(attention, block.window, scale), model, options, lean=lean)
         for block in blocks
     ]
 
