@@ -20,7 +20,7 @@ from yoda_cli.limits import check_options
 from yoda_cli.partition import Canvas, partitions
 from yoda_cli.passes import begin
 from yoda_cli.pipeline import upscale_tensor
-from yoda_cli.planning import forecast_seconds, make_blocks, make_plan
+from yoda_cli.planning import LARGEST_WINDOW, forecast_seconds, make_blocks, make_plan
 from yoda_cli.surveys import survey
 from yoda_cli.yoda import time_mask
 
@@ -119,6 +119,23 @@ def test_idle_areas_cost_less_and_a_plan_never_costs_more_than_one_tile():
     whole = make_plan(attention, model, options(tile=0)).seconds(costs)
     assert masked < 0.5 * dense
     assert dense <= 1.001 * whole
+
+
+def test_a_dense_block_is_one_window_unless_the_picture_is_too_large(monkeypatch):
+    attention = torch.ones(1, 1, 1024, 1280)
+    quick = make_plan(attention, fake_model(), options())
+    assert {len(layout.active) for layout in quick.layouts} == {1}
+    lean = make_plan(attention, fake_model(), options(), lean=True)
+    windows = [tile.window.pixels for layout in lean.layouts for tile in layout.active]
+    assert max(windows) <= LARGEST_WINDOW < 1024 * 1280
+    asked = []
+    monkeypatch.setattr(
+        "yoda_cli.surveys.make_plan", lambda *args, lean: asked.append(lean) or make_plan(*args)
+    )
+    monkeypatch.setattr("yoda_cli.surveys.LEAN_PIXELS", 4 * 160 * 4 * 160)
+    for side in (160, 162):
+        survey(photo(side, side), fake_model(), options())
+    assert asked == [False, True]
 
 
 def test_a_forecast_counts_a_window_shape_once_and_a_pixels_noise_once():
