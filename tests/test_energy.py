@@ -165,7 +165,7 @@ def test_the_gradient_reaches_the_network_and_spares_what_is_frozen():
     with_gradient = {n for n, p in run.net.named_parameters() if p.grad is not None}
     assert with_gradient
     assert not any(name.startswith("encoder.") for name in with_gradient)
-    assert len(run.optimizer.param_groups[0]["params"]) == len(with_gradient)
+    assert len(run.optimizers.adam.param_groups[0]["params"]) == len(with_gradient)
 
 
 @pytest.mark.parametrize(

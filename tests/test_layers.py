@@ -42,7 +42,7 @@ LAYERS = [
         "chains",
     },
     {"backbones", "attention", "degradation", "recovery"},
-    {"checkpoint", "data", "diffbir", "recipes"},
+    {"checkpoint", "data", "diffbir", "optimizers", "recipes"},
     {"reference", "importing", "sources"},
     {"models"},
     {"costs"},

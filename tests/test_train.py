@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from fakes import photo, save_photo
+from PIL import Image
 from torch import nn
 
 from yoda_cli.backbones import BACKBONES
@@ -108,6 +110,32 @@ def test_a_run_stopped_halfway_goes_on_to_the_same_weights(data, tmp_path, monke
     for kind in ("net", "ema"):
         for key, value in whole[kind].items():
             assert torch.equal(value, parts[kind][key]), key
+
+
+def test_a_run_with_muon_goes_on_where_it_stopped(data, tmp_path):
+    """Both optimisers' averages are in the state: the next step is that of a run without a stop."""
+    changes = {"muon": ("encoder.trunk",), "save_minutes": 0, "warmup": 0, "final_rate": 1.0}
+    run(data, tmp_path / "whole", 4, **changes)
+    run(data, tmp_path / "parts", 2, **changes)
+    run(data, tmp_path / "parts", 4, **changes)
+    whole, parts = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["optimizers"]["muon"]["state"]
+    for key, value in whole["net"].items():
+        assert torch.equal(value, parts["net"][key]), key
+
+
+def test_without_states_only_the_encoder_learns(data, tmp_path):
+    """The best checkpoint is then the one with the best base."""
+    run(data, tmp_path / "run", 2, states="none", validate_minutes=0)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    options = replace(OPTIONS, states="none", steps=2)
+    start = make_run(replace(RECIPE, train=options), CPU, None).net.state_dict()
+    changed = {key for key, value in state["net"].items() if not torch.equal(value, start[key])}
+    assert changed
+    assert all(key.startswith("encoder.") for key in changed)
+    assert state["counters"][3] > 10  # dB
 
 
 def test_a_run_goes_on_from_a_checkpoint(data, tmp_path):
@@ -238,8 +266,26 @@ def test_folders_without_usable_pictures_are_refused(tmp_path):
         PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 8)
 
 
+def test_crops_are_picked_by_what_bicubic_misses(tmp_path):
+    """Half of the picture is flat: of four candidates a busy one is taken nearly always."""
+    save_photo(tmp_path / "a.png", 128, 128)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.array(picture)
+    pixels[:, :64] = 90
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    store = PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 8)
+
+    def flat(candidates):
+        generator = torch.Generator().manual_seed(0)
+        hr = store.batch(200, 8, generator, candidates=candidates).hr
+        return float((hr.amax((1, 2, 3)) == hr.amin((1, 2, 3))).float().mean())
+
+    assert flat(1) > 0.3
+    assert 0 < flat(4) < 0.6 * flat(1)
+
+
 def test_the_rate_warms_up_and_decays():
-    options = TrainOptions(rate=1.0, warmup=10, final_rate=0.01)
+    options = TrainOptions(warmup=10, final_rate=0.01)
     assert rate_at(0.0, 0, options) == pytest.approx(0.1)
     assert rate_at(0.0, 50, options) == pytest.approx(1.0)
     assert rate_at(0.5, 50, options) == pytest.approx(0.505)

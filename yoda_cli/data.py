@@ -26,6 +26,7 @@ from yoda_cli.resampling import imresize
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
 VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 
 
@@ -150,20 +151,29 @@ class PairStore:
         )
 
     def batch(
-        self, size: int, lr_patch: int, generator: torch.Generator, degrade: float = 0.0
-    ) -> Batch:
+        self, size: int, lr_patch: int, generator: torch.Generator, degrade: float = 0.0,
+        candidates: int = 1,
+    ) -> Batch:  # fmt: skip
         """``size`` random crops of ``lr_patch`` LR pixels; a ``degrade`` share of them degraded.
 
-        The generator lives on the CPU, so a run draws the same crops on every device.
+        They are picked from ``candidates`` times as many, by bicubic's error. The generator lives
+        on the CPU, so a run draws the same crops on every device.
         """
         device = self.hr.pixels.device
 
         def random(count: int) -> Tensor:
             return torch.rand(count, generator=generator).to(device)
 
-        picture = (random(size) * len(self.lr.width)).long()
-        top = (random(size) * (self.lr_height[picture] - lr_patch + 1)).long()
-        left = (random(size) * (self.lr.width[picture] - lr_patch + 1)).long()
+        many = size * candidates
+        picture = (random(many) * len(self.lr.width)).long()
+        top = (random(many) * (self.lr_height[picture] - lr_patch + 1)).long()
+        left = (random(many) * (self.lr.width[picture] - lr_patch + 1)).long()
+        if candidates > 1:
+            hr = self.hr.crop(picture, top * self.scale, left * self.scale, lr_patch * self.scale)
+            grown = imresize(self.lr.crop(picture, top, left, lr_patch), scale=self.scale)
+            error = (grown.float() - hr.float()).abs().mean((1, 2, 3)) + LEAST_ERROR
+            kept = torch.multinomial(error.cpu(), size, generator=generator).to(device)
+            picture, top, left = picture[kept], top[kept], left[kept]
         hr = self.hr.crop(picture, top * self.scale, left * self.scale, lr_patch * self.scale)
         lr = self.lr.crop(picture, top, left, lr_patch)
         maps = {name: p.crop(picture, top, left, lr_patch) for name, p in self.maps.items()}

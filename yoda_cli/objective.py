@@ -66,13 +66,16 @@ def losses(
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
         condition = net.encode(batch.lr, batch.strength)
+    encoder = _encoder_losses(batch, condition, options)
+    if options.states == "none":
+        return encoder
     z_0 = net.to_z(batch.hr, condition)
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound
     lower = low + (high - low) * float(torch.rand(1, generator=generator))
     task = Task(net, options, condition, z_0, attention, lower, generator, autocast)
     diffusion = task.sampled() if options.states == "sampled" else task.forward()
-    return diffusion | _encoder_losses(batch, condition, options)
+    return diffusion | encoder
 
 
 @dataclass(frozen=True)

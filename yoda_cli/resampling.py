@@ -44,7 +44,7 @@ def _along(x: Tensor, dim: int, out_length: int, scale: float) -> Tensor:
     shape[dim] = out_length
     out = x.index_select(dim, index[:, 0]) * weight[:, 0].view(shape)
     for tap in range(1, index.shape[1]):
-        out = out + x.index_select(dim, index[:, tap]) * weight[:, tap].view(shape)
+        out.addcmul_(x.index_select(dim, index[:, tap]), weight[:, tap].view(shape))
     return out
 
 

@@ -28,6 +28,7 @@ from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.data import PairStore, list_pictures, load_reduced, split_validation
 from yoda_cli.errors import UsageError
 from yoda_cli.objective import losses
+from yoda_cli.optimizers import Optimizers, make_optimizers
 from yoda_cli.validation import Score, validate
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,10 @@ class Status:
 
 
 def rate_at(progress: float, step: int, options: TrainOptions) -> float:
-    """Cosine from ``rate`` to ``final_rate`` of it over the run, after a linear warm-up."""
+    """The share of the full rate: a cosine from 1 to ``final_rate`` after a linear warm-up."""
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
     decayed = options.final_rate + (1 - options.final_rate) * cosine
-    return options.rate * decayed * min(1.0, (step + 1) / max(options.warmup, 1))
+    return decayed * min(1.0, (step + 1) / max(options.warmup, 1))
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Run:
 
     net: nn.Module
     ema: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: Optimizers
     generator: torch.Generator
     step: int = 0
     elapsed: float = 0.0
@@ -69,7 +70,7 @@ class Run:
         return {
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
             "generator": self.generator.get_state(),
             "counters": [self.step, self.elapsed, self.samples, self.best],
         }
@@ -78,7 +79,7 @@ class Run:
         state = torch.load(path, map_location=device, weights_only=True)
         self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers.load_state_dict(state["optimizers"])
         self.generator.set_state(state["generator"].cpu())
         self.step, self.elapsed, self.samples, self.best = state["counters"]
 
@@ -112,11 +113,8 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     ema.requires_grad_(False).eval()
     for name in recipe.train.frozen:
         net.get_submodule(name).requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad],
-        lr=recipe.train.rate, weight_decay=recipe.train.weight_decay,
-    )  # fmt: skip
-    return Run(net, ema, optimizer, torch.Generator().manual_seed(recipe.train.seed))
+    optimizers = make_optimizers(net, recipe.train)
+    return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
 
 
 def start_from(net: nn.Module, path: Path) -> None:
@@ -140,15 +138,16 @@ def train_step(
 ) -> dict[str, float]:  # fmt: skip
     """One optimiser step; returns the loss terms."""
     net = cast(Backbone, run.net)
-    batch = store.batch(options.batch, options.patch // store.scale, run.generator, options.degrade)
+    batch = store.batch(
+        options.batch, options.patch // store.scale, run.generator, options.degrade,
+        options.candidates,
+    )  # fmt: skip
     terms = losses(net, batch, options, run.generator, autocast)
     loss = torch.stack(list(terms.values())).sum()
-    run.optimizer.zero_grad(set_to_none=True)
+    run.net.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.net.parameters(), options.clip)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate_at(progress, run.step, options)
-    run.optimizer.step()
+    run.optimizers.step(rate_at(progress, run.step, options))
     run.update_ema(options.ema)
     run.step += 1
     run.samples += options.batch
@@ -207,8 +206,9 @@ class Session:
             self.folder / "validation" / f"{run.step:07d}.png",
         )
         self.publish(run, "last", score)
-        if score.value > run.best:
-            run.best = score.value
+        value = score.base_psnr if options.states == "none" else score.value
+        if value > run.best:
+            run.best = value
             self.publish(run, "best", score)
         return score
 

@@ -72,7 +72,10 @@ class LREncoder(nn.Module):
         another 4 to 12 %, by forecast.
         """
         sharp = (difficulty / self.difficulty_p90).clamp(0, 1)
-        return F.avg_pool2d(sharp, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
+        for kernel in ((SMOOTH, 1), (1, SMOOTH)):  # a square's mean, in two passes
+            reach = (kernel[0] // 2, kernel[1] // 2)
+            sharp = F.avg_pool2d(sharp, kernel, 1, reach, count_include_pad=False)
+        return sharp
 
     def forward(self, lr: Tensor, lr_up: Tensor, strength: float | Tensor) -> Encoding:
         plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
