@@ -1,5 +1,6 @@
 """Training: what is drawn, what is minimised, and that a run can be stopped anywhere."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -136,6 +137,31 @@ def test_without_states_only_the_encoder_learns(data, tmp_path):
     assert changed
     assert all(key.startswith("encoder.") for key in changed)
     assert state["counters"][3] > 10  # dB
+
+
+def test_without_states_a_network_needs_an_encoder_of_its_own(data, tmp_path):
+    recipe = load_recipe("sr3-16-128")
+    net = {**recipe.net, "scale": 4, "inner_channel": 8, "channel_mults": [1], "norm_groups": 4}
+    options = replace(OPTIONS, states="none", steps=1)
+    with pytest.raises(UsageError, match="trains an encoder"):
+        train(replace(recipe, net=net, train=options), data, tmp_path, device=CPU, card=CARD)
+
+
+def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
+    """Muon steps every kernel of the trunk; nothing of the denoiser moves."""
+    recipe = load_recipe("general-base")
+    save_photo(tmp_path / "a.png", 80, 80)
+    options = replace(recipe.train, patch=32, batch=1)
+    state = make_run(replace(recipe, train=options), CPU, None)
+    store = PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 8)
+    before = {k: v.clone() for k, v in state.net.state_dict().items()}
+    for _ in range(2):
+        train_step(state, store, options, 0.0, contextlib.nullcontext)
+    changed = {k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])}
+    trunk = {k for k, v in before.items() if "trunk" in k and v.ndim == 4}
+    assert len(state.optimizers.matrices) == len(trunk) == 25
+    assert trunk <= changed
+    assert all(k.startswith("encoder.") for k in changed)
 
 
 def test_a_run_goes_on_from_a_checkpoint(data, tmp_path):
@@ -319,8 +345,6 @@ RECIPES += ["sr3-64-512"]
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name, tmp_path):
     """At its real size; crops and batch are small, and steps few, to stay quick."""
-    import contextlib
-
     recipe = load_recipe(name)
     scale = recipe.net["scale"]
     save_photo(tmp_path / "a.png", 80, 80)

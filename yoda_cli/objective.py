@@ -17,6 +17,7 @@ from yoda_cli.config import TrainOptions
 from yoda_cli.data import Batch
 from yoda_cli.diffusion import ddim_step, predict_z0, prediction_target, spaced_timesteps
 from yoda_cli.energy import energy_score
+from yoda_cli.errors import UsageError
 from yoda_cli.texture import texture_loss
 from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
@@ -68,6 +69,10 @@ def losses(
         condition = net.encode(batch.lr, batch.strength)
     encoder = _encoder_losses(batch, condition, options)
     if options.states == "none":
+        if not encoder:
+            raise UsageError(
+                'states = "none" trains an encoder, and this network has none of its own'
+            )
         return encoder
     z_0 = net.to_z(batch.hr, condition)
     attention = draw_attention(options, batch, condition.attention, generator)

@@ -2,7 +2,8 @@
 
 Muon (Jordan et al., 2024) steps by the nearest semi-orthogonal matrix to a weight's averaged
 gradient, so every direction of a layer learns at the same pace. Six minutes of the compact encoder
-from its first weights on one CPU core: 1.72 dB over bicubic on held-out pictures, AdamW 1.36.
+from its first weights on one CPU core, in dB over bicubic on held-out pictures: 1.72 at a rate of
+0.01; AdamW 1.36 at 5e-4, and 1.53 at 1e-3 on crops picked by bicubic's error.
 """
 
 from __future__ import annotations
