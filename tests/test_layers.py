@@ -18,6 +18,7 @@ LAYERS = [
         "resampling",
         "tiling",
         "folders",
+        "processes",
         "pickles",
         "structures",
         "charts",

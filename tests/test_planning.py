@@ -293,6 +293,7 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
 )
 def test_the_overhead_is_a_power_of_four(call, expected):
     assert Costs(call, 1e-6, 0, 0).overhead_pixels == expected
+    assert Costs(0, 1e-6, 0, 0, shape=call).overhead_pixels == expected  # most shapes are new
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def as_csv(document: Mapping[str, Any]) -> str:
 
 def printed(document: Mapping[str, Any], bench: Bench) -> list[str]:
     """Lines of numbers others printed for these data sets, factor and definition; often none."""
-    table = tomllib.loads((files("yoda_cli") / "published.toml").read_text())
+    table = tomllib.loads((files("yoda_cli") / "published.toml").read_text(encoding="utf-8"))
     channel = "y" if bench.frame.on_luma else "rgb"
     lines = []
     for row in table["rows"]:

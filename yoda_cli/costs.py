@@ -55,9 +55,10 @@ class Costs:
     def overhead_pixels(self) -> float:
         """What a call costs before its first pixel, in pixels, as a power of four.
 
+        Most shapes of a plan are used once or twice, so each call is taken to bring a new one.
         Rounded, so that measuring again gives the same plan and so the same bytes.
         """
-        ratio = self.call / self.pixel
+        ratio = (self.call + self.shape) / self.pixel
         return next((p for p in (1024.0, 4096.0, 16384.0) if ratio < 2 * p), 65536.0)
 
 
@@ -83,7 +84,7 @@ def _kept_or_measured(key: str, model: Model) -> Costs:
         return measure(model)
     kept: dict[str, dict[str, float]] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = dict(json.loads(record.read_text()))
+        kept = dict(json.loads(record.read_text(encoding="utf-8")))
         return Costs(**kept[key])
     costs = measure(model)
     with contextlib.suppress(OSError, TypeError):
@@ -94,7 +95,7 @@ def _kept_or_measured(key: str, model: Model) -> Costs:
 def _write(record: Path, kept: dict[str, dict[str, float]]) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     partial = record.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(kept))
+    partial.write_text(json.dumps(kept), encoding="utf-8")
     partial.replace(record)
 
 

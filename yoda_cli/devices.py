@@ -71,12 +71,12 @@ def _fastest_on_cpu() -> torch.dtype:
         return PRECISIONS[_measure()]
     key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return PRECISIONS[json.loads(record.read_text())[key]]
+        return PRECISIONS[json.loads(record.read_text(encoding="utf-8"))[key]]
     name = _measure()
     with contextlib.suppress(OSError):
         record.parent.mkdir(parents=True, exist_ok=True)
         partial = record.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({key: name}))
+        partial.write_text(json.dumps({key: name}), encoding="utf-8")
         partial.replace(record)
     return PRECISIONS[name]
 

@@ -1,15 +1,18 @@
-"""How much memory this process held at its peak, per picture where the system can tell."""
+"""Memory of this process: its peak, per picture where the system can tell; what is kept, what is
+given back."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import resource
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def reset_peak(device: torch.device) -> None:
@@ -18,6 +21,20 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+@lru_cache
+def keep_freed() -> None:
+    """Let the C library keep freed memory for the next tensors, where it can (glibc).
+
+    By default it returns every few layers' worth to the system and asks for it again, page by page:
+    a tenth of the time of a picture of 8 megapixels on two cores. Blocks above 32 MB still go back
+    at once. Holds for the whole process; ``give_back`` returns what is kept.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def give_back() -> None:
@@ -32,6 +49,10 @@ def peak_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         line = next(line for line in lines if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -20,6 +20,7 @@ from yoda_cli.diffbir.parts import Parts
 from yoda_cli.diffbir.version import TASKS, Version
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.extras import need
+from yoda_cli.memory import keep_freed
 from yoda_cli.reference import load_reference
 from yoda_cli.sources import find_source
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
@@ -183,6 +184,8 @@ def place(
     """A network on its device, channels last, its weights in the precision they are used in."""
     device = pick_device(options.device)
     precision = pick_precision("fp32" if options.exact else options.precision, device)
+    if device.type == "cpu":
+        keep_freed()
     module = cast(nn.Module, backbone)
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in module.parameters():  # buffers stay fp32

@@ -13,8 +13,8 @@ from yoda_cli.errors import UsageError
 
 def load_recipe(name: str, path: Path | None = None) -> Recipe:
     """The recipe ``name`` from ``path``, or from those that come with the package."""
-    text = (files("yoda_cli") / "recipes.toml").read_text() if path is None else path.read_text()
-    tables = tomllib.loads(text)
+    source = files("yoda_cli") / "recipes.toml" if path is None else path
+    tables = tomllib.loads(source.read_text(encoding="utf-8"))
     if name not in tables:
         raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(tables))}")
     table = tables[name]

@@ -188,7 +188,7 @@ def encode(
             image.jpegsave(str(partial), Q=quality, subsample_mode="off")
         else:
             image.tiffsave(str(partial), bigtiff=True, compression="deflate", tile=True)
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         partial.replace(item.target)
     except pyvips.Error as error:

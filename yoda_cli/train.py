@@ -86,7 +86,7 @@ class Run:
     def save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
         torch.save(self.state(), partial)
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         partial.replace(path)
 
@@ -269,7 +269,7 @@ def run_to_the_end(
             rate = (run.samples - first) / max(now - began, 1e-9)
             status = Status(run.step, progress, terms, rate, run.elapsed, score)
             on_status(status)
-            with (session.folder / "log.jsonl").open("a") as journal:
+            with (session.folder / "log.jsonl").open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(asdict(status)) + "\n")
             shown = now
 

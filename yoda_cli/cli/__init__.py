@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -71,6 +72,8 @@ def _stop(number: int, frame: object) -> None:
 def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows few letters
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # anywhere, not only before the command
     sys.exit(run([a for a in arguments if a != "--debug"], debug=debug))

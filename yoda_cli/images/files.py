@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 
 from yoda_cli.errors import OutputError
+from yoda_cli.processes import is_alive
 
 NAME_BYTES = 255
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
@@ -80,22 +81,12 @@ def _is_stale(path: Path) -> bool:
     if found is None or path.is_symlink() or not path.is_file():
         return False
     machine, pid, token = found[1], int(found[2]), found[3]
-    if machine == MACHINE and os.name == "posix":
-        return token != TOKEN if pid == os.getpid() else not _is_alive(pid)
+    if machine == MACHINE:
+        return token != TOKEN if pid == os.getpid() else not is_alive(pid)
     try:
         return time.time() - path.stat().st_mtime > STALE_SECONDS
     except OSError:
         return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # asks only; on Windows it would end the process
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

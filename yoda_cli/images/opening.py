@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -183,7 +183,7 @@ def _without_noise() -> Iterator[None]:
                 os.write(kept, NOISE.sub(b"", held.read()))
 
 
-def _memory_file() -> BinaryIO:
+def _memory_file() -> IO[bytes]:
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("stderr"), "r+b")
     return tempfile.TemporaryFile()

@@ -20,6 +20,7 @@ from typing import Any
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.folders import cache_folder
+from yoda_cli.processes import is_alive
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -82,7 +83,7 @@ class Cache:
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
-                tag.write_text(TAG)
+                tag.write_text(TAG, encoding="utf-8")
             probe = self.folder / ".partial" / f"probe~{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -95,7 +96,7 @@ class Cache:
     def record(self, entry: FileEntry) -> Record | None:
         """What was noted of ``entry``; None without a readable note."""
         try:
-            return Record(**json.loads(self._record_path(entry.name).read_text()))
+            return Record(**json.loads(self._record_path(entry.name).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -214,7 +215,7 @@ def sha256_of(path: Path) -> str:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` as a whole."""
     partial = path.with_name(f"{path.name}~{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1))
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     partial.replace(path)
 
 
@@ -240,15 +241,7 @@ def _changed(path: Path) -> float:
 def _is_orphan(path: Path) -> bool:
     """Whether a process's private temporary (``name~pid…``) outlived its process."""
     number = path.name.partition("~")[2].split("-")[0]
-    if not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
+    return number.isdecimal() and not is_alive(int(number))
 
 
 def _is_readable(path: Path) -> bool:

@@ -45,7 +45,7 @@ class Partial:
         if not self.resumable:
             return
         try:
-            facts = json.loads(self.facts.read_text())
+            facts = json.loads(self.facts.read_text(encoding="utf-8"))
             etag, url, done = str(facts["etag"]), str(facts["url"]), int(facts["synced"])
             with self.path.open("r+b") as file:
                 if os.fstat(file.fileno()).st_size < done or not etag:
