@@ -40,7 +40,7 @@ def test_a_number_that_no_process_can_have_is_left_alone(tmp_path):
 
 
 def test_a_stdout_of_few_letters_ends_no_command():
-    """A pipe on Windows is often cp1252; a registry's notes hold other letters."""
+    """A pipe on Windows knows only its locale's letters; the help has a · too."""
     done = subprocess.run(
         [sys.executable, "-m", "yoda_cli", "--help"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},

@@ -28,7 +28,7 @@ def keep_freed() -> None:
     """Let the C library keep freed memory for the next tensors, where it can (glibc).
 
     By default it returns every few layers' worth to the system and asks for it again, page by page:
-    a tenth of the time of a picture of 8 megapixels on two cores. Blocks above 32 MB still go back
+    a tenth of the time of a picture of 9 megapixels on two cores. Blocks above 32 MB still go back
     at once. Holds for the whole process; ``give_back`` returns what is kept.
     """
     with contextlib.suppress(OSError, AttributeError):
