@@ -42,6 +42,16 @@ def test_edges_are_where_the_picture_changes_and_wider_than_a_line():
     assert attention.max() == 1
 
 
+def test_in_a_large_picture_a_single_edge_is_darker_than_dense_ones():
+    lr = torch.full((1, 3, 256, 512), 0.2)
+    lr[..., 100:] = 0.8
+    lr[..., 96:160, 400:464] = (torch.arange(64) // 4 % 2).float()
+    attention = SOURCES["edge"](lr)
+    assert attention[0, 0, 128, 432] > 0.9
+    assert attention[0, 0, 128, 100] < 0.5 < attention[0, 0, 128, 410]
+    assert attention[0, 0, :, 200:350].max() < 0.01
+
+
 def test_key_points_are_where_structure_is():
     lr = torch.full((1, 3, 64, 64), 0.5)
     lr[..., 28:36, 44:52] = 1.0

@@ -289,7 +289,8 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("call", "expected"), [(0, 1024), (1e-3, 1024), (4e-3, 4096), (2e-2, 16384), (1, 65536)]
+    ("call", "expected"),
+    [(0, 1024), (1e-3, 1024), (4e-3, 4096), (2e-2, 16384), (0.1, 65536), (1, 262144)],
 )
 def test_the_overhead_is_a_power_of_four(call, expected):
     assert Costs(call, 1e-6, 0, 0).overhead_pixels == expected

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from yoda_cli.resampling import imresize
+from yoda_cli.resampling import _taps, imresize
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 33), (1, 5000), (64, 48)])
@@ -61,3 +61,15 @@ def test_eight_bit_pictures_stay_eight_bit():
     assert down.dtype == torch.uint8
     exact = imresize(x.double(), scale=0.25)
     assert (down.double() - exact).abs().max() < 2
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (17, 30)])
+def test_a_whole_factor_gives_what_gathering_every_tap_gives(factor, shape):
+    x = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = x
+    for dim in (2, 3):
+        index, weight = _taps(expected.shape[dim], expected.shape[dim] * factor, factor)
+        gathered = expected.movedim(dim, -1)[..., index] * weight
+        expected = gathered.sum(-1).movedim(-1, dim)
+    assert torch.allclose(imresize(x, scale=factor), expected, rtol=0, atol=1e-12)

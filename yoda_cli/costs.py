@@ -59,7 +59,8 @@ class Costs:
         Rounded, so that measuring again gives the same plan and so the same bytes.
         """
         ratio = (self.call + self.shape) / self.pixel
-        return next((p for p in (1024.0, 4096.0, 16384.0) if ratio < 2 * p), 65536.0)
+        powers = (1024.0, 4096.0, 16384.0, 65536.0)
+        return next((p for p in powers if ratio < 2 * p), 262144.0)
 
 
 def costs_of(model: Model) -> Costs:

@@ -15,7 +15,8 @@ from torch import Tensor
 Map = npt.NDArray[np.float32]
 
 CONSTANT = 0.5  # the value of a map that has nothing to say
-EDGE_BLUR = 2.0  # σ of the blur after dilation, LR pixels
+STRONG_EDGES = 99  # percentile of the gradients above which an edge begins
+EDGE_BLUR = (2.0, 8.0)  # least and largest σ, LR pixels; between them a 64th of the long side
 MAX_KEYPOINTS = 2000
 
 
@@ -53,15 +54,20 @@ def _as_map(values: Map, lr: Tensor) -> Tensor:
 
 
 def edge(lr: Tensor) -> Tensor:
-    """Canny edges, thresholds from the picture's own gradients, dilated 3×3 and blurred."""
+    """How dense the strong edges are here: Canny's, by the picture's own gradients, blurred.
+
+    The blur is wide because a tile works as long as its brightest pixel: with every single edge
+    bright, nearly all tiles of a photograph would.
+    """
     grey = _grey(lr)
     gradient = np.hypot(
         cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
     )
-    high = float(np.clip(np.percentile(gradient, 90), 40, 400))
+    # Below the percentile itself: where all edges are alike it is their strength.
+    high = max(0.9 * float(np.percentile(gradient, STRONG_EDGES)), 40.0)
     edges = cv2.Canny(grey, high / 2, high, L2gradient=True)
-    wide = cv2.dilate(edges, np.ones((3, 3), np.uint8))
-    blurred = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), EDGE_BLUR)
+    sigma = float(np.clip(max(grey.shape) / 64, *EDGE_BLUR))
+    blurred = cv2.GaussianBlur(edges.astype(np.float32), (0, 0), sigma)
     return _as_map(blurred.astype(np.float32), lr)
 
 
