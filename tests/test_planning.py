@@ -18,8 +18,8 @@ from yoda_cli.costs import Costs, costs_of
 from yoda_cli.errors import UsageError
 from yoda_cli.limits import check_options
 from yoda_cli.partition import Canvas, partitions
-from yoda_cli.passes import begin
-from yoda_cli.pipeline import upscale_tensor
+from yoda_cli.passes import Observer, begin
+from yoda_cli.pipeline import plan_picture, upscale_tensor
 from yoda_cli.planning import LARGEST_WINDOW, forecast_seconds, make_blocks, make_plan
 from yoda_cli.surveys import survey
 from yoda_cli.yoda import time_mask
@@ -148,7 +148,7 @@ def test_a_forecast_counts_a_window_shape_once_and_a_pixels_noise_once():
     known = Costs(call=1e-3, pixel=1e-6, encode=0.0, step=0.0, shape=5.0)
     twice = forecast_seconds([plan, plan], known)
     assert twice == pytest.approx(2 * plan.seconds(known) + 5 * len(shapes))
-    noisy = replace(known, noise=1e-3)
+    noisy = replace(known, once=1e-3)
     assert forecast_seconds([plan], noisy) - forecast_seconds([plan], known) == pytest.approx(
         512 * 768 * 1e-3
     )
@@ -259,8 +259,6 @@ def test_spending_less_raises_the_exponent_then_weakens_the_map_then_lowers_the_
 def test_the_noise_is_drawn_once_for_a_deterministic_sampler():
     lr = photo(16, 16)
     states = {}
-    from yoda_cli.passes import Observer
-
     for sampler in ("ddim", "ddpm"):
         seen = []
         observer = Observer(on_step=lambda record, seen=seen: seen.append(record), whole=True)
@@ -281,11 +279,46 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
     for text in (None, None, "not json", '{"x": 1}', "[]"):
         costs._KNOWN.clear()
         if text is not None:
-            (tmp_path / "costs-3.json").write_text(text)
+            (tmp_path / "costs-4.json").write_text(text)
         assert costs_of(model).overhead_pixels == 16384
     assert len(counted) == 4
-    assert len(json.loads((tmp_path / "costs-3.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "costs-4.json").read_text())) == 1
     costs._KNOWN.clear()
+
+
+def test_forecasts_lean_on_what_runs_took_and_on_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(costs, "measure", lambda m: Costs(1e-3, 1e-6, 1e-7, 1e-8))
+    costs._KNOWN.clear()
+    model, lr = fake_model(), torch.rand(1, 3, 40, 40)
+    asked = options(attention="gaussian")
+    before = plan_picture(lr, model, asked)
+    expected = before.forecast(model)
+    costs.learn(model, 0.4, 100.0)  # too short to tell
+    assert before.forecast(model) == expected
+    for _ in range(20):
+        costs.learn(model, before.forecast(model) * 1000, expected * 2000)
+    assert before.forecast(model) == pytest.approx(2 * expected, rel=1e-3)
+    costs._KNOWN.clear()  # another process
+    after = plan_picture(lr, model, asked)
+    assert after.forecast(model) == pytest.approx(2 * expected, rel=1e-3)
+    assert after.plans == before.plans
+    for _ in range(20):
+        costs.learn(model, 1.0, 1e6)  # the machine slept
+    assert after.forecast(model) == pytest.approx(costs.PACES[1] * expected)
+    costs._KNOWN.clear()
+
+
+def test_runs_tell_the_pace_but_not_those_with_other_reasons_to_be_slow(monkeypatch):
+    told = []
+    monkeypatch.setattr(passes, "learn", lambda model, forecast, seconds: told.append(seconds))
+    lr, model = torch.rand(1, 3, 24, 24), fake_model()
+    upscale_tensor(lr, model, options())
+    assert len(told) == 1
+    assert told[0] > 0
+    upscale_tensor(lr, model, options(tile=64))
+    upscale_tensor(lr, model, options(), Observer(whole=True))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 One network call on a window of p output pixels takes about ``call + pixel·p`` seconds, and
 ``shape`` more when its shape is new: CPU libraries prepare their kernels then. The encoder, the
-noise and the loop around the network take seconds per output pixel.
+loop around the network, and what is done once take seconds per output pixel. All were measured in
+a quiet moment; ``pace`` is what recent runs took, over what these figures say.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -26,30 +27,36 @@ from yoda_cli.backbones import Condition, crop_condition
 from yoda_cli.devices import COMPILED
 from yoda_cli.diffusion import ddim_step, make_schedule, spaced_timesteps
 from yoda_cli.errors import WeightsError
+from yoda_cli.fidelity import drawn_back
 from yoda_cli.folders import cache_folder
 from yoda_cli.models import Model
 from yoda_cli.noise import NoiseField
 from yoda_cli.tiling import Window
 from yoda_cli.yoda import masked_sample
 
+RECORD = "costs-4.json"
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
 SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
 SLOW_FIRST = 3.0  # preparations take less
 REPEATS = 5
 LARGEST_BYTES = 2 << 30  # of a window that is timed
+TELLING_SECONDS = 0.5  # shorter runs say little about the pace
+LEAN = 0.4  # how far one run moves it
+PACES = (0.5, 4.0)
 
 
 @dataclass(frozen=True)
 class Costs:
     """Seconds: of a call, of a pixel in it, of a pixel of the encoder, of one in one step; of a
-    window shape that was not seen before, of a pixel's noise."""
+    window shape that was not seen before; of a pixel's noise and of its way back to a picture."""
 
     call: float
     pixel: float
     encode: float
     step: float
     shape: float = 0.0
-    noise: float = 0.0
+    once: float = 0.0
+    pace: float = 1.0
 
     @property
     def overhead_pixels(self) -> float:
@@ -65,14 +72,29 @@ class Costs:
 
 def costs_of(model: Model) -> Costs:
     """Measured now, or on an earlier run on this machine with this network."""
+    key = _key(model)
+    if key not in _KNOWN:
+        _KNOWN[key] = _kept_or_measured(key, model)
+    return _KNOWN[key]
+
+
+def learn(model: Model, forecast: float, seconds: float) -> None:
+    """Lean the next forecast on a run that took ``seconds`` where ``forecast`` were expected."""
+    if min(forecast, seconds) < TELLING_SECONDS:
+        return
+    costs, key = costs_of(model), _key(model)
+    pace = costs.pace * (seconds / forecast) ** LEAN
+    _KNOWN[key] = replace(costs, pace=min(max(pace, PACES[0]), PACES[1]))
+    with contextlib.suppress(WeightsError):
+        _keep(cache_folder() / RECORD, key, _KNOWN[key])
+
+
+def _key(model: Model) -> str:
     parameters = sum(p.numel() for p in cast(nn.Module, model.backbone).parameters())
     net = model.backbone
     name = f"{type(net).__name__} {parameters} {net.variant} {model.precision} {model.device}"
     machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
-    key = f"{name} {machine} {torch.get_num_threads()} threads"
-    if key not in _KNOWN:
-        _KNOWN[key] = _kept_or_measured(key, model)
-    return _KNOWN[key]
+    return f"{name} {machine} {torch.get_num_threads()} threads"
 
 
 _KNOWN: dict[str, Costs] = {}
@@ -80,24 +102,30 @@ _KNOWN: dict[str, Costs] = {}
 
 def _kept_or_measured(key: str, model: Model) -> Costs:
     try:
-        record = cache_folder() / "costs-3.json"
+        record = cache_folder() / RECORD
     except WeightsError:  # no home, no cache: measured every time
         return measure(model)
-    kept: dict[str, dict[str, float]] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = dict(json.loads(record.read_text(encoding="utf-8")))
-        return Costs(**kept[key])
+    with contextlib.suppress(KeyError, TypeError):
+        return Costs(**_kept(record)[key])
     costs = measure(model)
-    with contextlib.suppress(OSError, TypeError):
-        _write(record, {**kept, key: asdict(costs)})
+    _keep(record, key, costs)
     return costs
 
 
-def _write(record: Path, kept: dict[str, dict[str, float]]) -> None:
-    record.parent.mkdir(parents=True, exist_ok=True)
-    partial = record.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(kept), encoding="utf-8")
-    partial.replace(record)
+def _kept(record: Path) -> dict[str, dict[str, float]]:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    return {}
+
+
+def _keep(record: Path, key: str, costs: Costs) -> None:
+    """Beside what is there; a forecast is not worth an error."""
+    kept = {**_kept(record), key: asdict(costs)}
+    with contextlib.suppress(OSError, TypeError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(kept), encoding="utf-8")
+        partial.replace(record)
 
 
 @torch.inference_mode()
@@ -120,14 +148,14 @@ def measure(model: Model) -> Costs:
     # The median: the network's very first call prepares more, and some shape may be known already.
     shape = 0.0 if _compiles(model) else statistics.median(firsts)
     encode = _least(canvas.encode, model) / canvas.pixels
-    step, noise = _step_seconds(model), _noise_seconds(model)
+    step, once = _step_seconds(model), _seconds_once(model, canvas)
     small, large = min(seconds), max(seconds)
     if small == large:
-        return Costs(0.0, seconds[small] / small**2, encode, step, shape, noise)
+        return Costs(0.0, seconds[small] / small**2, encode, step, shape, once)
     pixel = (seconds[large] - seconds[small]) / (large**2 - small**2)
     pixel = max(pixel, seconds[large] / large**2 / 2)  # a busy moment
     call = max(seconds[small] - pixel * small**2, 0.0)
-    return Costs(call, pixel, encode, step, shape, noise)
+    return Costs(call, pixel, encode, step, shape, once)
 
 
 @dataclass
@@ -194,11 +222,19 @@ def _step_seconds(model: Model) -> float:
     return _least(run, model) / side**2 / steps
 
 
-def _noise_seconds(model: Model) -> float:
-    """Of the noise of one output pixel."""
-    side = 512
-    field = NoiseField(0, model.backbone.z_channels)
-    return _least(lambda: field.draw(0, 0, 0, side, side), model) / side**2
+def _seconds_once(model: Model, canvas: Bench) -> float:
+    """Of one output pixel before and after the loop: its noise, its way back to a picture."""
+    net = model.backbone
+    height, width = canvas.z_t.shape[-2:]
+    field = NoiseField(0, net.z_channels)
+
+    def run() -> None:
+        field.draw(0, 0, 0, height, width)
+        image = net.decode(canvas.z_t, canvas.condition).float()
+        base = net.decode(canvas.condition.z_lr, canvas.condition).float()
+        drawn_back(image, base, 0.5).clamp(0, 1).cpu()
+
+    return _least(run, model) / canvas.pixels
 
 
 def _compiles(model: Model) -> bool:

@@ -18,6 +18,7 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
 from yoda_cli.conditioning import encode, grid_window, pad_to_stride
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.costs import learn
 from yoda_cli.devices import upload
 from yoda_cli.fidelity import drawn_back
 from yoda_cli.memory import give_back
@@ -178,7 +179,10 @@ def one_pass(
     )
     image = blended(seen, made)
     seconds = time.perf_counter() - began
-    return Passed(image, seen, counter.calls, forecast, seconds, counter.recovered())
+    recovered = counter.recovered()
+    if not (observer.whole or seen.plan.fixed or recovered):  # others are slower for their reasons
+        learn(model, forecast, seconds)
+    return Passed(image, seen, counter.calls, forecast, seconds, recovered)
 
 
 def blended(seen: Survey, made: Iterable[Tensor]) -> Tensor:

@@ -86,19 +86,19 @@ class Plan:
     def seconds(self, costs: Costs) -> float:
         """The forecast for the canvas, but for the first use of each window shape."""
         network = costs.call * self.planned_calls + costs.pixel * self.network_pixels
-        steps = costs.noise + costs.step * len(self.layouts) if self.layouts else 0.0
+        steps = costs.once + costs.step * len(self.layouts) if self.layouts else 0.0
         return network + self.pixels * (costs.encode + steps)
 
 
 def forecast_seconds(plans: Iterable[Plan], costs: Costs) -> float:
-    """Of the plans of one picture's blocks; a window shape is new once."""
+    """Of the plans of one picture's blocks, at the present pace; a window shape is new once."""
     shapes: set[tuple[int, int]] = set()
     total = 0.0
     for plan in plans:
         total += plan.seconds(costs)
         tiles = (tile for i in range(len(plan.layouts)) for tile in plan.tiles(i))
         shapes.update((tile.window.height, tile.window.width) for tile in tiles)
-    return total + costs.shape * len(shapes)
+    return costs.pace * (total + costs.shape * len(shapes))
 
 
 def chain_of(model: Model, options: UpscaleOptions) -> tuple[list[int], float]:

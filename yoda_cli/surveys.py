@@ -68,7 +68,7 @@ class Survey:
         """Seconds that the pass will take on this machine."""
         costs = costs_of(model)
         again = costs.encode * self.size[0] * self.size[1] if self.encoded_again else 0.0
-        return forecast_seconds(self.plans, costs) + again
+        return forecast_seconds(self.plans, costs) + costs.pace * again
 
     def cut(self, x: Tensor) -> Tensor:
         """The part of a canvas that is picture, not padding."""
