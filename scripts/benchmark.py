@@ -238,16 +238,17 @@ def memory(folder: Path, repeats: int) -> Figures:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 from PIL import Image
 from yoda_cli.cli import run
+from yoda_cli.memory import peak_bytes  # unlike getrusage's, not that of the process that began it
 source, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 Image.open(source).convert("RGB").resize((width, height)).save(path)
 out = path.with_suffix(".png")
 code = run(["upscale", str(path), "-o", str(out), "--overwrite", "-q"])
 path.unlink(), out.unlink()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if code == 0 else -1)
+print(peak_bytes() if code == 0 else -1)
 """
 
 
