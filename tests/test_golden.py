@@ -26,6 +26,10 @@ def tolerances(path):
     return MANIFEST[path.stem]["out"]
 
 
+def can_be_built(golden):
+    return golden.kind != "diffbir_stage1_scunet" or golden.config["config"]["head_dim"] == 32
+
+
 @pytest.mark.parametrize("path", TENSORS + TOKENS, ids=lambda path: path.name)
 def test_golden(path):
     if path.suffix == ".json":
@@ -35,7 +39,7 @@ def test_golden(path):
             assert tokenize([case["text"]])[0].tolist() == case["tokens"]
         return
     golden = load_golden(path)
-    if golden.kind == "diffbir_stage1_scunet" and golden.config["config"]["head_dim"] != 32:
+    if not can_be_built(golden):
         pytest.skip("spandrel builds SCUNet with heads of 32 channels only")
     if golden.kind not in KINDS:
         pytest.skip(f"{golden.kind} is not implemented: {path.name}")
@@ -46,7 +50,8 @@ def test_golden(path):
 def one_of_each_kind():
     seen = {}
     for path in TENSORS:
-        seen.setdefault(load_golden(path).kind, path)
+        if can_be_built(golden := load_golden(path)):
+            seen.setdefault(golden.kind, path)
     return [path for kind, path in seen.items() if kind in KINDS]
 
 

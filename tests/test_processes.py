@@ -57,7 +57,7 @@ if sys.argv[1] == "keep": keep_freed()
 def work(): held = [torch.ones(4 << 20) for _ in range(4)]
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work(); before = faults()
-for _ in range(5): work()
+for _ in range(20): work()
 print(faults() - before)
 """
 
