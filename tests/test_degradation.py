@@ -53,6 +53,16 @@ def test_noise_is_measured(sigma):
     assert noise_sigma(noisy(smooth(), sigma)) == pytest.approx(sigma, rel=0.35)
 
 
+@pytest.mark.parametrize("size", [(530, 70), (256, 41), (257, 300), (10, 12)])
+def test_noise_is_the_same_from_bytes_and_band_by_band(size, monkeypatch):
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    image = (image * 255).round().byte()
+    found = noise_sigma(image)
+    assert found > 0
+    monkeypatch.setattr("yoda_cli.degradation.BAND", 8 * 4096)
+    assert noise_sigma(image.float() / 255) == pytest.approx(found, rel=1e-9)
+
+
 def test_clean_and_tiny_pictures_have_none():
     assert noise_sigma(smooth()) == 0
     assert noise_sigma(torch.rand(1, 3, 1, 1)) == 0

@@ -33,6 +33,7 @@ from yoda_cli.images import (
     read_provenance,
     write_picture,
 )
+from yoda_cli.memory import as_floats
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (
@@ -350,6 +351,23 @@ def test_grey_stays_grey_and_a_colour_file_of_greys_stays_without_colour():
     for kind in ("WEBP", "AVIF"):
         lossy = np.asarray(opened(encode_picture(stored_grey, kind=kind)).convert("RGB"), int)
         assert np.ptp(lossy, axis=2).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16"])
+def test_bytes_are_the_same_picture(mode, tmp_path):
+    values = np.random.default_rng(3).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    if mode == "I;16":
+        Image.fromarray(values[..., 0].astype(np.uint16) * 257).save(tmp_path / "a.png")
+    else:
+        Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
+    plain = read_picture(tmp_path / "a.png")
+    small = read_picture(tmp_path / "a.png", as_bytes=True)
+    assert small.rgb.dtype == (torch.float32 if mode == "I;16" else torch.uint8)
+    assert torch.equal(as_floats(small.rgb), plain.rgb)
+    assert (small.is_grey, small.bits) == (plain.is_grey, plain.bits)
+    assert (small.alpha is None) == (plain.alpha is None)
+    if plain.alpha is not None:
+        assert torch.equal(small.alpha, plain.alpha)
 
 
 def test_values_are_clamped_and_rounded_half_up():

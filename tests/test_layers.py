@@ -25,6 +25,7 @@ LAYERS = [
         "extras",
         "colour",
         "sizes",
+        "memory",
     },
     {
         "yoda",
@@ -38,7 +39,6 @@ LAYERS = [
         "plots",
         "partition",
         "budget",
-        "memory",
         "samplers",
         "chains",
     },

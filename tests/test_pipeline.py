@@ -1,5 +1,6 @@
 """The whole loop on a closed-form network: sizes, tiles, skipping, seeds, sources, options."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_the_seed_of_a_picture_depends_on_its_pixels_shape_and_the_users_seed():
     }
     assert len(seeds) == 4
     assert picture_seed(0, lr.clone()) == picture_seed(0, lr)
+
+
+def test_the_seed_is_a_digest_of_all_pixels_whether_bytes_or_floats():
+    lr = (photo(700, 3) * 255).round().byte()  # 2,100 rows: hashed in three parts
+    values = (lr.double() / 255 * 65535).round().int().numpy()
+    digest = hashlib.sha256(b"7 (1, 3, 700, 3) " + values.tobytes()).digest()
+    expected = int.from_bytes(digest[:8], "little")
+    assert picture_seed(7, lr) == picture_seed(7, lr.float() / 255) == expected
 
 
 def test_a_painted_map_is_a_source_and_is_resized(tmp_path):

@@ -20,7 +20,15 @@ from yoda_cli.limits import check_options
 from yoda_cli.partition import Canvas, partitions
 from yoda_cli.passes import Observer, begin
 from yoda_cli.pipeline import plan_picture, upscale_tensor
-from yoda_cli.planning import LARGEST_WINDOW, forecast_seconds, make_blocks, make_plan
+from yoda_cli.planning import (
+    LARGEST_WINDOW,
+    LEAN_BLOCK,
+    LEAN_PIXELS,
+    WHOLE_PIXELS,
+    forecast_seconds,
+    make_blocks,
+    make_plan,
+)
 from yoda_cli.surveys import survey
 from yoda_cli.yoda import time_mask
 
@@ -200,7 +208,8 @@ def test_blocks_cover_large_canvases_evenly_and_none_is_thinner_than_an_overlap(
     for height, width in [(4096, 4096), (8, 80_000), (5424, 8160), (2056, 2056)]:
         blocks = make_blocks(height, width, model, UpscaleOptions())
         assert sum(b.core.pixels for b in blocks) == height * width
-        assert max(b.core.pixels for b in blocks) < 1.5 * (2 << 20)
+        largest = LEAN_BLOCK if height * width > LEAN_PIXELS else WHOLE_PIXELS
+        assert max(b.core.pixels for b in blocks) < 1.1 * largest
         assert min(min(b.core.height, b.core.width) for b in blocks) >= 8
         if len(blocks) > 1:
             assert min(max(b.core.height, b.core.width) for b in blocks) >= 128

@@ -1,5 +1,6 @@
 """A streamed picture is the one that memory would hold: pixels, metadata, refusals."""
 
+import io
 import json
 
 import numpy as np
@@ -52,6 +53,31 @@ def test_the_pixels_and_metadata_are_those_of_the_picture_in_memory(
         assert b.info["dpi"] == pytest.approx((300, 300), abs=1)
     assert made_by_yoda(tmp_path / f"streamed.{suffix}")
     assert {p.suffix for p in tmp_path.iterdir()} == {".png", f".{suffix}"}
+
+
+def test_pipes_are_not_streamed(upscale, tmp_path, monkeypatch):
+    source = save_photo(tmp_path / "in.png", 40, 40)
+    pipe = io.TextIOWrapper(io.BytesIO(source.read_bytes()))
+    monkeypatch.setattr("sys.stdin", pipe)
+    to_pipe = upscale(source, "-o", "-", "--stream")
+    from_pipe = upscale("-", "-o", tmp_path / "out.png", "--stream")
+    for done in (to_pipe, from_pipe):
+        assert done.code == 5
+        assert "a file with a still picture" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_a_streamed_run_teaches_the_pace(upscale, tmp_path, monkeypatch):
+    from yoda_cli import streaming
+
+    learnt = []
+    monkeypatch.setattr(streaming, "learn", lambda *arguments: learnt.append(arguments[1:]))
+    source = save_photo(tmp_path / "in.png", 40, 40)
+    done = upscale(source, "-o", tmp_path / "out.png", "--stream", "--json", "-q")
+    said = json.loads(done.out)
+    ((forecast, seconds),) = learnt
+    assert forecast == pytest.approx(said["forecast_seconds"], abs=1e-3)
+    assert seconds == pytest.approx(said["seconds"], abs=1e-3)
 
 
 def test_what_cannot_be_streamed_says_so(upscale, tmp_path):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoda_cli.memory import as_floats
 from yoda_cli.metrics import luma
 
 WORST_QUALITY, BEST_QUALITY = 30, 95
@@ -27,6 +28,7 @@ QUANTILE, QUANTILE_OF_SIGMA = 0.05, 0.55
 # both checkpoints came nearest at 0.3, where the mean says 0.83 (JPEG 50) and 0.72 (σ = 10).
 CAUTION = 0.4
 BLOCK = 8
+BAND = 32 * BLOCK  # rows looked at together: it is done in float64
 #: JPEG's example table for luminance at quality 50 sums to this.
 TABLE_SUM = 3685
 
@@ -54,17 +56,25 @@ def jpeg_quality(table: Sequence[int]) -> float:
 
 
 def noise_sigma(image: Tensor) -> float:
-    """σ of the noise in (1, 3, H, W), of 255; 0 where it cannot be told from texture."""
-    y = luma(image) * 255 * 255 / 219
-    if min(y.shape[-2:]) < BLOCK + 2:
+    """σ of the noise in (1, 3, H, W), floats or bytes, of 255; 0 where it cannot be told from
+    texture."""
+    height, width = image.shape[-2:]
+    if min(height, width) < BLOCK + 2:
         return 0.0
-    line = torch.tensor([1.0, -2.0, 1.0], dtype=y.dtype)
-    high = F.conv2d(y, (line[:, None] * line)[None, None] / 6)
-    blocks = F.avg_pool2d(high.square(), BLOCK).sqrt().flatten()
+    bands = (image[..., top : top + BAND + 2, :] for top in range(0, height, BAND))
+    blocks = torch.cat([_deviations(band) for band in bands if band.shape[-2] >= BLOCK + 2])
     if blocks.numel() > 1_000_000:
         blocks = blocks[:: blocks.numel() // 1_000_000 + 1]
     low = float(blocks.quantile(QUANTILE))
     return 0.0 if low < CLEAN_BELOW else low / QUANTILE_OF_SIGMA
+
+
+def _deviations(image: Tensor) -> Tensor:
+    """(n,): of what a second difference leaves in every block of (1, 3, h, w), of 255."""
+    y = luma(as_floats(image)) * 255 * 255 / 219
+    line = torch.tensor([1.0, -2.0, 1.0], dtype=y.dtype)
+    high = F.conv2d(y, (line[:, None] * line)[None, None] / 6)
+    return F.avg_pool2d(high.square(), BLOCK).sqrt().flatten()
 
 
 def estimate(image: Tensor, table: Sequence[int] | None) -> Estimate:

@@ -11,8 +11,17 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Bytes as float32 in [0, 1]; anything else as it is.
+
+    Very large pictures are held as bytes, a quarter, and turned where they are needed.
+    """
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def reset_peak(device: torch.device) -> None:

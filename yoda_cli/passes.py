@@ -21,7 +21,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import learn
 from yoda_cli.devices import upload
 from yoda_cli.fidelity import drawn_back
-from yoda_cli.memory import give_back
+from yoda_cli.memory import as_floats, give_back
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, LEAN_PIXELS, canvas_of, check_memory, make_blocks
 from yoda_cli.recovery import Counter, Recovered
@@ -31,6 +31,7 @@ from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
+HASHED_ROWS = 1024  # turned into numbers of 16 bits at once
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
 
 
@@ -79,8 +80,9 @@ class Passed:
 def picture_seed(seed: int, lr: Tensor) -> int:
     """One picture's noise seed, from the user's seed and the LR pixels at 16 bits."""
     digest = hashlib.sha256(f"{seed} {tuple(lr.shape)} ".encode())
-    pixels = (lr.clamp(0, 1) * 65535).round().to(torch.int32).cpu().contiguous()
-    digest.update(pixels.numpy().tobytes())
+    for rows in lr.flatten(0, -2).split(HASHED_ROWS):  # type: ignore[no-untyped-call]
+        pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
+        digest.update(pixels.contiguous().numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "little")
 
 
@@ -101,7 +103,7 @@ class Conditions:
         if index in self.kept:
             return self.kept.pop(index)
         window = self.blocks[index].window.divided(self.model.backbone.scale)
-        return encode(window.cut(self.lr), self.model, self.options, self.counter)
+        return encode(as_floats(window.cut(self.lr)), self.model, self.options, self.counter)
 
     def attention(self) -> Tensor | None:
         """The learned map of the whole picture, if the network has one.
@@ -109,7 +111,7 @@ class Conditions:
         What was encoded for it is kept for the run where all of it can be.
         """
         scale = self.model.backbone.scale
-        canvas = self.lr.new_zeros(1, 1, *self.lr.shape[-2:])
+        canvas = torch.zeros(1, 1, *self.lr.shape[-2:], device=self.lr.device)
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
@@ -132,7 +134,10 @@ def begin(
     lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool,
     counter: Counter | None = None, keep_bytes: int = KEPT_BYTES,
 ) -> tuple[Survey, Conditions]:  # fmt: skip
-    """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``."""
+    """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``.
+
+    ``lr`` (1, 3, h, w) may be bytes.
+    """
     net = model.backbone
     padded = pad_to_stride(upload(lr, model.device), net.stride)
     height, width = (n * net.scale for n in padded.shape[-2:])

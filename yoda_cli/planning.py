@@ -29,12 +29,14 @@ from yoda_cli.yoda import time_mask
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
 LARGEST_WINDOW = 768 * 1024  # pixels of one network call in a lean run, where memory allows
-LARGEST_QUICK = 7 << 18  # of one in any other: a whole block, without a halo; or half a canvas
+LARGEST_QUICK = 7 << 18  # of one in any other, or half a block where that is more
+HALF = 0.54  # of a block, in whole cells and with a halo
 LEAN_PIXELS = 16 << 20  # a run on a picture of more uses little memory and takes more time
 CELLS = 24  # the planner's grid has at most so many cells a side
 ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
-WHOLE_PIXELS = 4 << 20  # a picture of more is cut into blocks
-BLOCK_PIXELS = 3 << 19  # of a block then
+WHOLE_PIXELS = 4 << 20  # of a block's core: a picture of more is cut
+WHOLE_WINDOW = 17 << 18  # the same with what it shares with its neighbours
+LEAN_BLOCK = 3 << 19  # of a core in a lean run
 ENCODED_TOGETHER = 5  # times the pixels of a network call: the encoder works on the LR grid
 CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
 BLOCK_OVERLAP = 32  # on every side of a block's core
@@ -202,7 +204,7 @@ def largest_window(model: Model, pixels: int, *, lean: bool = False) -> float:
     """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
     memory holds, at most the constants above."""
     free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
-    half = pixels / 2 if pixels <= WHOLE_PIXELS else 0
+    half = HALF * pixels if pixels <= WHOLE_WINDOW else 0
     most = LARGEST_WINDOW if lean else max(LARGEST_QUICK, half)
     return max(min(free, most), MIN_TILE**2)
 
@@ -223,7 +225,7 @@ def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions
     net = model.backbone
     if options.exact:
         return grid_tiles(height, width, model, options)
-    whole = height * width <= WHOLE_PIXELS
+    whole = height * width <= WHOLE_WINDOW
     together = ENCODED_TOGETHER if whole else 1
     side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
     core = 0 if height * width <= side * side else side
@@ -236,9 +238,10 @@ def make_blocks(height: int, width: int, model: Model, options: UpscaleOptions) 
     align = model.backbone.stride * model.backbone.scale
     if options.block == 0 or (options.block is None and height * width <= WHOLE_PIXELS):
         return make_tiles(height, width, core=0, halo=0, align=align)
-    side = options.block or math.isqrt(BLOCK_PIXELS)
+    pixels = WHOLE_PIXELS if height * width <= LEAN_PIXELS else LEAN_BLOCK
+    side = options.block or math.isqrt(pixels)
     rows = _even(height, side, align)
-    columns = _even(width, side if options.block else BLOCK_PIXELS // min(rows, height), align)
+    columns = _even(width, side if options.block else pixels // min(rows, height), align)
     cores = [
         Window(top, left, min(top + rows, height), min(left + columns, width))
         for top in range(0, height, rows)

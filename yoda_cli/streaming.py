@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.costs import learn
 from yoda_cli.errors import OutputError, WeightsError
-from yoda_cli.images import Picture, shown
+from yoda_cli.images import Picture, read_picture, shown
 from yoda_cli.images.files import temporary_beside
 from yoda_cli.images.writing import QUALITY, to_write
+from yoda_cli.inputs import STREAM
 from yoda_cli.memory import give_back, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
@@ -31,7 +33,7 @@ from yoda_cli.planning import BLOCK_OVERLAP
 from yoda_cli.recovery import Counter
 from yoda_cli.surveys import Survey
 from yoda_cli.tiling import feather
-from yoda_cli.upscaling import Finished, Item, provenance, read, settle_denoise, source_notices
+from yoda_cli.upscaling import Finished, Item, provenance, settle_denoise, source_notices
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: a whole row of blocks is held
@@ -42,7 +44,7 @@ KINDS = ("PNG", "JPEG", "TIFF")
 def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether the picture is of a kind that streams, and pyvips is there."""
     native = model.scale
-    if model.parts is not None:
+    if model.parts is not None or STREAM in (item.source, item.target):
         return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
@@ -65,8 +67,8 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     if not can_stream(item, model, options):
         raise WeightsError(
             f"{shown(item.source)} cannot be streamed: that takes pip install 'yoda-cli[vips]', "
-            "and a still picture of 8 bits without transparency, at the model's own scale, to "
-            f"{', '.join(KINDS)}"
+            "and a file with a still picture of 8 bits without transparency, at the model's own "
+            f"scale, to a file of {', '.join(KINDS)}"
         )
     return True
 
@@ -78,16 +80,17 @@ def stream(
     """Read, enlarge and write one picture; ``Result.image`` of the record is empty."""
     reset_peak(model.device)
     began = time.perf_counter()
-    picture = read(item).frames[0]
-    options, said = settle_denoise(picture, picture.rgb, model, item.settled(options))
+    picture = read_picture(item.source, as_bytes=True)
+    lr = picture.rgb
+    options, said = settle_denoise(picture, lr, model, item.settled(options))
     options = replace(options, block=options.block or STREAM_BLOCK)
-    notices = picture.notices + source_notices(picture.rgb, model, options) + said
+    notices = picture.notices + source_notices(lr, model, options) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
     with exactly(options.exact), memory_errors_named():
-        counter, seed = Counter(observer.on_call), picture_seed(options.seed, picture.rgb)
+        counter, seed = Counter(observer.on_call), picture_seed(options.seed, lr)
         seen, conditions = begin(
-            picture.rgb, model, options, None, whole=False, counter=counter, keep_bytes=0
+            lr, model, options, None, whole=False, counter=counter, keep_bytes=0
         )  # fmt: skip
         give_back()
         forecast = seen.forecast(model)
@@ -108,13 +111,15 @@ def stream(
             raise OutputError(f"cannot write {shown(item.target)}: {reason}") from error
         finally:
             raw.unlink(missing_ok=True)
+    seconds, recovered = time.perf_counter() - began, counter.recovered()
+    if not (seen.plan.fixed or recovered):
+        learn(model, forecast, seconds)
     result = Result(
         torch.empty(0), seen.attention, seen.planned_calls, counter.calls, seen.dense_calls,
-        time.perf_counter() - began, forecast, len(seen.blocks), seen.plan.lower_bound, seen.spent,
-        counter.recovered(),
+        seconds, forecast, len(seen.blocks), seen.plan.lower_bound, seen.spent, recovered,
     )  # fmt: skip
     height, width = seen.size
-    return Finished(item.source, item.target, picture.rgb, result, (width, height),
+    return Finished(item.source, item.target, lr, result, (width, height),
                     (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
 
 
@@ -151,6 +156,7 @@ def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
         finished = window.height if last else rows[number + 1][0][1].window.top - window.top
         above = whole[..., finished:, :].clone()
         yield whole[..., : min(finished, height - window.top), :width]
+        del whole  # before the next is made
 
 
 def encode(

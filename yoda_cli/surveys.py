@@ -16,6 +16,7 @@ from yoda_cli.budget import Spent, spend
 from yoda_cli.conditioning import attention_map, grid_window, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
+from yoda_cli.memory import as_floats
 from yoda_cli.models import Model
 from yoda_cli.planning import LEAN_PIXELS, Plan, chain_of, forecast_seconds, make_blocks, make_plan
 from yoda_cli.tiling import Tile
@@ -26,9 +27,9 @@ from yoda_cli.yoda import time_mask
 class Survey:
     """Where a run will work, before its first network call.
 
-    ``attention`` (1, 1, h, w) is on the grid of ``lr``; ``size`` is the picture's (H, W) on that
-    of the diffusion. There is one plan for each of ``blocks``. A large picture is ``encoded_again``
-    when its blocks are run.
+    ``attention`` (1, 1, h, w) is on the grid of ``lr``, which may be bytes; ``size`` is the
+    picture's (H, W) on that of the diffusion. There is one plan for each of ``blocks``. A large
+    picture is ``encoded_again`` when its blocks are run.
     """
 
     lr: Tensor
@@ -92,7 +93,7 @@ def survey(
     ``condition``, that of the whole picture, where it is at hand."""
     net = model.backbone
     if attention is None:
-        attention = attention_map(lr, condition, model, options)
+        attention = attention_map(as_floats(lr), condition, model, options)
     height, width = (-(-n // net.stride) * net.stride * net.scale for n in lr.shape[-2:])
     blocks = make_blocks(height, width, model, replace(options, block=0) if whole else options)
     size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)

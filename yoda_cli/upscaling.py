@@ -35,7 +35,7 @@ from yoda_cli.images import (
 )
 from yoda_cli.images.picture import ANIMATED
 from yoda_cli.inputs import STREAM
-from yoda_cli.memory import peak_bytes, reset_peak
+from yoda_cli.memory import as_floats, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer
 from yoda_cli.pipeline import Result, plan_picture, upscale_tensor
@@ -232,7 +232,7 @@ def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[s
     name = options.attention or model.defaults.attention
     if name == LEARNED:
         return ()
-    notice = find_source(name, options.heads, model.device).notice(lr)
+    notice = find_source(name, options.heads, model.device).notice(as_floats(lr))
     return (notice,) if notice else ()
 
 

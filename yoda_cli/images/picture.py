@@ -39,7 +39,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Picture:
-    """``rgb`` (1, 3, H, W) and ``alpha`` (1, 1, H, W) or None.
+    """``rgb`` (1, 3, H, W), as bytes where that was asked for, and ``alpha`` (1, 1, H, W) or None.
 
     ``is_grey``: the picture has no colour (its file may still store three channels). ``bits`` is 8
     or 16. ``notices`` are lines for the user about what reading changed. ``jpeg_table`` is the

@@ -10,39 +10,43 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageCms
 
 from yoda_cli.errors import InputError, NotFoundError
-from yoda_cli.images.deep import Values, bits_of, is_grey_alpha, read_deep
+from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
 from yoda_cli.images.opening import KINDS, Source, check_size, name_of, opened
 from yoda_cli.images.picture import ANIMATED, GREY_MODES, Animation, Metadata, Picture
 from yoda_cli.images.provenance import MARK, XMP_TEXT, plain_xmp, provenance_in
+from yoda_cli.memory import as_floats
 
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 
 T = TypeVar("T")
+Stored = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class _Raw:
-    """Pixels as stored, (H, W, C) in [0, 1], and what was lost on the way."""
+    """Pixels as stored, (H, W, C), bytes or float32 in [0, 1], and what was lost on the way."""
 
-    values: Values
+    values: Stored
     bits: int = 8
     notices: tuple[str, ...] = ()
 
 
-def read_picture(source: Source) -> Picture:
+def read_picture(source: Source, *, as_bytes: bool = False) -> Picture:
     """Decode a file, its bytes or a binary stream; of an animation the first frame.
 
+    ``as_bytes`` leaves the colours of a picture of 8 bits a channel as uint8.
     Raises NotFoundError for a missing file, InputError for anything that is not a sound picture.
     """
     with opened(source) as (image, file):
-        return _still(image, file)
+        return _still(image, file, as_bytes=as_bytes)
 
 
 def read_frames(source: Source) -> Animation:
@@ -62,7 +66,8 @@ def read_frames(source: Source) -> Animation:
             image.load()
             metadata, _ = _metadata(image, file, 1)
             raw = _read_8(image.crop((0, 0, width, height)))
-            pictures.append(_picture(raw, 1, metadata, ()))
+            picture = _picture(raw, 1, metadata, ())
+            pictures.append(replace(picture, rgb=as_floats(picture.rgb)))
             milliseconds.append(float(image.info.get("duration", 0)))
         return Animation(tuple(pictures), tuple(milliseconds), plays)
 
@@ -81,7 +86,7 @@ def read_provenance(source: Source) -> dict[str, str] | None:
         return None
 
 
-def _still(header: Image.Image, file: BinaryIO) -> Picture:
+def _still(header: Image.Image, file: BinaryIO, *, as_bytes: bool = False) -> Picture:
     image, file, orientation = _loaded_as_stored(header, file)
     metadata, dropped = _metadata(image, file, orientation)
     bits = bits_of(image, file)
@@ -93,6 +98,8 @@ def _still(header: Image.Image, file: BinaryIO) -> Picture:
         if bits > 8:
             dropped += (f"{bits} bits a channel were read as 8",)
     picture = _picture(raw, orientation, metadata, (*_further_pictures(image), *dropped))
+    if not as_bytes:
+        picture = replace(picture, rgb=as_floats(picture.rgb))
     tables = getattr(image, "quantization", None) or {}  # JPEG's, luminance first
     return replace(picture, jpeg_table=tuple(tables.get(0, ())))
 
@@ -120,7 +127,7 @@ def _picture(raw: _Raw, orientation: int, metadata: Metadata, notices: tuple[str
     upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
     values = torch.from_numpy(upright.copy(order="C"))  # (1, C, H, W)
     channels = values.shape[1]
-    alpha = values[:, -1:].contiguous() if channels in (2, 4) else None
+    alpha = as_floats(values[:, -1:].contiguous()) if channels in (2, 4) else None
     if channels < 3:
         rgb, is_grey = values[:, :1].repeat(1, 3, 1, 1), True
     else:
@@ -129,7 +136,7 @@ def _picture(raw: _Raw, orientation: int, metadata: Metadata, notices: tuple[str
     return Picture(rgb, alpha, is_grey, raw.bits, metadata, raw.notices + notices)
 
 
-def _upright(values: Values, orientation: int) -> Values:
+def _upright(values: Stored, orientation: int) -> Stored:
     """(H, W, C) turned and flipped as EXIF orientation 1 … 8 says."""
     if orientation >= 5:
         values = values.swapaxes(0, 1)
@@ -151,9 +158,7 @@ def _read_8(image: Image.Image) -> _Raw:
     else:
         image = image.convert("L" if is_grey else "RGB")
     pixels = np.asarray(image)
-    values = pixels.astype(np.float32)
-    values /= 255
-    return _Raw(values[..., None] if values.ndim == 2 else values, 8, notices)
+    return _Raw(pixels[..., None] if pixels.ndim == 2 else pixels, 8, notices)
 
 
 def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
