@@ -200,7 +200,10 @@ def peers(folder: Path, repeats: int) -> Figures:
 
 
 def sizes(folder: Path, repeats: int) -> Figures:
-    """Seconds per output megapixel of the dense run against the size of the picture."""
+    """Seconds per output megapixel of the dense run against the size of the picture.
+
+    Each arm enlarges the same number of pixels in a turn, so that all are as long in the weather.
+    """
     options = UpscaleOptions(denoise=0.0, attention="uniform")
     model = find_model(options)
     lr = read_picture(photos(folder)[0]).rgb
@@ -208,16 +211,26 @@ def sizes(folder: Path, repeats: int) -> Figures:
     for megapixels in (0.25, 1, 4, 16):
         side = round((megapixels * 1e6 / 16) ** 0.5)
         square = imresize(lr, (side, side)).clamp(0, 1)
-        arms[f"{megapixels} MP"] = lambda x=square: upscale_tensor(x, model, options)
-    times = in_turn(arms, max(1, repeats - 2))
-    each = {name: s / float(name.split()[0]) for name, s in times.items()}
-    return {n: {"seconds per MP": s, "of 1 MP": s / each["1 MP"]} for n, s in each.items()}
+        count = round(16 / megapixels)
+
+        def run(x: Tensor = square, n: int = count) -> None:
+            for _ in range(n):
+                upscale_tensor(x, model, options)
+
+        arms[f"{megapixels} MP"] = run
+    run()
+    times = {name: s / 16 for name, s in in_turn(arms, repeats).items()}
+    return {n: {"seconds per MP": s, "of 1 MP": s / times["1 MP"]} for n, s in times.items()}
 
 
 def memory(folder: Path, repeats: int) -> Figures:
     """Peak resident memory of whole processes."""
     found = {}
-    for width, height in ((512, 340), (2040, 1356)):
+    for width, height, how in (
+        (512, 340, "--no-stream"),
+        (2040, 1356, "--no-stream"),
+        (2040, 1356, "--stream"),
+    ):
         path = Path(os.environ.get("TMPDIR", "/tmp")) / f"yoda-benchmark-{width}.bmp"
         command = [
             sys.executable,
@@ -227,11 +240,12 @@ def memory(folder: Path, repeats: int) -> Figures:
             str(path),
             str(width),
             str(height),
+            how,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         size = int(done.stdout.split()[-1])
         pixels = width * height * 16
-        found[f"{width}×{height} → {width * 4}×{height * 4}"] = {
+        found[f"{width}×{height} → {width * 4}×{height * 4}, {how}"] = {
             "GB": size / 1e9, "bytes per output pixel beyond 0.8 GB": (size - 0.8e9) / pixels,
         }  # fmt: skip
     return found
@@ -246,7 +260,7 @@ from yoda_cli.memory import peak_bytes  # unlike getrusage's, not that of the pr
 source, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 Image.open(source).convert("RGB").resize((width, height)).save(path)
 out = path.with_suffix(".png")
-code = run(["upscale", str(path), "-o", str(out), "--overwrite", "-q"])
+code = run(["upscale", str(path), "-o", str(out), sys.argv[5], "--overwrite", "-q"])
 path.unlink(), out.unlink()
 print(peak_bytes() if code == 0 else -1)
 """

@@ -128,11 +128,17 @@ def write_bands(
 ) -> None:
     """The picture's rows as bytes, RGB or one channel."""
     for band in bands(seen, block):
-        for rows in band.split(ROWS, -2):  # type: ignore[no-untyped-call]
-            values = rows.mean(1, keepdim=True) if grey else rows
-            values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
-            file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
+        write_rows(band, file, grey=grey)
+        del band  # before the next is made
     file.flush()
+
+
+def write_rows(band: Tensor, file: BinaryIO, *, grey: bool) -> None:
+    """(1, 3, h, W) as bytes."""
+    for rows in band.split(ROWS, -2):  # type: ignore[no-untyped-call]
+        values = rows.mean(1, keepdim=True) if grey else rows
+        values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
+        file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
 
 
 def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
@@ -156,7 +162,7 @@ def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
         finished = window.height if last else rows[number + 1][0][1].window.top - window.top
         above = whole[..., finished:, :].clone()
         yield whole[..., : min(finished, height - window.top), :width]
-        del whole  # before the next is made
+        del whole
 
 
 def encode(
