@@ -288,10 +288,10 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
     for text in (None, None, "not json", '{"x": 1}', "[]"):
         costs._KNOWN.clear()
         if text is not None:
-            (tmp_path / "costs-4.json").write_text(text)
+            (tmp_path / "costs-5.json").write_text(text)
         assert costs_of(model).overhead_pixels == 16384
     assert len(counted) == 4
-    assert len(json.loads((tmp_path / "costs-4.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "costs-5.json").read_text())) == 1
     costs._KNOWN.clear()
 
 

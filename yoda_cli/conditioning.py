@@ -96,7 +96,7 @@ def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
 def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | None:
     """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
     net = model.backbone
-    padded = pad_to_stride(upload(lr, model.device), net.stride)
+    padded = replicate(upload(lr, model.device), *strided(lr, model))
     canvas = padded.new_empty(1, 1, *padded.shape[-2:])
     height, width = (n * net.scale for n in padded.shape[-2:])
     for tile in encoder_tiles(height, width, model, options):
@@ -125,6 +125,12 @@ def attention_map(
     return find_source(name, options.heads, model.device).attend(lr)
 
 
+def strided(lr: Tensor, model: Model) -> tuple[int, int]:
+    """Height and width of ``lr``, rounded up to what the network's stride divides."""
+    stride = model.backbone.stride
+    return rounded_up(lr.shape[-2], stride), rounded_up(lr.shape[-1], stride)
+
+
 def to_grid(attention: Tensor, height: int, width: int, scale: int) -> Tensor:
     """A from the LR grid, padded to (height, width) like the picture, to the diffusion grid."""
     padded = replicate(attention, height, width)
@@ -136,22 +142,19 @@ def grid_window(attention: Tensor, window: Window, scale: int) -> Tensor:
     """The part of ``to_grid`` of the whole map that a window of output pixels sees."""
     small = window.divided(scale)
     top, left = max(small.top - 1, 0), max(small.left - 1, 0)  # what bilinear weights reach
-    rows = torch.arange(top, small.bottom + 1).clamp(max=attention.shape[-2] - 1)
-    columns = torch.arange(left, small.right + 1).clamp(max=attention.shape[-1] - 1)
-    cut = attention.index_select(-2, rows.to(attention.device))
-    cut = cut.index_select(-1, columns.to(attention.device))
-    size = (len(rows) * scale, len(columns) * scale)
+    cut = replicated(attention, Window(top, left, small.bottom + 1, small.right + 1))
+    size = (cut.shape[-2] * scale, cut.shape[-1] * scale)
     grown = F.interpolate(cut, size, mode="bilinear").clamp_(0, 1)
     return window.within(Window(top * scale, left * scale, 0, 0)).cut(grown)
 
 
-def pad_to_stride(lr: Tensor, stride: int) -> Tensor:
-    """Border pixels repeated to the right and below until both sides divide by ``stride``."""
-    return replicate(lr, *(-(-n // stride) * stride for n in lr.shape[-2:]))
-
-
 def replicate(x: Tensor, height: int, width: int) -> Tensor:
     """``x`` with its last row and column repeated up to (height, width)."""
-    rows = torch.arange(height, device=x.device).clamp(max=x.shape[-2] - 1)
-    cols = torch.arange(width, device=x.device).clamp(max=x.shape[-1] - 1)
+    return replicated(x, Window(0, 0, height, width))
+
+
+def replicated(x: Tensor, window: Window) -> Tensor:
+    """A copy of a window that may reach beyond the last row and column of ``x``: they repeat."""
+    rows = torch.arange(window.top, window.bottom, device=x.device).clamp(max=x.shape[-2] - 1)
+    cols = torch.arange(window.left, window.right, device=x.device).clamp(max=x.shape[-1] - 1)
     return x.index_select(-2, rows).index_select(-1, cols)

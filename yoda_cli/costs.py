@@ -34,7 +34,7 @@ from yoda_cli.noise import NoiseField
 from yoda_cli.tiling import Window
 from yoda_cli.yoda import masked_sample
 
-RECORD = "costs-4.json"
+RECORD = "costs-5.json"
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
 SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
 SLOW_FIRST = 3.0  # preparations take less

@@ -28,7 +28,7 @@ QUANTILE, QUANTILE_OF_SIGMA = 0.05, 0.55
 # both checkpoints came nearest at 0.3, where the mean says 0.83 (JPEG 50) and 0.72 (σ = 10).
 CAUTION = 0.4
 BLOCK = 8
-BAND = 32 * BLOCK  # rows looked at together: it is done in float64
+BAND_PIXELS = 1 << 20  # looked at together: it is done in float64
 #: JPEG's example table for luminance at quality 50 sums to this.
 TABLE_SUM = 3685
 
@@ -61,7 +61,8 @@ def noise_sigma(image: Tensor) -> float:
     height, width = image.shape[-2:]
     if min(height, width) < BLOCK + 2:
         return 0.0
-    bands = (image[..., top : top + BAND + 2, :] for top in range(0, height, BAND))
+    rows = max(BAND_PIXELS // width // BLOCK, 1) * BLOCK
+    bands = (image[..., top : top + rows + 2, :] for top in range(0, height, rows))
     blocks = torch.cat([_deviations(band) for band in bands if band.shape[-2] >= BLOCK + 2])
     if blocks.numel() > 1_000_000:
         blocks = blocks[:: blocks.numel() // 1_000_000 + 1]

@@ -188,6 +188,11 @@ class History:
         """The history one transition on; what lies two back is forgotten."""
         return History(z_0, t, valid, replace(self, before=None))
 
+    def cut(self, cut: Callable[[Tensor], Tensor]) -> History:
+        """The same of a part of the picture, which ``cut`` gives."""
+        before = self.before.cut(cut) if self.before else None
+        return History(cut(self.z_0), self.t, cut(self.valid), before)
+
 
 Step = Callable[[NoiseSchedule, Tensor, Tensor, int, int, Tensor, "History | None"], Tensor]
 

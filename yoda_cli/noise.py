@@ -7,6 +7,7 @@ depend on which windows were drawn before, on tiles, order, batch, device or num
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,8 @@ class NoiseField:
     def draw(self, step: int, top: int, left: int, height: int, width: int) -> Tensor:
         """The (1, C, height, width) float32 window at (top, left) of the noise of ``step``."""
         out = np.empty((self.channels, height, width), dtype=np.float32)
-        for row in range(top // BLOCK, -(-(top + height) // BLOCK)):
+
+        def fill(row: int) -> None:
             for col in range(left // BLOCK, -(-(left + width) // BLOCK)):
                 block = self._block(step, row, col)
                 y0, x0 = max(row * BLOCK, top), max(col * BLOCK, left)
@@ -38,6 +40,10 @@ class NoiseField:
                 out[:, y0 - top : y1 - top, x0 - left : x1 - left] = block[
                     :, y0 - row * BLOCK : y1 - row * BLOCK, x0 - col * BLOCK : x1 - col * BLOCK
                 ]
+
+        rows = range(top // BLOCK, -(-(top + height) // BLOCK))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets others run
+            list(pool.map(fill, rows))
         return torch.from_numpy(out).unsqueeze(0)
 
     def _block(self, step: int, row: int, col: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.backbones import Condition
-from yoda_cli.conditioning import encode, grid_window, pad_to_stride
+from yoda_cli.conditioning import encode, grid_window, replicated, strided
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import learn
 from yoda_cli.devices import upload
@@ -31,7 +31,7 @@ from yoda_cli.surveys import Survey, survey
 from yoda_cli.tiling import Tile, feather
 from yoda_cli.yoda import StepRecord, masked_sample
 
-HASHED_ROWS = 1024  # turned into numbers of 16 bits at once
+HASHED = 1 << 20  # values turned into numbers of 16 bits at once
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
 
 
@@ -80,7 +80,8 @@ class Passed:
 def picture_seed(seed: int, lr: Tensor) -> int:
     """One picture's noise seed, from the user's seed and the LR pixels at 16 bits."""
     digest = hashlib.sha256(f"{seed} {tuple(lr.shape)} ".encode())
-    for rows in lr.flatten(0, -2).split(HASHED_ROWS):  # type: ignore[no-untyped-call]
+    together = max(HASHED // lr.shape[-1], 1)
+    for rows in lr.flatten(0, -2).split(together):  # type: ignore[no-untyped-call]
         pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
         digest.update(pixels.contiguous().numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "little")
@@ -103,7 +104,8 @@ class Conditions:
         if index in self.kept:
             return self.kept.pop(index)
         window = self.blocks[index].window.divided(self.model.backbone.scale)
-        return encode(as_floats(window.cut(self.lr)), self.model, self.options, self.counter)
+        lr = as_floats(replicated(self.lr, window))  # a canvas is larger than lr, by padding
+        return encode(lr, self.model, self.options, self.counter)
 
     def attention(self) -> Tensor | None:
         """The learned map of the whole picture, if the network has one.
@@ -111,7 +113,7 @@ class Conditions:
         What was encoded for it is kept for the run where all of it can be.
         """
         scale = self.model.backbone.scale
-        canvas = torch.zeros(1, 1, *self.lr.shape[-2:], device=self.lr.device)
+        canvas = torch.zeros(1, 1, *strided(self.lr, self.model), device=self.lr.device)
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
@@ -138,16 +140,15 @@ def begin(
 
     ``lr`` (1, 3, h, w) may be bytes.
     """
-    net = model.backbone
-    padded = pad_to_stride(upload(lr, model.device), net.stride)
-    height, width = (n * net.scale for n in padded.shape[-2:])
+    height, width = (n * model.backbone.scale for n in strided(lr, model))
     if whole:
         options = replace(options, block=0)
     blocks = make_blocks(height, width, model, options)
     check_memory(blocks, model)
     conditions = Conditions(
-        padded, model, options, blocks, counter or Counter(), keep_bytes=keep_bytes
-    )
+        upload(lr, model.device), model, options, blocks, counter or Counter(),
+        keep_bytes=keep_bytes,
+    )  # fmt: skip
     again = False
     is_learned = (options.attention or model.defaults.attention) == LEARNED
     if attention is None and is_learned and options.heads is None:
@@ -233,7 +234,7 @@ def run_block(
     image = net.decode(z_0, condition).float()
     if 0 < fidelity < 1:
         image = drawn_back(image, net.decode(z_lr, condition).float(), fidelity)
-    return image.clamp(0, 1).cpu()
+    return image.clamp_(0, 1).cpu()
 
 
 def group_of(model: Model, options: UpscaleOptions) -> int:

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from yoda_cli.batch import Batch, Events, Failure, settle, tell
-from yoda_cli.conditioning import pad_to_stride
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices import upload
 from yoda_cli.errors import DeviceError, WeightsError, YodaError
@@ -88,8 +87,8 @@ class Actor:
         """One block of it."""
         seen, options, model = looked.survey, looked.options, self.worker.model
         with torch.inference_mode(), exactly(options.exact):
-            padded = pad_to_stride(upload(seen.lr, model.device), model.backbone.stride)
-            condition = Conditions(padded, model, options, seen.blocks).take(index)
+            lr = upload(seen.lr, model.device)
+            condition = Conditions(lr, model, options, seen.blocks).take(index)
             counter, seed = Counter(), picture_seed(options.seed, seen.lr)
             made = run_block(seen, index, condition, model, options, Observer(), seed, counter)
         return Block(made, counter.calls, counter.recovered())

@@ -24,6 +24,7 @@ from yoda_cli.samplers import STOCHASTIC_SAMPLERS
 from yoda_cli.tiling import Tile, halves
 from yoda_cli.yoda import Draw
 
+IN_HISTORY = 2  # estimates that a multi-step sampler looks back on
 log = logging.getLogger(__name__)
 
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
@@ -43,11 +44,20 @@ class TiledDenoiser:
     halo: int
     group: int = 1
     counter: Counter = field(default_factory=Counter)
+    canvases: list[Tensor] = field(default_factory=list)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        out = torch.zeros_like(z_t)
+        out = self.canvas(z_t)
         for tiles in self.groups(self.plan.tiles(self.plan.timesteps.index(t))):
             self.run(tiles, z_t, t, mask, out)
+        return out
+
+    def canvas(self, like: Tensor) -> Tensor:
+        """Zeros. Fresh memory is slow to come by: those of earlier calls are taken in turn, each
+        once no sampler's history can hold it any longer."""
+        used = len(self.canvases) == IN_HISTORY + 1
+        out = self.canvases.pop(0).zero_() if used else torch.zeros_like(like)
+        self.canvases.append(out)
         return out
 
     def groups(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:

@@ -1,7 +1,8 @@
-"""Pictures beyond memory: blocks come out row by row and go to the file by bands, through pyvips.
+"""Pictures beyond memory: blocks go to a file of raw bytes one by one, and from there, through
+pyvips, into the target's format.
 
-Held are the LR picture, its map and one row of blocks; the result waits as raw bytes beside its
-target until it is whole. Still pictures of 8 bits without transparency, in one pass.
+Held are the LR picture, its map and one block; the result waits as raw bytes beside its target
+until it is whole. Still pictures of 8 bits without transparency, in one pass.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -37,7 +40,6 @@ from yoda_cli.upscaling import Finished, Item, provenance, settle_denoise, sourc
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: a whole row of blocks is held
-ROWS = 64  # turned into bytes at once
 KINDS = ("PNG", "JPEG", "TIFF")
 
 
@@ -103,7 +105,7 @@ def stream(
         raw = temporary_beside(item.target)
         try:
             with raw.open("xb") as file:
-                write_bands(seen, block, file, grey=picture.is_grey)
+                write_blocks(seen, block, file, grey=picture.is_grey)
             encode(raw, seen.size, picture, item, provenance(model, options, float(seen.scale)),
                    writing)  # fmt: skip
         except OSError as error:
@@ -123,46 +125,48 @@ def stream(
                     (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
 
 
-def write_bands(
+def write_blocks(
     seen: Survey, block: Callable[[int], Tensor], file: BinaryIO, *, grey: bool
 ) -> None:
-    """The picture's rows as bytes, RGB or one channel."""
-    for band in bands(seen, block):
-        write_rows(band, file, grey=grey)
-        del band  # before the next is made
-    file.flush()
+    """The picture's rows as bytes, RGB or one channel, in the order in which blocks finish.
 
-
-def write_rows(band: Tensor, file: BinaryIO, *, grey: bool) -> None:
-    """(1, 3, h, W) as bytes."""
-    for rows in band.split(ROWS, -2):  # type: ignore[no-untyped-call]
-        values = rows.mean(1, keepdim=True) if grey else rows
-        values = (values[0].clamp(0, 1) * 255 + 0.5).floor_().byte()
-        file.write(values.permute(1, 2, 0).contiguous().numpy().tobytes())
-
-
-def bands(seen: Survey, block: Callable[[int], Tensor]) -> Iterator[Tensor]:
-    """(1, 3, h, W) bands of the picture from top to bottom, blended as in one piece."""
-    height, width = seen.size
-    canvas = seen.blocks[-1].core.right
+    The sums are those of ``blended``, in its order. What is held of the picture is one block and,
+    as floats, what blocks share with the row above and with their left neighbour.
+    """
+    width = seen.size[1]
     rows = [
         list(members) for _, members in groupby(enumerate(seen.blocks), lambda one: one[1].core.top)
     ]
-    above: Tensor | None = None  # what this row of blocks shares with the one before
-    for number, row in enumerate(rows):
-        window = row[0][1].window
-        whole = torch.zeros(1, 3, window.height, canvas)
-        if above is not None:
-            whole[..., : above.shape[-2], :] = above
-        for index, one in row:
-            inside = replace(one.window, top=0, bottom=window.height)
-            inside.cut(whole).addcmul_(block(index), feather(one, BLOCK_OVERLAP))
-        give_back()
-        last = number + 1 == len(rows)
-        finished = window.height if last else rows[number + 1][0][1].window.top - window.top
-        above = whole[..., finished:, :].clone()
-        yield whole[..., : min(finished, height - window.top), :width]
-        del whole
+    tops = [row[0][1].window.top for row in rows]
+    above = torch.zeros(1, 3, 0, seen.blocks[-1].core.right)
+    for row, end in zip(rows, [*tops[1:], seen.size[0]], strict=True):
+        top, bottom = row[0][1].window.top, row[0][1].window.bottom
+        below = torch.zeros(1, 3, max(bottom - end, 0), above.shape[-1])
+        lefts = [tile.window.left for _, tile in row]
+        shared = torch.zeros(1, 3, bottom - top, 0)
+        for (index, tile), right in zip(row, [*lefts[1:], width], strict=True):
+            window = tile.window
+            whole = torch.zeros(1, 3, window.height, window.width)
+            whole[..., : above.shape[-2], :] = above[..., window.left : window.right]
+            whole[..., : shared.shape[-1]] = shared
+            whole.addcmul_(block(index), feather(tile, BLOCK_OVERLAP))
+            finished = right - window.left
+            below[..., window.left : window.left + finished] = whole[..., end - top :, :finished]
+            part = to_bytes(whole[0, :, : end - top, :finished], grey=grey)
+            for number, line in enumerate(part, top):
+                file.seek((number * width + window.left) * part.shape[-1])
+                file.write(line.tobytes())
+            shared = whole[..., finished:].clone()
+            give_back()
+        above = below
+    file.flush()
+
+
+def to_bytes(pixels: Tensor, *, grey: bool) -> NDArray[np.uint8]:
+    """(3, h, w) as (h, w, 3), or (h, w, 1) where all are the same."""
+    values = pixels.mean(0, keepdim=True) if grey else pixels
+    values = (values.clamp(0, 1) * 255 + 0.5).floor_().byte()
+    return cast(NDArray[np.uint8], values.permute(1, 2, 0).contiguous().numpy())
 
 
 def encode(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yoda_cli.backbones import Condition
 from yoda_cli.budget import Spent, spend
-from yoda_cli.conditioning import attention_map, grid_window, to_grid
+from yoda_cli.conditioning import attention_map, grid_window, strided, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
 from yoda_cli.memory import as_floats
@@ -94,7 +94,7 @@ def survey(
     net = model.backbone
     if attention is None:
         attention = attention_map(as_floats(lr), condition, model, options)
-    height, width = (-(-n // net.stride) * net.stride * net.scale for n in lr.shape[-2:])
+    height, width = (n * net.scale for n in strided(lr, model))
     blocks = make_blocks(height, width, model, replace(options, block=0) if whole else options)
     size = (lr.shape[-2] * net.scale, lr.shape[-1] * net.scale)
     spent = None

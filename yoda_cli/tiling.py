@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BAND_VALUES = 3 << 18
+
 
 @dataclass(frozen=True)
 class Window:
@@ -91,6 +93,17 @@ def with_halo(core: Window, halo: int, height: int, width: int) -> Tile:
         min(core.right + halo, width),
     )
     return Tile(core, window)
+
+
+def bands(x: Tensor) -> list[Window]:
+    """Whole rows of ``x`` (…, H, W), as many together as a CPU's cache holds; a GPU's: all.
+
+    What is computed pixel by pixel goes faster band by band: what lies between its operations
+    needs no fresh memory, of which large canvases' worth is slow to come by.
+    """
+    height, width = x.shape[-2:]
+    rows = height if x.device.type != "cpu" else max(BAND_VALUES // (x.numel() // height), 1)
+    return [Window(top, 0, min(top + rows, height), width) for top in range(0, height, rows)]
 
 
 def rounded_up(n: int, multiple: int) -> int:

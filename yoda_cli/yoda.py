@@ -4,7 +4,7 @@ The mask M(t) = [T·(A+l) ≥ t] (eq. 8) is wide where A is high and grows as t 
 it covers the picture. Inside it a pixel takes the reverse step; outside it holds the unrefined
 picture z_lr, noised to the same level (eq. 12). One transition t → s of a shortened chain stands
 for the steps t, …, s+1 and refines every pixel that any of them would: M(t→s) = M(s+1).
-The unmasked baseline is A ≡ 1 in this same loop. Knows no network, no tile and no file.
+The unmasked baseline is A ≡ 1 in this same loop. Knows no network and no file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from yoda_cli.diffusion import History, NoiseSchedule, Step, q_sample, reverse_std
+from yoda_cli.tiling import bands
 
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]  # (z_t, t, mask) → ẑ_0, fp32
 Draw = Callable[[int], Tensor]  # step → standard normal noise for the whole canvas
@@ -55,29 +56,34 @@ def masked_sample(
 ) -> Tensor:
     """Masked reverse diffusion along ``timesteps`` = [T, …, 0]; returns z_0, shaped like ``z_lr``.
 
-    ``attention`` is (B, 1, H, W) in [0, 1] on the grid of ``z_lr`` (B, C, H, W); ``predict`` is
-    read only where the mask is True. ``faithful`` runs eqs. 9 and 11 as printed (the network sees
-    zeros outside the mask, the other side is N(z_lr, one step's variance)) instead of the forward
-    marginal q(z_s | z_lr); it needs an ancestral ``step``, whose variance it borrows.
+    ``attention`` is (B, 1, H, W) in [0, 1] on the grid of ``z_lr`` (B, C, H, W). ``predict`` is
+    read only where the mask is True; the state it is given is overwritten by the step, and what it
+    returned may be, from the third call after that. ``faithful`` runs eqs. 9 and 11 as printed (the
+    network sees zeros outside the mask, the other side is N(z_lr, one step's variance)) instead of
+    the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose variance it borrows.
     """
     total = schedule.num_steps
     mask = time_mask(attention, lower_bound, timesteps[1] + 1, total)
     noise = draw(timesteps[0])
-    z = torch.where(mask, noise, q_sample(schedule, z_lr, timesteps[0], noise))
+    z = q_sample(schedule, z_lr, timesteps[0], noise)
+    torch.where(mask, noise, z, out=z)
     history: History | None = None
     for index, (t, s) in enumerate(pairwise(timesteps)):
         mask = time_mask(attention, lower_bound, s + 1, total)
-        noise = draw(s) if s > 0 else torch.zeros_like(z)  # the last step is noiseless
+        noise = draw(s) if s > 0 else z.new_zeros(()).expand_as(z)  # the last step is noiseless
         z_0 = predict(z * mask if faithful else z, t, mask)
-        refined = step(schedule, z, z_0, t, s, noise, history)
-        if faithful:
-            unrefined = z_lr + reverse_std(schedule, t, s) * noise
-        else:
-            unrefined = q_sample(schedule, z_lr, s, noise)
-        z = torch.where(mask, refined, unrefined)
+        for band in bands(z):  # every pixel for itself: in place, a few rows at a time
+            z_t, fresh, lr = band.cut(z), band.cut(noise), band.cut(z_lr)
+            before = history.cut(band.cut) if history else None
+            refined = step(schedule, z_t, band.cut(z_0), t, s, fresh, before)
+            if faithful:
+                unrefined = lr + reverse_std(schedule, t, s) * fresh
+            else:
+                unrefined = q_sample(schedule, lr, s, fresh)
+            torch.where(band.cut(mask), refined, unrefined, out=z_t)
         history = history.followed_by(z_0, t, mask) if history else History(z_0, t, mask)
         if on_step is not None:
-            on_step(StepRecord(index, t, s, mask, z, z_0))
+            on_step(StepRecord(index, t, s, mask, z.clone(), z_0.clone()))
     if not bool(mask.all()):
         raise ValueError(f"the last mask must cover the picture: lower bound {lower_bound} < 1/T")
     return z

@@ -149,7 +149,7 @@ class SR3(nn.Module):
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
         if not self.is_compact:
             return (z_0 + 1) / 2
-        return condition.maps["base"] + z_0 / (2 * self.config.residual_scale)
+        return condition.maps["base"].add(z_0, alpha=0.5 / self.config.residual_scale)
 
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
         if not self.is_compact:

@@ -158,9 +158,8 @@ class SRDiff(nn.Module):
 
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
         # Residuals are those of images in [-1, 1]: half as large in [0, 1].
-        return condition.maps["anchor"] + clip_to(z_0, self.config.clip_z0) / (
-            2 * self.config.residual_scale
-        )
+        residual = clip_to(z_0, self.config.clip_z0)
+        return condition.maps["anchor"].add(residual, alpha=0.5 / self.config.residual_scale)
 
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
         residual = (hr - condition.maps["anchor"].detach()) * (2 * self.config.residual_scale)
