@@ -5,10 +5,17 @@ import math
 
 import pytest
 import torch
+from fakes import fake_model
 
+from yoda_cli.backbones import Condition
 from yoda_cli.chains import CHAINS, leading_timesteps, openai_timesteps, trailing_timesteps
+from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion import History, make_schedule
-from yoda_cli.samplers import dpmpp_3m_sde_step
+from yoda_cli.noise import NoiseField
+from yoda_cli.planning import make_plan
+from yoda_cli.samplers import SAMPLERS, dpmpp_3m_sde_step
+from yoda_cli.sampling import TiledDenoiser, make_draw
+from yoda_cli.yoda import masked_sample
 
 SCHEDULE = make_schedule("scaled_linear", 1000, beta_start=0.00085, beta_end=0.012)
 
@@ -101,3 +108,21 @@ def test_chains_are_falling_end_in_zero_and_have_the_published_spacing():
     assert trailing_timesteps(1000, 10)[:3] == [1000, 900, 800]
     with pytest.raises(ValueError, match="at least 1"):
         openai_timesteps(1000, 0)
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "dpm++3m-sde"])
+def test_a_history_outlives_the_canvases_of_the_tiles(sampler):
+    model, options = fake_model(), UpscaleOptions(steps=7, lower_bound=0.2, tile=64)
+    attention = torch.rand(1, 1, 128, 192, generator=torch.Generator().manual_seed(1))
+    plan = make_plan(attention, model, options)
+    z_lr = NoiseField(1).draw(0, 0, 0, 128, 192)
+
+    def run(kept):
+        tiles = TiledDenoiser(model, Condition(z_lr), plan, 8)
+        return masked_sample(
+            lambda *state: tiles(*state).clone() if kept else tiles(*state),
+            SAMPLERS[sampler], model.backbone.schedule, plan.timesteps, attention, 0.2, z_lr,
+            make_draw(z_lr, 5, sampler),
+        )  # fmt: skip
+
+    assert torch.equal(run(kept=False), run(kept=True))

@@ -17,7 +17,7 @@ from yoda_cli.diffusion import (
     spaced_timesteps,
 )
 from yoda_cli.noise import NoiseField
-from yoda_cli.samplers import dpmpp_2m_step
+from yoda_cli.samplers import SAMPLERS, dpmpp_2m_step
 from yoda_cli.yoda import masked_loss, masked_sample, time_mask, training_state
 
 SCHEDULE = make_schedule("cosine", 100)
@@ -51,6 +51,36 @@ def test_the_mask_is_equation_8():
     assert time_mask(attention, 0.125, 37, 100).tolist() == [False, True, True, True]
     assert time_mask(attention, 0.125, 38, 100).tolist() == [False, False, True, True]
     assert time_mask(attention, 0.125, 12, 100).tolist() == [True] * 4
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "faithful"])
+def test_bands_of_rows_change_nothing(sampler, monkeypatch):
+    faithful = sampler == "faithful"
+    step = ddpm_step if faithful else SAMPLERS[sampler]
+
+    def predict(z, t, mask):
+        return torch.where(mask, z.sin() + t / 100, torch.nan)  # where it is False nothing is read
+
+    z_lr = NoiseField(3).draw(0, 0, 0, 8, 8)
+    attention = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
+    common = {"step": step, "predict": predict, "z_lr": z_lr, "faithful": faithful}
+    whole = sample(attention, **common)
+    assert whole.isfinite().all()
+    monkeypatch.setattr("yoda_cli.tiling.BAND_VALUES", 3 * 8 * 3)
+    assert torch.equal(sample(attention, **common), whole)
+
+
+def test_what_an_observer_saw_stays_as_it_was():
+    seen, states = [], []
+
+    def watch(record):
+        seen.append(record)
+        states.append(record.z_s.clone())
+
+    last = sample(HALF, on_step=watch)
+    assert all(torch.equal(r.z_s, state) for r, state in zip(seen, states, strict=True))
+    assert torch.equal(seen[-1].z_s, last)
+    assert not torch.equal(seen[0].z_s, last)
 
 
 def test_a_transition_covers_every_step_it_stands_for():
