@@ -59,7 +59,7 @@ def test_noise_is_the_same_from_bytes_and_band_by_band(size, monkeypatch):
     image = (image * 255).round().byte()
     found = noise_sigma(image)
     assert found > 0
-    monkeypatch.setattr("yoda_cli.degradation.BAND", 8 * 4096)
+    monkeypatch.setattr("yoda_cli.degradation.BAND_PIXELS", 1200)  # of 8 to 24 rows
     assert noise_sigma(image.float() / 255) == pytest.approx(found, rel=1e-9)
 
 

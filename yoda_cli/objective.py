@@ -152,6 +152,7 @@ class Task:
         def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
             if not mask.any():
                 return torch.zeros_like(z_t)
+            z_t = z_t.clone()  # for the backward pass; the step overwrites the state
             with torch.enable_grad():
                 times = torch.full((len(z_t),), t, device=z_t.device)
                 with self.autocast():
