@@ -111,7 +111,7 @@ class UpscaleOptions:
     both in output pixels. ``batch`` windows go through a GPU together; ``compile``
     has torch compile the network first. ``exact`` promises the same
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
-    bands (None: where that pays); ``budget`` in (0, 1] is a share of the time
+    blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;

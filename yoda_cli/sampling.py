@@ -24,9 +24,9 @@ from yoda_cli.samplers import STOCHASTIC_SAMPLERS
 from yoda_cli.tiling import Tile, halves
 from yoda_cli.yoda import Draw
 
-IN_HISTORY = 2  # estimates that a multi-step sampler looks back on
 log = logging.getLogger(__name__)
 
+IN_HISTORY = 2  # estimates that a multi-step sampler looks back on
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
 
 

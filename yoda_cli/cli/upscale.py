@@ -144,7 +144,7 @@ def upscale(
         bool | None,
         typer.Option(
             "--stream/--no-stream",
-            help="Write very large pictures by bands, through pyvips (default: where it pays).",
+            help="Write very large pictures by blocks, through pyvips (default: where it pays).",
             rich_help_panel=WORK,
         ),
     ] = None,
