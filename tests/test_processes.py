@@ -64,10 +64,15 @@ print(faults() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_memory_that_was_freed_is_not_asked_for_again():
+    """Against a C library that returns every tensor at once: what it does by default depends on
+    where small things happen to lie in the heap."""
+    returning = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
     def faults(mode):
         done = subprocess.run(
-            [sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True
+            [sys.executable, "-c", FAULTS, mode],
+            env={**os.environ, **returning}, capture_output=True, text=True, check=True,
         )  # fmt: skip
         return int(done.stdout)
 
-    assert faults("keep") < 0.5 * faults("leave")
+    assert faults("keep") < 0.25 * faults("leave")
