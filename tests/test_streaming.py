@@ -8,10 +8,17 @@ import pytest
 from fakes import save_photo
 from PIL import Image, ImageCms
 
-from yoda_cli.images import made_by_yoda
+from yoda_cli import memory
+from yoda_cli.images import made_by_yoda, strips
 
 pytest.importorskip("pyvips")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(autouse=True)
+def little_at_a_time(monkeypatch):
+    monkeypatch.setattr(memory, "TO_DISK", 1)
+    monkeypatch.setattr(strips, "TOUCHED", 10_000)
 
 
 @pytest.fixture
@@ -53,6 +60,40 @@ def test_the_pixels_and_metadata_are_those_of_the_picture_in_memory(
         assert b.info["dpi"] == pytest.approx((300, 300), abs=1)
     assert made_by_yoda(tmp_path / f"streamed.{suffix}")
     assert {p.suffix for p in tmp_path.iterdir()} == {".png", f".{suffix}"}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_turned_picture_is_streamed_upright(upscale, tmp_path, suffix):
+    source, exif = tmp_path / f"in.{suffix}", Image.Exif()
+    exif[0x0112] = 6
+    Image.open(save_photo(tmp_path / "photo.png", 80, 150)).save(source, exif=exif)
+    for name, option in (("still", "--no-stream"), ("streamed", "--stream")):
+        done = upscale(source, "--block", "256", option, "-o", tmp_path / f"{name}.png")
+        assert done.code == 0, done.err
+    still, streamed = (Image.open(tmp_path / f"{name}.png") for name in ("still", "streamed"))
+    assert np.array_equal(np.asarray(still), np.asarray(streamed))
+    assert streamed.size == (80 * 4, 150 * 4)
+
+
+def test_a_dry_run_tells_of_the_blocks_that_are_streamed(upscale, tmp_path):
+    source = save_photo(tmp_path / "in.png", 200, 300)
+    common = [source, "--stream", "--json", "-o", tmp_path / "out.png"]
+    planned = json.loads(upscale(*common, "--dry-run").out)
+    made = json.loads(upscale(*common, "-q").out)
+    assert planned["blocks"] == made["blocks"] > 1
+    assert planned["dense_calls"] == made["dense_calls"]
+
+
+def test_a_disk_without_room_for_the_source_ends_in_one_line(upscale, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(memory, "_reserve", full)
+    source = save_photo(tmp_path / "in.png", 40, 40)
+    done = upscale(source, "--stream")
+    assert done.code == 7
+    assert "No space left" in done.err
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_pipes_are_not_streamed(upscale, tmp_path, monkeypatch):

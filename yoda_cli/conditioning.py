@@ -155,6 +155,8 @@ def replicate(x: Tensor, height: int, width: int) -> Tensor:
 
 def replicated(x: Tensor, window: Window) -> Tensor:
     """A copy of a window that may reach beyond the last row and column of ``x``: they repeat."""
-    rows = torch.arange(window.top, window.bottom, device=x.device).clamp(max=x.shape[-2] - 1)
-    cols = torch.arange(window.left, window.right, device=x.device).clamp(max=x.shape[-1] - 1)
-    return x.index_select(-2, rows).index_select(-1, cols)
+    cut = x[..., min(window.top, x.shape[-2] - 1) : window.bottom, :]  # of the rest nothing is read
+    cut = cut[..., min(window.left, x.shape[-1] - 1) : window.right]
+    rows = torch.arange(window.height, device=x.device).clamp(max=cut.shape[-2] - 1)
+    cols = torch.arange(window.width, device=x.device).clamp(max=cut.shape[-1] - 1)
+    return cut.index_select(-2, rows).index_select(-1, cols)

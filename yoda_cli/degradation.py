@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.memory import as_floats
+from yoda_cli.memory import as_floats, let_go
 from yoda_cli.metrics import luma
 
 WORST_QUALITY, BEST_QUALITY = 30, 95
@@ -62,8 +62,11 @@ def noise_sigma(image: Tensor) -> float:
     if min(height, width) < BLOCK + 2:
         return 0.0
     rows = max(BAND_PIXELS // width // BLOCK, 1) * BLOCK
-    bands = (image[..., top : top + rows + 2, :] for top in range(0, height, rows))
-    blocks = torch.cat([_deviations(band) for band in bands if band.shape[-2] >= BLOCK + 2])
+    found = []
+    for top in range(0, height - BLOCK - 1, rows):
+        found.append(_deviations(image[..., top : top + rows + 2, :]))
+        let_go()
+    blocks = torch.cat(found)
     if blocks.numel() > 1_000_000:
         blocks = blocks[:: blocks.numel() // 1_000_000 + 1]
     low = float(blocks.quantile(QUANTILE))

@@ -1,19 +1,69 @@
 """Memory of this process: its peak, per picture where the system can tell; what is kept, what is
-given back."""
+given back, what waits on the disk."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+import mmap
+import os
 import sys
+import tempfile
+import weakref
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import psutil
 import torch
 from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+TO_DISK = 16 << 20  # bytes from which an array of a scratch folder is a file
+
+_on_disk: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Room for arrays: memory, or, from ``TO_DISK`` bytes on, files without a name in ``folder``.
+
+    A file is gone with its array, whatever ends the process. Its pages count as this process's
+    memory once they are touched, until ``let_go``.
+    """
+
+    folder: Path | None = None
+
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Raises OSError where the disk has no room."""
+        size = math.prod(shape) * dtype.itemsize
+        if self.folder is None or size < max(TO_DISK, 1):
+            return torch.zeros(shape, dtype=dtype)
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            _reserve(file, size)
+            pages = mmap.mmap(file.fileno(), size)
+        _on_disk.add(pages)
+        return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Zeros that have their place on the disk: a full one must not be met while they are used."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    part = bytes(min(size, 1 << 20))
+    for written in range(0, size, len(part)):
+        file.write(part[: size - written])
+    file.flush()
+
+
+def let_go() -> None:
+    """The pages of arrays on disk no longer count as this process's, where the system can."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for pages in list(_on_disk):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def as_floats(pixels: Tensor) -> Tensor:
@@ -47,7 +97,9 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Return what the C library keeps of freed memory to the system, where it can (glibc)."""
+    """Return what the C library keeps of freed memory to the system, where it can (glibc), and
+    let go of arrays on disk."""
+    let_go()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -21,7 +21,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import learn
 from yoda_cli.devices import upload
 from yoda_cli.fidelity import drawn_back
-from yoda_cli.memory import as_floats, give_back
+from yoda_cli.memory import Scratch, as_floats, give_back, let_go
 from yoda_cli.models import Model
 from yoda_cli.planning import BLOCK_OVERLAP, LEAN_PIXELS, canvas_of, check_memory, make_blocks
 from yoda_cli.recovery import Counter, Recovered
@@ -81,9 +81,11 @@ def picture_seed(seed: int, lr: Tensor) -> int:
     """One picture's noise seed, from the user's seed and the LR pixels at 16 bits."""
     digest = hashlib.sha256(f"{seed} {tuple(lr.shape)} ".encode())
     together = max(HASHED // lr.shape[-1], 1)
-    for rows in lr.flatten(0, -2).split(together):  # type: ignore[no-untyped-call]
-        pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
-        digest.update(pixels.contiguous().numpy().tobytes())
+    for plane in lr[0]:
+        for rows in plane.split(together):
+            pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
+            digest.update(pixels.contiguous().numpy().tobytes())
+            let_go()
     return int.from_bytes(digest.digest()[:8], "little")
 
 
@@ -98,6 +100,7 @@ class Conditions:
     counter: Counter = field(default_factory=Counter)
     kept: dict[int, Condition] = field(default_factory=dict)
     keep_bytes: int = KEPT_BYTES
+    scratch: Scratch = field(default_factory=Scratch)
 
     def take(self, index: int) -> Condition:
         """For one block; not kept any longer."""
@@ -113,17 +116,17 @@ class Conditions:
         What was encoded for it is kept for the run where all of it can be.
         """
         scale = self.model.backbone.scale
-        canvas = torch.zeros(1, 1, *strided(self.lr, self.model), device=self.lr.device)
+        canvas = self.scratch.zeros(1, 1, *strided(self.lr, self.model))
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
                 return None
-            block.divided(scale).paste(canvas, condition.attention.float())
+            block.divided(scale).paste(canvas, condition.attention.float().cpu())
             if bytes_of(condition) * len(self.blocks) <= self.keep_bytes or len(self.blocks) == 1:
                 self.kept[index] = condition
             else:
                 give_back()
-        return canvas.cpu()
+        return canvas
 
 
 def bytes_of(condition: Condition) -> int:
@@ -134,11 +137,11 @@ def bytes_of(condition: Condition) -> int:
 
 def begin(
     lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool,
-    counter: Counter | None = None, keep_bytes: int = KEPT_BYTES,
+    counter: Counter | None = None, keep_bytes: int = KEPT_BYTES, scratch: Scratch | None = None,
 ) -> tuple[Survey, Conditions]:  # fmt: skip
     """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``.
 
-    ``lr`` (1, 3, h, w) may be bytes.
+    ``lr`` (1, 3, h, w) may be bytes; the learned map is put in ``scratch``.
     """
     height, width = (n * model.backbone.scale for n in strided(lr, model))
     if whole:
@@ -147,7 +150,7 @@ def begin(
     check_memory(blocks, model)
     conditions = Conditions(
         upload(lr, model.device), model, options, blocks, counter or Counter(),
-        keep_bytes=keep_bytes,
+        keep_bytes=keep_bytes, scratch=scratch or Scratch(),
     )  # fmt: skip
     again = False
     is_learned = (options.attention or model.defaults.attention) == LEARNED

@@ -1,8 +1,9 @@
 """Pictures beyond memory: blocks go to a file of raw bytes one by one, and from there, through
 pyvips, into the target's format.
 
-Held are the LR picture, its map and one block; the result waits as raw bytes beside its target
-until it is whole. Still pictures of 8 bits without transparency, in one pass.
+Held is one block. The LR picture, its map and what blocks share with the row above wait in files
+without a name, the result as raw bytes, all of them beside the target. Still pictures of 8 bits
+without transparency, in one pass.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -26,9 +27,10 @@ from yoda_cli.costs import learn
 from yoda_cli.errors import OutputError, WeightsError
 from yoda_cli.images import Picture, read_picture, shown
 from yoda_cli.images.files import temporary_beside
+from yoda_cli.images.strips import read_strips
 from yoda_cli.images.writing import QUALITY, to_write
 from yoda_cli.inputs import STREAM
-from yoda_cli.memory import give_back, peak_bytes, reset_peak
+from yoda_cli.memory import Scratch, give_back, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
 from yoda_cli.pipeline import Result, exactly, memory_errors_named
@@ -75,24 +77,34 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def writing_named(target: Path) -> Iterator[None]:
+    """What the disk refuses ends the picture with one line."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {shown(target)}: {error.strerror or error}") from error
+
+
 @torch.inference_mode()
 def stream(
     item: Item, model: Model, options: UpscaleOptions, writing: WriteOptions, observer: Observer
 ) -> Finished:
     """Read, enlarge and write one picture; ``Result.image`` of the record is empty."""
     reset_peak(model.device)
-    began = time.perf_counter()
-    picture = read_picture(item.source, as_bytes=True)
+    began, scratch = time.perf_counter(), Scratch(item.target.parent)
+    with writing_named(item.target):
+        picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
     lr = picture.rgb
     options, said = settle_denoise(picture, lr, model, item.settled(options))
-    options = replace(options, block=options.block or STREAM_BLOCK)
+    options = in_small_blocks(options)
     notices = picture.notices + source_notices(lr, model, options) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
-    with exactly(options.exact), memory_errors_named():
+    with exactly(options.exact), memory_errors_named(), writing_named(item.target):
         counter, seed = Counter(observer.on_call), picture_seed(options.seed, lr)
         seen, conditions = begin(
-            lr, model, options, None, whole=False, counter=counter, keep_bytes=0
+            lr, model, options, None, whole=False, counter=counter, keep_bytes=0, scratch=scratch
         )  # fmt: skip
         give_back()
         forecast = seen.forecast(model)
@@ -105,12 +117,9 @@ def stream(
         raw = temporary_beside(item.target)
         try:
             with raw.open("xb") as file:
-                write_blocks(seen, block, file, grey=picture.is_grey)
+                write_blocks(seen, block, file, scratch, grey=picture.is_grey)
             encode(raw, seen.size, picture, item, provenance(model, options, float(seen.scale)),
                    writing)  # fmt: skip
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"cannot write {shown(item.target)}: {reason}") from error
         finally:
             raw.unlink(missing_ok=True)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
@@ -125,13 +134,24 @@ def stream(
                     (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
 
 
+def in_small_blocks(options: UpscaleOptions) -> UpscaleOptions:
+    """The options of a streamed run."""
+    return replace(options, block=options.block or STREAM_BLOCK)
+
+
+def as_it_will_run(item: Item, model: Model, options: UpscaleOptions) -> UpscaleOptions:
+    """``options`` with the blocks that the picture will be made in."""
+    streamed = wants_stream(item, model, item.settled(options))
+    return in_small_blocks(options) if streamed else options
+
+
 def write_blocks(
-    seen: Survey, block: Callable[[int], Tensor], file: BinaryIO, *, grey: bool
+    seen: Survey, block: Callable[[int], Tensor], file: BinaryIO, scratch: Scratch, *, grey: bool
 ) -> None:
     """The picture's rows as bytes, RGB or one channel, in the order in which blocks finish.
 
-    The sums are those of ``blended``, in its order. What is held of the picture is one block and,
-    as floats, what blocks share with the row above and with their left neighbour.
+    The sums are those of ``blended``, in its order. Held is one block and what it shares with its
+    left neighbour, as floats; what it shares with the row above is in scratch.
     """
     width = seen.size[1]
     rows = [
@@ -141,7 +161,7 @@ def write_blocks(
     above = torch.zeros(1, 3, 0, seen.blocks[-1].core.right)
     for row, end in zip(rows, [*tops[1:], seen.size[0]], strict=True):
         top, bottom = row[0][1].window.top, row[0][1].window.bottom
-        below = torch.zeros(1, 3, max(bottom - end, 0), above.shape[-1])
+        below = scratch.zeros(1, 3, max(bottom - end, 0), above.shape[-1])
         lefts = [tile.window.left for _, tile in row]
         shared = torch.zeros(1, 3, bottom - top, 0)
         for (index, tile), right in zip(row, [*lefts[1:], width], strict=True):
@@ -179,7 +199,7 @@ def encode(
     height, width = size
     large = replace(picture, rgb=picture.rgb.new_zeros(1, 1, 1, 1).expand(1, 3, height, width))
     metadata, mark_left = to_write(large, item.kind, writing.strip_metadata, mark)
-    image: Any = pyvips.Image.rawload(str(raw), width, height, 1 if picture.is_grey else 3)
+    image: Any = pyvips.Image.rawload(os.fsencode(raw), width, height, 1 if picture.is_grey else 3)
     image = image.copy(interpretation="b-w" if picture.is_grey else "srgb")
     if metadata.dpi:
         x, y = (value / 25.4 for value in metadata.dpi)
@@ -199,11 +219,11 @@ def encode(
     quality = writing.quality or QUALITY
     try:
         if item.kind == "PNG":
-            image.pngsave(str(partial))
+            image.pngsave(os.fsencode(partial))
         elif item.kind == "JPEG":
-            image.jpegsave(str(partial), Q=quality, subsample_mode="off")
+            image.jpegsave(os.fsencode(partial), Q=quality, subsample_mode="off")
         else:
-            image.tiffsave(str(partial), bigtiff=True, compression="deflate", tile=True)
+            image.tiffsave(os.fsencode(partial), bigtiff=True, compression="deflate", tile=True)
         with partial.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         partial.replace(item.target)

@@ -16,7 +16,7 @@ from yoda_cli.budget import Spent, spend
 from yoda_cli.conditioning import attention_map, grid_window, strided, to_grid
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.costs import costs_of
-from yoda_cli.memory import as_floats
+from yoda_cli.memory import as_floats, let_go
 from yoda_cli.models import Model
 from yoda_cli.planning import LEAN_PIXELS, Plan, chain_of, forecast_seconds, make_blocks, make_plan
 from yoda_cli.tiling import Tile
@@ -112,10 +112,12 @@ def plans_of(
     """A plan for every block of a canvas, from A on the LR grid."""
     scale, canvas = model.backbone.scale, blocks[-1].core
     lean = canvas.bottom * canvas.right > LEAN_PIXELS
-    return [
-        make_plan(grid_window(attention, block.window, scale), model, options, lean=lean)
-        for block in blocks
-    ]
+    plans = []
+    for block in blocks:
+        seen = grid_window(attention, block.window, scale)
+        plans.append(make_plan(seen, model, options, lean=lean))
+        let_go()
+    return plans
 
 
 def spend_budget(

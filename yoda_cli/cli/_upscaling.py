@@ -247,6 +247,7 @@ def say_plan(
 ) -> int:
     """What would be done, one line or JSON object per picture."""
     from yoda_cli.inputs import STREAM
+    from yoda_cli.streaming import as_it_will_run
     from yoda_cli.upscaling import look_ahead
 
     total, failed = 0.0, len(batch.failures)
@@ -254,7 +255,8 @@ def say_plan(
         show.failed(failure)
     for item in batch.items:
         try:
-            seen, _ = look_ahead(item, model, options, stream if item.source == STREAM else None)
+            data = stream if item.source == STREAM else None
+            seen, _ = look_ahead(item, model, as_it_will_run(item, model, options), data)
         except YodaError as error:
             failed += 1
             _render.note(f"yoda: {' '.join(str(error).split())}")

@@ -64,7 +64,7 @@ def read_frames(source: Source) -> Animation:
             image.seek(index)
             check_size(image.size, frames, name_of(source))  # a GIF may grow
             image.load()
-            metadata, _ = _metadata(image, file, 1)
+            metadata, _ = metadata_of(image, file, 1)
             raw = _read_8(image.crop((0, 0, width, height)))
             picture = _picture(raw, 1, metadata, ())
             pictures.append(replace(picture, rgb=as_floats(picture.rgb)))
@@ -88,7 +88,7 @@ def read_provenance(source: Source) -> dict[str, str] | None:
 
 def _still(header: Image.Image, file: BinaryIO, *, as_bytes: bool = False) -> Picture:
     image, file, orientation = _loaded_as_stored(header, file)
-    metadata, dropped = _metadata(image, file, orientation)
+    metadata, dropped = metadata_of(image, file, orientation)
     bits = bits_of(image, file)
     values = read_deep(image, file) if bits > 8 else None
     if values is not None:
@@ -97,11 +97,10 @@ def _still(header: Image.Image, file: BinaryIO, *, as_bytes: bool = False) -> Pi
         raw = _read_8(image)
         if bits > 8:
             dropped += (f"{bits} bits a channel were read as 8",)
-    picture = _picture(raw, orientation, metadata, (*_further_pictures(image), *dropped))
+    picture = _picture(raw, orientation, metadata, (*further_pictures(image), *dropped))
     if not as_bytes:
         picture = replace(picture, rgb=as_floats(picture.rgb))
-    tables = getattr(image, "quantization", None) or {}  # JPEG's, luminance first
-    return replace(picture, jpeg_table=tuple(tables.get(0, ())))
+    return replace(picture, jpeg_table=quantisation_of(image))
 
 
 def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, BinaryIO, int]:
@@ -111,9 +110,9 @@ def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, 
     """
     if image.format != "TIFF":
         image.load()
-        orientation, _ = _guarded(lambda: orientation_of(image), 1)
+        orientation, _ = guarded(lambda: orientation_of(image), 1)
         return image, file, orientation
-    orientation, _ = _guarded(lambda: orientation_of(image), 1)
+    orientation, _ = guarded(lambda: orientation_of(image), 1)
     if image.tag_v2.get(ORIENTATION, 1) != 1:  # type: ignore[attr-defined]
         file.seek(0)
         file = io.BytesIO(with_numbers(file.read(), {ORIENTATION: 1}))
@@ -180,7 +179,14 @@ def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     return image.convert("RGB"), "CMYK without a colour profile was converted to RGB"
 
 
-def _further_pictures(image: Image.Image) -> tuple[str, ...]:
+def quantisation_of(image: Image.Image) -> tuple[int, ...]:
+    """A JPEG's luminance table, empty for any other."""
+    tables = getattr(image, "quantization", None) or {}
+    return tuple(tables.get(0, ()))
+
+
+def further_pictures(image: Image.Image) -> tuple[str, ...]:
+    """A notice where only the first of several is read."""
     if not getattr(image, "is_animated", False):
         return ()
     if image.format == "MPO":
@@ -190,14 +196,14 @@ def _further_pictures(image: Image.Image) -> tuple[str, ...]:
     return ("several pages: only the first is used",)
 
 
-def _metadata(
+def metadata_of(
     image: Image.Image, file: BinaryIO, orientation: int
 ) -> tuple[Metadata, tuple[str, ...]]:
     """What stands beside the pixels, and notices about what of it is damaged."""
     info = image.info
     is_grey_16 = is_grey_alpha(image, file)
-    exif, notices = _guarded(lambda: exif_of(image), b"", "damaged EXIF was dropped")
-    dpi, _ = _guarded(lambda: _dpi(image), None)
+    exif, notices = guarded(lambda: exif_of(image), b"", "damaged EXIF was dropped")
+    dpi, _ = guarded(lambda: _dpi(image), None)
     if dpi is not None and orientation >= 5:
         dpi = (dpi[1], dpi[0])
     icc = info.get("icc_profile")
@@ -237,7 +243,7 @@ def _is_lossless_webp(file: BinaryIO) -> bool:
     return False
 
 
-def _guarded(
+def guarded(
     make: Callable[[], T], otherwise: T, notice: str | None = None
 ) -> tuple[T, tuple[str, ...]]:
     """What ``make`` returns; damaged metadata must not cost the picture."""
