@@ -1,6 +1,7 @@
 """Fixtures that every test module may use."""
 
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: what a test begins
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # would be as deaf to Ctrl-C
 
 
 @dataclass(frozen=True)

@@ -358,11 +358,11 @@ def test_an_interrupted_run_ends_at_once_and_leaves_no_half_file(
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list((tmp_path / "out").glob("*.png")):
         time.sleep(0.02)
+    made = len(list((tmp_path / "out").glob("*.png")))
     run.send_signal(number)
-    asked = time.monotonic()
-    _, err = run.communicate(timeout=30)
-    assert time.monotonic() - asked < 5  # 2 s on a quiet machine
+    _, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
+    assert len(files_of(tmp_path / "out")) <= made + 4  # of 42: at most those in work
     assert b"Traceback" not in err
     for name, data in files_of(tmp_path / "out").items():
         assert name.endswith(".png"), name

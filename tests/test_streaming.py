@@ -96,6 +96,19 @@ def test_a_disk_without_room_for_the_source_ends_in_one_line(upscale, tmp_path, 
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_a_streamed_tiff_may_be_larger_than_others(upscale, tmp_path, monkeypatch):
+    from yoda_cli.images import formats
+
+    source = save_photo(tmp_path / "in.png", 40, 40)
+    monkeypatch.setattr(formats, "FOUR_GIB", 100_000)
+    still = upscale(source, "-o", tmp_path / "still.tif", "--no-stream")
+    streamed = upscale(source, "-o", tmp_path / "streamed.tif", "--stream")
+    assert still.code == 7
+    assert "4 GiB" in still.err
+    assert streamed.code == 0, streamed.err
+    assert (tmp_path / "streamed.tif").read_bytes()[2] == 43  # BigTIFF
+
+
 def test_pipes_are_not_streamed(upscale, tmp_path, monkeypatch):
     source = save_photo(tmp_path / "in.png", 40, 40)
     pipe = io.TextIOWrapper(io.BytesIO(source.read_bytes()))

@@ -1,5 +1,6 @@
 """What is read in strips is what Pillow reads: pixels, metadata, refusals."""
 
+import errno
 import io
 import os
 import struct
@@ -165,10 +166,19 @@ def test_a_full_disk_is_no_fault_of_the_picture(tmp_path, monkeypatch):
         read_strips(tmp_path / "in.png", Scratch(tmp_path))
 
 
-def test_arrays_on_disk_keep_what_was_let_go(tmp_path):
+@pytest.mark.parametrize("system", ["able", "without", "unable"])
+def test_arrays_on_disk_keep_what_was_let_go(tmp_path, monkeypatch, system):
+    def unable(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    if system == "without":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    elif system == "unable":
+        monkeypatch.setattr(os, "posix_fallocate", unable, raising=False)
     held = Scratch(tmp_path).zeros(3, 1000, 1000)
     assert not held.any()
     held += torch.arange(1000.0)
     memory.let_go()
     assert torch.equal(held[2, 999], torch.arange(1000.0))
     assert list(tmp_path.iterdir()) == []
+    assert Scratch(tmp_path).zeros(1, 3, 0, 5).shape == (1, 3, 0, 5)

@@ -122,11 +122,13 @@ def _item(
     if one.path == STREAM:
         naming = replace(naming, output=naming.output or STREAM)
     target, kind = target_of(one, header, naming, many=many)
-    check_size(header, kind, naming.scale)
-    return Item(
+    item = Item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
         header.bits, scale,
     )  # fmt: skip
+    if not (kind == "TIFF" and wants_stream(item, model, item.settled(options))):  # to BigTIFF
+        check_size(header, kind, naming.scale)
+    return item
 
 
 def _resolved(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import mmap
 import os
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+CANNOT_RESERVE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # by file system and C library
 TO_DISK = 16 << 20  # bytes from which an array of a scratch folder is a file
 
 _on_disk: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
@@ -39,7 +41,7 @@ class Scratch:
     def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Raises OSError where the disk has no room."""
         size = math.prod(shape) * dtype.itemsize
-        if self.folder is None or size < max(TO_DISK, 1):
+        if self.folder is None or size < TO_DISK or not size:
             return torch.zeros(shape, dtype=dtype)
         with tempfile.TemporaryFile(dir=self.folder) as file:
             _reserve(file, size)
@@ -51,8 +53,12 @@ class Scratch:
 def _reserve(file: IO[bytes], size: int) -> None:
     """Zeros that have their place on the disk: a full one must not be met while they are used."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-        return
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise
     part = bytes(min(size, 1 << 20))
     for written in range(0, size, len(part)):
         file.write(part[: size - written])
@@ -61,7 +67,7 @@ def _reserve(file: IO[bytes], size: int) -> None:
 
 def let_go() -> None:
     """The pages of arrays on disk no longer count as this process's, where the system can."""
-    if hasattr(mmap, "MADV_DONTNEED"):
+    if sys.platform != "win32":  # it takes pages from who does not use them by itself
         for pages in list(_on_disk):
             pages.madvise(mmap.MADV_DONTNEED)
 

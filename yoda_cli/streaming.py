@@ -1,9 +1,8 @@
-"""Pictures beyond memory: blocks go to a file of raw bytes one by one, and from there, through
+"""Pictures beyond memory: blocks go to the disk as bytes one by one, and from there, through
 pyvips, into the target's format.
 
-Held is one block. The LR picture, its map and what blocks share with the row above wait in files
-without a name, the result as raw bytes, all of them beside the target. Still pictures of 8 bits
-without transparency, in one pass.
+Held is one block. The LR picture, its map and the result's bytes wait in files without a name
+beside the target. Still pictures of 8 bits without transparency, in one pass.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -30,7 +27,7 @@ from yoda_cli.images.files import temporary_beside
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.writing import QUALITY, to_write
 from yoda_cli.inputs import STREAM
-from yoda_cli.memory import Scratch, give_back, peak_bytes, reset_peak
+from yoda_cli.memory import Scratch, give_back, let_go, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
 from yoda_cli.pipeline import Result, exactly, memory_errors_named
@@ -95,7 +92,10 @@ def stream(
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
     with writing_named(item.target):
         picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
-    lr = picture.rgb
+        lr = picture.rgb
+        height, width = (n * model.backbone.scale for n in lr.shape[-2:])
+        channels = 1 if picture.is_grey else 3
+        made = scratch.zeros(height, width, channels, dtype=torch.uint8)  # before the long work
     options, said = settle_denoise(picture, lr, model, item.settled(options))
     options = in_small_blocks(options)
     notices = picture.notices + source_notices(lr, model, options) + said
@@ -114,14 +114,8 @@ def stream(
             condition = conditions.take(index)
             return run_block(seen, index, condition, model, options, observer, seed, counter)
 
-        raw = temporary_beside(item.target)
-        try:
-            with raw.open("xb") as file:
-                write_blocks(seen, block, file, scratch, grey=picture.is_grey)
-            encode(raw, seen.size, picture, item, provenance(model, options, float(seen.scale)),
-                   writing)  # fmt: skip
-        finally:
-            raw.unlink(missing_ok=True)
+        write_blocks(seen, block, made, scratch)
+        encode(made, picture, item, provenance(model, options, float(seen.scale)), writing)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
     if not (seen.plan.fixed or recovered):
         learn(model, forecast, seconds)
@@ -129,7 +123,6 @@ def stream(
         torch.empty(0), seen.attention, seen.planned_calls, counter.calls, seen.dense_calls,
         seconds, forecast, len(seen.blocks), seen.plan.lower_bound, seen.spent, recovered,
     )  # fmt: skip
-    height, width = seen.size
     return Finished(item.source, item.target, lr, result, (width, height),
                     (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
 
@@ -146,20 +139,20 @@ def as_it_will_run(item: Item, model: Model, options: UpscaleOptions) -> Upscale
 
 
 def write_blocks(
-    seen: Survey, block: Callable[[int], Tensor], file: BinaryIO, scratch: Scratch, *, grey: bool
+    seen: Survey, block: Callable[[int], Tensor], made: Tensor, scratch: Scratch
 ) -> None:
-    """The picture's rows as bytes, RGB or one channel, in the order in which blocks finish.
+    """The picture as bytes into ``made`` (H, W, C), block by block.
 
     The sums are those of ``blended``, in its order. Held is one block and what it shares with its
     left neighbour, as floats; what it shares with the row above is in scratch.
     """
-    width = seen.size[1]
+    height, width, channels = made.shape
     rows = [
         list(members) for _, members in groupby(enumerate(seen.blocks), lambda one: one[1].core.top)
     ]
     tops = [row[0][1].window.top for row in rows]
     above = torch.zeros(1, 3, 0, seen.blocks[-1].core.right)
-    for row, end in zip(rows, [*tops[1:], seen.size[0]], strict=True):
+    for row, end in zip(rows, [*tops[1:], height], strict=True):
         top, bottom = row[0][1].window.top, row[0][1].window.bottom
         below = scratch.zeros(1, 3, max(bottom - end, 0), above.shape[-1])
         lefts = [tile.window.left for _, tile in row]
@@ -172,34 +165,30 @@ def write_blocks(
             whole.addcmul_(block(index), feather(tile, BLOCK_OVERLAP))
             finished = right - window.left
             below[..., window.left : window.left + finished] = whole[..., end - top :, :finished]
-            part = to_bytes(whole[0, :, : end - top, :finished], grey=grey)
-            for number, line in enumerate(part, top):
-                file.seek((number * width + window.left) * part.shape[-1])
-                file.write(line.tobytes())
+            part = to_bytes(whole[0, :, : end - top, :finished], grey=channels == 1)
+            made[top:end, window.left : right] = part
             shared = whole[..., finished:].clone()
             give_back()
         above = below
-    file.flush()
 
 
-def to_bytes(pixels: Tensor, *, grey: bool) -> NDArray[np.uint8]:
+def to_bytes(pixels: Tensor, *, grey: bool) -> Tensor:
     """(3, h, w) as (h, w, 3), or (h, w, 1) where all are the same."""
     values = pixels.mean(0, keepdim=True) if grey else pixels
-    values = (values.clamp(0, 1) * 255 + 0.5).floor_().byte()
-    return cast(NDArray[np.uint8], values.permute(1, 2, 0).contiguous().numpy())
+    return (values.clamp(0, 1) * 255 + 0.5).floor_().byte().permute(1, 2, 0)
 
 
 def encode(
-    raw: Path, size: tuple[int, int], picture: Picture, item: Item, mark: dict[str, str],
-    writing: WriteOptions,
-) -> None:  # fmt: skip
-    """The raw bytes as a file of the target's format, under its final name when it is whole."""
+    made: Tensor, picture: Picture, item: Item, mark: dict[str, str], writing: WriteOptions
+) -> None:
+    """Bytes (H, W, C) as a file of the target's format, under its final name when it is whole."""
     import pyvips
 
-    height, width = size
+    height, width, channels = made.shape
     large = replace(picture, rgb=picture.rgb.new_zeros(1, 1, 1, 1).expand(1, 3, height, width))
     metadata, mark_left = to_write(large, item.kind, writing.strip_metadata, mark)
-    image: Any = pyvips.Image.rawload(os.fsencode(raw), width, height, 1 if picture.is_grey else 3)
+    pixels = made.numpy()
+    image: Any = pyvips.Image.new_from_memory(pixels.data, width, height, channels, "uchar")
     image = image.copy(interpretation="b-w" if picture.is_grey else "srgb")
     if metadata.dpi:
         x, y = (value / 25.4 for value in metadata.dpi)
@@ -215,6 +204,8 @@ def encode(
         texts["yoda"] = json.dumps(mark_left)
     for number, (name, text) in enumerate(texts.items()):
         image.set_type(pyvips.GValue.gstr_type, f"png-comment-{number}-{name}", text)
+    image.set_progress(True)
+    image.signal_connect("eval", lambda *_: let_go())
     partial = temporary_beside(item.target)
     quality = writing.quality or QUALITY
     try:
