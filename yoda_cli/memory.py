@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 import tempfile
+import threading
 import weakref
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,7 @@ CANNOT_RESERVE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # by file syste
 TO_DISK = 16 << 20  # bytes from which an array of a scratch folder is a file
 
 _on_disk: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_listing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Scratch:
         with tempfile.TemporaryFile(dir=self.folder) as file:
             _reserve(file, size)
             pages = mmap.mmap(file.fileno(), size)
-        _on_disk.add(pages)
+        with _listing:
+            _on_disk.add(pages)
         return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
@@ -68,7 +71,9 @@ def _reserve(file: IO[bytes], size: int) -> None:
 def let_go() -> None:
     """The pages of arrays on disk no longer count as this process's, where the system can."""
     if sys.platform != "win32":  # it takes pages from who does not use them by itself
-        for pages in list(_on_disk):
+        with _listing:
+            arrays = list(_on_disk)
+        for pages in arrays:
             pages.madvise(mmap.MADV_DONTNEED)
 
 
