@@ -50,6 +50,30 @@ def test_a_stdout_of_few_letters_ends_no_command():
     assert b"\\xb7" in done.stdout  # the · of the exit codes
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_waiting_threads_leave_the_cores_to_others(monkeypatch, given, expected):
+    from yoda_cli import cli
+
+    asked = []
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # what is set below is undone then
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "run", lambda *_, **__: asked.append(os.environ.get("GOMP_SPINCOUNT")))
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert asked == [expected]
+
+
 FAULTS = """
 import resource, sys, torch
 from yoda_cli.memory import keep_freed

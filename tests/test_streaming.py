@@ -109,6 +109,30 @@ def test_a_streamed_tiff_may_be_larger_than_others(upscale, tmp_path, monkeypatc
     assert (tmp_path / "streamed.tif").read_bytes()[2] == 43  # BigTIFF
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        (
+            "out.tmp: write error\nsystem error: No space left\nother\n",
+            "in_tiny_x4.png: No space left",
+        ),
+        ("too\nodd\n", "in_tiny_x4.png: unable to call pngsave: too odd"),
+    ],
+)
+def test_what_the_writer_says_is_passed_on(upscale, tmp_path, monkeypatch, detail, said):
+    import pyvips
+
+    def broken(*arguments, **options):
+        raise pyvips.Error("unable to call pngsave", detail)
+
+    monkeypatch.setattr(pyvips.Image, "pngsave", broken, raising=False)
+    source = save_photo(tmp_path / "in.png", 40, 40)
+    done = upscale(source, "--stream")
+    assert done.code == 7
+    assert done.err.strip().endswith(said)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_pipes_are_not_streamed(upscale, tmp_path, monkeypatch):
     source = save_photo(tmp_path / "in.png", 40, 40)
     pipe = io.TextIOWrapper(io.BytesIO(source.read_bytes()))

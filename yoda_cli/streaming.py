@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from yoda_cli.images.files import temporary_beside
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.writing import QUALITY, to_write
 from yoda_cli.inputs import STREAM
-from yoda_cli.memory import Scratch, give_back, let_go, peak_bytes, reset_peak
+from yoda_cli.memory import Scratch, give_back, keep_few_kernels, let_go, peak_bytes, reset_peak
 from yoda_cli.models import Model
 from yoda_cli.passes import Observer, begin, picture_seed, run_block
 from yoda_cli.pipeline import Result, exactly, memory_errors_named
@@ -40,6 +41,7 @@ from yoda_cli.upscaling import Finished, Item, provenance, settle_denoise, sourc
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
 KINDS = ("PNG", "JPEG", "TIFF")
+SYSTEM_ERROR = re.compile(r"^(?:unix|system) error: (.+)$", re.MULTILINE)
 
 
 def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
@@ -88,6 +90,7 @@ def stream(
     item: Item, model: Model, options: UpscaleOptions, writing: WriteOptions, observer: Observer
 ) -> Finished:
     """Read, enlarge and write one picture; ``Result.image`` of the record is empty."""
+    keep_few_kernels()
     reset_peak(model.device)
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
     with writing_named(item.target):
@@ -219,7 +222,9 @@ def encode(
             os.fsync(file.fileno())
         partial.replace(item.target)
     except pyvips.Error as error:
-        raise OutputError(f"cannot write {shown(item.target)}: {error.message}") from error
+        found = SYSTEM_ERROR.search(error.detail)
+        reason = found[1] if found else " ".join(f"{error.message}: {error.detail}".split())
+        raise OutputError(f"cannot write {shown(item.target)}: {reason}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
