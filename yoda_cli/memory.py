@@ -110,7 +110,7 @@ def keep_freed() -> None:
 def keep_few_kernels() -> None:
     """Let oneDNN keep fewer of the kernels that it makes for each shape of window.
 
-    Some 150 MB less in long runs, which take as long: most shapes do not come again soon. Only
+    Some 70 MB less in long runs, for 2 % of their time: most shapes do not come again soon. Only
     heard before the first network call of the process.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "400")
