@@ -357,6 +357,7 @@ def test_no_command_shows_help_and_is_a_usage_error(yoda):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_ends_a_run_soon_and_leaves_nothing(tmp_path, name):
     import signal
+    import time
 
     picture = save_photo(tmp_path / "in.png", 200, 300)
     command = [sys.executable, "-m", "yoda_cli", "upscale", str(picture), "--steps", "500"]
@@ -365,8 +366,10 @@ def test_a_signal_ends_a_run_soon_and_leaves_nothing(tmp_path, name):
             if "network calls to make" in line:
                 break
         process.send_signal(getattr(signal, name))
+        began = time.monotonic()
         process.stderr.read()
-        assert process.wait(30) == 130  # of minutes
+        assert process.wait(30) == 130
+    assert time.monotonic() - began < 15
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 

@@ -80,7 +80,8 @@ from yoda_cli.memory import keep_freed
 if sys.argv[1] == "keep": keep_freed()
 def work(): held = [torch.ones(4 << 20) for _ in range(4)]
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-work(); before = faults()
+for _ in range(20): work()
+before = faults()
 for _ in range(20): work()
 print(faults() - before)
 """
@@ -99,4 +100,4 @@ def test_memory_that_was_freed_is_not_asked_for_again():
         )  # fmt: skip
         return int(done.stdout)
 
-    assert faults("keep") < 0.25 * faults("leave")
+    assert faults("keep") < 0.05 * faults("leave")
