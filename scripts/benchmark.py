@@ -26,13 +26,14 @@ from benchmark_photo import photo
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from yoda_cli.backbones.srdiff import SRDIFF_DF2K, SRDiff
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.data import list_pictures
 from yoda_cli.images import read_picture
-from yoda_cli.models import find_model
-from yoda_cli.pipeline import Result, upscale_tensor
-from yoda_cli.resampling import imresize
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.loading import find_model
+from yoda_cli.models.srdiff import SRDIFF_DF2K, SRDiff
+from yoda_cli.training.data import list_pictures
+from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.result import Result
 
 SAMPLE = Path(__file__).parent.parent / "yoda_cli" / "samples" / "dog.png"
 # Chosen before anything was measured: every 1/8th of the photographs of at least 960 pixels.

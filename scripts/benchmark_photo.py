@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.backbones.diffbir import DiffBIR, Guidance, load_vae
-from yoda_cli.backbones.nets import ldm
-from yoda_cli.chains import openai_timesteps
-from yoda_cli.diffbir.autoencoder import Autoencoder
+from yoda_cli.attention.sources import find_source
+from yoda_cli.devices.memory import peak_bytes
+from yoda_cli.diffusion.timesteps import openai_timesteps
 from yoda_cli.images import read_picture
-from yoda_cli.memory import peak_bytes
-from yoda_cli.photo import window_size
-from yoda_cli.resampling import imresize
-from yoda_cli.sources import find_source
-from yoda_cli.structures import structures
-from yoda_cli.windows import window_plan
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.latent.autoencoder import Autoencoder
+from yoda_cli.models.latent.diffbir import DiffBIR, Guidance, load_vae
+from yoda_cli.models.nets import ldm
+from yoda_cli.tiling.plan import window_plan
+from yoda_cli.upscaling.latent import window_size
+from yoda_cli.weights.structures import structures
 
 Figures = dict[str, dict[str, float]]
 

@@ -22,16 +22,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yoda_cli.config import Recipe, SampleDefaults, TrainOptions, UpscaleOptions
-from yoda_cli.data import crop_to_multiple, list_pictures, load_rgb
-from yoda_cli.metrics import colour_error, psnr, quantise, ssim, texture_distance
-from yoda_cli.models import Model, load_model
-from yoda_cli.passes import Observer
-from yoda_cli.pipeline import upscale_tensor
-from yoda_cli.recipes import load_recipe
-from yoda_cli.resampling import imresize
-from yoda_cli.surveys import survey
-from yoda_cli.train import train
+from yoda_cli.config import (
+    Recipe,
+    SampleDefaults,
+    TrainOptions,
+    UpscaleOptions,
+)
+from yoda_cli.evaluation.metrics import (
+    colour_error,
+    psnr,
+    quantise,
+    ssim,
+    texture_distance,
+)
+from yoda_cli.images.resize import crop_to_multiple, imresize
+from yoda_cli.models.loading import load_model
+from yoda_cli.models.model import Model
+from yoda_cli.training.data import list_pictures, load_rgb
+from yoda_cli.training.loop import train
+from yoda_cli.training.recipes import load_recipe
+from yoda_cli.upscaling.picture_plan import survey
+from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.result import Observer
 
 NET = {"dim": 32, "encoder_channels": 32, "encoder_blocks": 6}
 TRAIN = TrainOptions(

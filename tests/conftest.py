@@ -45,8 +45,8 @@ def own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
     """A compact network with random weights, small enough to run in milliseconds."""
-    from yoda_cli.backbones import BACKBONES
-    from yoda_cli.checkpoint import save_checkpoint
+    from yoda_cli.models import BACKBONES
+    from yoda_cli.models.checkpoint import save_checkpoint
 
     torch.manual_seed(0)
     settings = {

@@ -5,12 +5,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from yoda_cli.backbones.base import Condition
 from yoda_cli.config import SampleDefaults
-from yoda_cli.costs import costs_of
-from yoda_cli.diffusion import make_schedule
-from yoda_cli.models import Model
-from yoda_cli.resampling import imresize
+from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.base import Condition
+from yoda_cli.models.calibration import costs_of
+from yoda_cli.models.model import Model
 
 
 class ClosedForm(nn.Module):

@@ -12,13 +12,14 @@ import golden_diffbir
 import torch
 from safetensors import safe_open
 
-from yoda_cli.backbones.base import Condition
-from yoda_cli.backbones.nets.sr3 import SR3UNet
-from yoda_cli.backbones.sr3 import SR3, SR3Config
-from yoda_cli.backbones.srdiff import SRDiff, SRDiffConfig, infer_config
-from yoda_cli.checkpoint import fill
-from yoda_cli.diffusion import NoiseSchedule, ddpm_step, make_schedule, q_sample
-from yoda_cli.resampling import imresize
+from yoda_cli.diffusion.samplers import ddpm_step
+from yoda_cli.diffusion.schedule import NoiseSchedule, make_schedule, q_sample
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.base import Condition
+from yoda_cli.models.checkpoint import fill
+from yoda_cli.models.nets.sr3 import SR3UNet
+from yoda_cli.models.sr3 import SR3, SR3Config
+from yoda_cli.models.srdiff import SRDiff, SRDiffConfig, infer_config
 
 
 @dataclass(frozen=True)

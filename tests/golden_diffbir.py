@@ -7,18 +7,26 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from yoda_cli.backbones.base import Condition
-from yoda_cli.backbones.diffbir import DiffBIR, Guidance, load_vae, make_diffbir_schedule
-from yoda_cli.backbones.nets import ldm
-from yoda_cli.chains import leading_timesteps, openai_timesteps, trailing_timesteps
-from yoda_cli.colour import adain_fix, low_band, wavelet_fix
 from yoda_cli.config import SampleDefaults
-from yoda_cli.diffbir.autoencoder import Autoencoder
-from yoda_cli.diffbir.prompts import load_text
-from yoda_cli.diffbir.restorers import restorer_of
-from yoda_cli.diffusion import ddim_step, ddpm_step, predict_z0
-from yoda_cli.models import Model
-from yoda_cli.windows import WindowedDenoiser, gaussian_weights, sliding_windows, window_plan
+from yoda_cli.diffusion.samplers import ddim_step, ddpm_step
+from yoda_cli.diffusion.schedule import predict_z0
+from yoda_cli.diffusion.timesteps import leading_timesteps, openai_timesteps, trailing_timesteps
+from yoda_cli.images.color import adain_fix, low_band, wavelet_fix
+from yoda_cli.models.base import Condition
+from yoda_cli.models.latent.autoencoder import Autoencoder
+from yoda_cli.models.latent.diffbir import (
+    DiffBIR,
+    Guidance,
+    load_vae,
+    make_diffbir_schedule,
+)
+from yoda_cli.models.latent.restorers import restorer_of
+from yoda_cli.models.latent.text import load_text
+from yoda_cli.models.model import Model
+from yoda_cli.models.nets import ldm
+from yoda_cli.tiling.overlap import gaussian_weights, sliding_windows
+from yoda_cli.tiling.plan import window_plan
+from yoda_cli.upscaling.denoisers import WindowedDenoiser
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from yoda_cli.backbones.nets import ldm
-from yoda_cli.backbones.nets.rrdb import RRDBNet
-from yoda_cli.backbones.nets.text import TextConfig, TextTower
+from yoda_cli.models.nets import ldm
+from yoda_cli.models.nets.rrdb import RRDBNet
+from yoda_cli.models.nets.text import TextConfig, TextTower
 
 UNET = ldm.UNetConfig(4, (32, 64), 1, (True, False), 16, 16)
 CONTROL = ldm.UNetConfig(8, (32, 64), 1, (True, False), 16, 16)

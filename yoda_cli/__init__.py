@@ -14,23 +14,22 @@ from yoda_cli.config import UpscaleOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from yoda_cli.api import Input
-    from yoda_cli.pipeline import Result
+    from yoda_cli.upscaling.api import Input
+    from yoda_cli.upscaling.result import Result
 
-__version__ = "0.1.0"
 __all__ = ["UpscaleOptions", "__version__", "attention_map", "upscale"]
 
 
 def upscale(image: Input, options: UpscaleOptions | None = None) -> Result:
     """Enlarge a picture: a path, a file's bytes, a Pillow image, (H, W, 3) uint8, or a tensor
     (1, 3, H, W) in [0, 1]. ``Result.image`` is (1, 3, H', W') in [0, 1], on the CPU."""
-    from yoda_cli import api
+    from yoda_cli.upscaling import api
 
     return api.upscale(image, options)
 
 
 def attention_map(image: Input, options: UpscaleOptions | None = None) -> Tensor:
     """Where diffusion would work first: (1, 1, H, W) in [0, 1] on the picture's own grid."""
-    from yoda_cli import api
+    from yoda_cli.upscaling import api
 
     return api.attention_map(image, options)

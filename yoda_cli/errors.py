@@ -12,6 +12,9 @@ A message is one line: what was wrong, the value, what to do. Programming mistak
 ``ValueError`` or ``TypeError`` and are not part of this tree.
 """
 
+from __future__ import annotations
+
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -71,3 +74,9 @@ def surprises_named(what: str) -> Iterator[None]:
     except Exception as error:
         message = f"{what}: internal error: {type(error).__name__}: {error}"
         raise YodaError(f"{message} (--debug shows the traceback)") from error
+
+
+def need(module: str, extra: str) -> None:
+    """Refuse to go on without an optional package, saying what to install."""
+    if importlib.util.find_spec(module) is None:
+        raise WeightsError(f"{module} is not installed: pip install 'yoda-cli[{extra}]'")

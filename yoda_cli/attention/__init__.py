@@ -23,6 +23,7 @@ SOURCES: dict[str, AttentionSource] = {
     "edge": edge,
     "sift": sift,
 }
+
 #: Sources with weights: the registry's file of each.
 HEADED: dict[str, str] = {
     "dino-vits8": "dino_deitsmall8_pretrain.pth",
@@ -30,6 +31,7 @@ HEADED: dict[str, str] = {
     "dino-resnet50": "dino_resnet50_pretrain.pth",
     "dino-resnet50-cam": "dino_resnet50_pretrain.pth",
 }
+
 LEARNED = "learned"
 
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoda_cli.attention.heads import min_max, normalise
-from yoda_cli.attention.windows import blend, make_windows
 from yoda_cli.errors import WeightsError
-from yoda_cli.pickles import read_tensors
+from yoda_cli.tiling.overlap import blend, make_windows
+from yoda_cli.weights.tensors import read_tensors
 
 # A forward pass takes about heads × tokens² × 4 bytes for one layer's weights: 6 heads and 3,200
 # tokens are 250 MB, and as much again for their softmax. Larger pictures are seen in windows.

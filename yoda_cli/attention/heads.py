@@ -9,7 +9,9 @@ from yoda_cli.attention.classic import CONSTANT
 from yoda_cli.errors import UsageError
 
 AVG, MAX = "avg", "max"
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures DINO was trained on
+
 HEADS = 6  # of every DINO backbone that is offered
 
 

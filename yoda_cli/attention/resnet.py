@@ -15,11 +15,12 @@ from torch import Tensor
 
 from yoda_cli.attention.agf import State, Trace, forward, relevance_maps
 from yoda_cli.attention.heads import HEADS, min_max, normalise
-from yoda_cli.attention.windows import blend, make_windows
 from yoda_cli.errors import WeightsError
-from yoda_cli.pickles import read_tensors
+from yoda_cli.tiling.overlap import blend, make_windows
+from yoda_cli.weights.tensors import read_tensors
 
 STRIDE = 32  # of the last layer
+
 # The relevance pass keeps many tensors of six heads, 256 channels and a quarter of the resolution.
 # Larger pictures than this are seen in windows, at native scale.
 MAX_PIXELS = 512 * 384

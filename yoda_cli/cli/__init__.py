@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from yoda_cli import __version__
 from yoda_cli.cli import weights
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
@@ -22,6 +21,7 @@ from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
+from yoda_cli.version import __version__
 
 EPILOG = (
     "Exit codes: 0 done · 1 internal error · 2 usage · 3 nothing matched · 4 an input failed · "
@@ -37,12 +37,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 app.command(epilog=EPILOG)(upscale)
+
 app.command(epilog=EPILOG)(attention)
+
 app.command()(bench)
+
 app.command()(metrics)
+
 app.command()(train)
+
 app.add_typer(weights.app, name="weights")
+
 app.command()(doctor)
 
 

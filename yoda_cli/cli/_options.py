@@ -33,16 +33,21 @@ def _registry(path: Path | None) -> None:
 Offline = Annotated[
     bool, typer.Option("--offline", callback=_offline, help="Never use the network.")
 ]
+
 CacheDir = Annotated[
     Path | None,
     typer.Option("--cache-dir", callback=_cache_dir, help="Folder of downloaded weights."),
 ]
+
 RegistryFile = Annotated[
     Path | None,
     typer.Option("--registry", callback=_registry, help="A weights.toml of your own, added."),
 ]
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
 Inputs = Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)]
+
 Source = Annotated[
     str | None,
     typer.Option(
@@ -52,23 +57,33 @@ Source = Annotated[
         "dino-resnet50-cam, or a grey picture (default: the model's own).",
     ),
 ]
+
 Heads = Annotated[
     str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max (default: max).")
 ]
+
 ModelName = Annotated[str, typer.Option("-m", "--model", help="Model name or checkpoint file.")]
+
 LowerBound = Annotated[
     float | None, typer.Option(help="l in (0, 1]: how much diffusion every area gets.")
 ]
+
 Steps = Annotated[int | None, typer.Option(help="Diffusion steps.")]
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that yoda did not make.")
 ]
+
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per input on stdout.")]
+
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
+
 MetricNames = Annotated[
     list[str] | None, typer.Option("--metric", help="Repeatable; also lpips-alex, dists, …")
 ]
+
 Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]
 
 

@@ -18,10 +18,10 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import InputError, UsageError, YodaError
 
 if TYPE_CHECKING:
-    from yoda_cli.batch import Batch, Failure
-    from yoda_cli.models import Model
-    from yoda_cli.passes import Observer
-    from yoda_cli.upscaling import Finished, Item
+    from yoda_cli.models.model import Model
+    from yoda_cli.upscaling.batch.plan import Batch, Failure
+    from yoda_cli.upscaling.picture import Finished, Item
+    from yoda_cli.upscaling.result import Observer
 
 ENGINES = ("local", "ray")
 
@@ -62,8 +62,8 @@ class Show:
     bar: bool
 
     def finished(self, item: Item, record: Mapping[str, Any]) -> None:
-        from yoda_cli.inputs import STREAM
-        from yoda_cli.records import line_of
+        from yoda_cli.upscaling.batch.inputs import STREAM
+        from yoda_cli.upscaling.batch.record import line_of
 
         if not self.quiet:
             for notice in record["notices"]:
@@ -93,12 +93,11 @@ class Asked:
 
 def run(asked: Asked) -> int:
     """The exit code."""
-    from yoda_cli.batch import check_disk, plan_batch, prepare
-    from yoda_cli.inputs import STREAM, find_inputs, shard_of
-    from yoda_cli.limits import check_model, check_options
-    from yoda_cli.models import find_model
-    from yoda_cli.sizes import size_label
-    from yoda_cli.targets import Naming, check_template, named_format
+    from yoda_cli.models.loading import find_model
+    from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
+    from yoda_cli.upscaling.batch.outputs import Naming, check_template, named_format
+    from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
+    from yoda_cli.upscaling.settings import check_model, check_options, size_label
 
     options, running, show = asked.options, asked.running, asked.show
     check_options(options)
@@ -145,7 +144,8 @@ def run(asked: Asked) -> int:
 
 def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list[Failure]:
     """Run the plan with the engine that was asked for."""
-    from yoda_cli.batch import Events, run_here
+    from yoda_cli.upscaling.batch.local import run_here
+    from yoda_cli.upscaling.batch.plan import Events
 
     options, running, show = asked.options, asked.running, asked.show
     alone = len(batch.items) + len(batch.failures) == 1
@@ -153,12 +153,12 @@ def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list
     if not batch.items:
         return []
     if running.engine == "ray":
-        from yoda_cli.ray_engine import run_ray
+        from yoda_cli.upscaling.batch.ray import run_ray
 
         return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
                        cut=model.parts is None)  # fmt: skip
     if running.jobs > 1 and len(batch.items) > 1:
-        from yoda_cli.workers import run_workers
+        from yoda_cli.upscaling.batch.processes import run_workers
 
         jobs = min(running.jobs, len(batch.items))
         return run_workers(batch, options, asked.writing, events, jobs,
@@ -174,7 +174,7 @@ class Watchers:
     """Progress, dump and report of one picture after another."""
 
     def __init__(self, asked: Asked, model: Model) -> None:
-        from yoda_cli.costs import costs_of
+        from yoda_cli.models.calibration import costs_of
 
         self.asked, self.model = asked, model
         self.taken: set[Path] = set()
@@ -185,9 +185,9 @@ class Watchers:
     @contextmanager
     def observing(self, item: Item) -> Iterator[Observer]:
         """The observer of one picture while it is computed."""
-        from yoda_cli.inspection import Wanted
-        from yoda_cli.passes import Observer
-        from yoda_cli.report import Watcher
+        from yoda_cli.reports.inspection import Wanted
+        from yoda_cli.reports.page import Watcher
+        from yoda_cli.upscaling.result import Observer
 
         inside, show = self.asked.inside, self.asked.show
         wanted = Wanted(*inside.named, every=inside.every)
@@ -215,7 +215,7 @@ def check_running(asked: Asked) -> None:
     if inside and (running.jobs > 1 or running.engine != "local"):
         raise UsageError("--dump and --report need one local worker: leave out -j and --engine")
     if inside.report is not None:
-        from yoda_cli.report import check_report
+        from yoda_cli.reports.page import check_report
 
         if len(asked.inputs) != 1 or asked.inputs[0].is_dir():
             raise UsageError("--report is about one picture; name one")
@@ -226,7 +226,7 @@ def check_running(asked: Asked) -> None:
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
     """Refuse an output that cannot take the inputs."""
     from yoda_cli.images import shown
-    from yoda_cli.inputs import STREAM
+    from yoda_cli.upscaling.batch.inputs import STREAM
 
     output = asked.output
     if output is None:
@@ -246,9 +246,9 @@ def say_plan(
     batch: Batch, model: Model, options: UpscaleOptions, show: Show, stream: bytes | None
 ) -> int:
     """What would be done, one line or JSON object per picture."""
-    from yoda_cli.inputs import STREAM
-    from yoda_cli.streaming import as_it_will_run
-    from yoda_cli.upscaling import look_ahead
+    from yoda_cli.upscaling.batch.inputs import STREAM
+    from yoda_cli.upscaling.picture import look_ahead
+    from yoda_cli.upscaling.streaming import as_it_will_run
 
     total, failed = 0.0, len(batch.failures)
     for failure in batch.failures:

@@ -30,7 +30,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError, YodaError
 
 if TYPE_CHECKING:
-    from yoda_cli.maps import Looked
+    from yoda_cli.reports.attention_maps import Looked
 
 SHOWN_STEPS = 12
 
@@ -69,10 +69,10 @@ def attention(
     registry: RegistryFile = None,
 ) -> int:
     """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
-    from yoda_cli.inputs import find_inputs
-    from yoda_cli.limits import check_options
-    from yoda_cli.maps import MAP_FORMATS, MapOptions, look
-    from yoda_cli.models import find_model
+    from yoda_cli.models.loading import find_model
+    from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
+    from yoda_cli.upscaling.batch.inputs import find_inputs
+    from yoda_cli.upscaling.settings import check_options
 
     if map_format not in MAP_FORMATS:
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")

@@ -32,8 +32,8 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from yoda_cli.bench import Bench
-    from yoda_cli.models import Model
+    from yoda_cli.evaluation.benchmark import Bench
+    from yoda_cli.models.model import Model
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
 
@@ -85,9 +85,9 @@ def bench(
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
-    from yoda_cli.arms import get_ready
-    from yoda_cli.bench import document, run_bench
-    from yoda_cli.limits import check_options
+    from yoda_cli.evaluation.benchmark import document, run_bench
+    from yoda_cli.evaluation.methods import get_ready
+    from yoda_cli.upscaling.settings import check_options
 
     options = UpscaleOptions(
         model=model,
@@ -125,11 +125,11 @@ def prepare(
     channel: str, border: int | None, *, quiet: bool, crops: bool,
 ) -> tuple[Model, Bench]:  # fmt: skip
     """Fetch and check everything before the first picture."""
-    from yoda_cli.arms import ablation, make_arm, ours
-    from yoda_cli.bench import Bench
-    from yoda_cli.datasets import find_dataset
-    from yoda_cli.models import find_model
-    from yoda_cli.scores import DEFAULT, find_metrics, frame_of
+    from yoda_cli.evaluation.benchmark import Bench
+    from yoda_cli.evaluation.datasets import find_dataset
+    from yoda_cli.evaluation.methods import ablation, make_arm, ours
+    from yoda_cli.evaluation.scores import DEFAULT, find_metrics, frame_of
+    from yoda_cli.models.loading import find_model
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
@@ -155,7 +155,7 @@ def prepare(
 
 def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool) -> Any:
     """What an earlier run of the same question measured."""
-    from yoda_cli.bench import Journal, journal_path
+    from yoda_cli.evaluation.benchmark import Journal, journal_path
     from yoda_cli.weights import Cache
 
     path = journal_path(Cache.default().root, question, model, options)
@@ -178,7 +178,7 @@ def write(
     ablated: str | None, csv: Path | None, html: Path | None, plots: Path | None,
 ) -> None:  # fmt: skip
     """The files that were asked for."""
-    from yoda_cli.bench_report import as_csv, charts, page
+    from yoda_cli.evaluation.report import as_csv, charts, page
     from yoda_cli.images import write_atomically
 
     drawn = charts(found, ablated)
@@ -194,7 +194,7 @@ def write(
 
 def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     """One JSON document, or a table per data set with what its columns mean."""
-    from yoda_cli.bench_report import printed
+    from yoda_cli.evaluation.report import printed
 
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -233,8 +233,8 @@ def throughput(seconds: float | None) -> str:
 
 def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: bool) -> int:
     """Time the arms on the first picture at several sizes."""
-    from yoda_cli.bench import load_pair
-    from yoda_cli.speed import environment, measure
+    from yoda_cli.evaluation.benchmark import load_pair
+    from yoda_cli.evaluation.speed import environment, measure
 
     names = [arm.name for arm in question.arms]
     if baseline is not None and baseline not in names:

@@ -21,7 +21,7 @@ def doctor(
     registry: RegistryFile = None,
 ) -> int:
     """Check Python, torch, devices, cache and weights; exit code 5 if something is broken."""
-    from yoda_cli.doctor import examine
+    from yoda_cli.reports.doctor import examine
 
     findings = examine()
     broken = [finding for finding in findings if finding.ok is False]

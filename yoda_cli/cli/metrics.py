@@ -9,15 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.cli._options import (
-    CacheDir,
-    Channel,
-    Json,
-    MetricNames,
-    Offline,
-    Quiet,
-    RegistryFile,
-)
+from yoda_cli.cli._options import CacheDir, Channel, Json, MetricNames, Offline, Quiet, RegistryFile
 from yoda_cli.errors import InputError, UsageError
 
 
@@ -34,11 +26,9 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
-    from yoda_cli.datasets import paired
-    from yoda_cli.images import read_picture
-    from yoda_cli.metrics import quantise
-    from yoda_cli.resampling import imresize
-    from yoda_cli.scores import (
+    from yoda_cli.evaluation.datasets import paired
+    from yoda_cli.evaluation.metrics import quantise
+    from yoda_cli.evaluation.scores import (
         DEFAULT,
         Sample,
         definition,
@@ -46,6 +36,8 @@ def metrics(
         frame_of,
         measure_all,
     )
+    from yoda_cli.images import read_picture
+    from yoda_cli.images.resize import imresize
     from yoda_cli.weights import Cache, load_registry
 
     if sr.is_dir() != hr.is_dir():

@@ -10,7 +10,7 @@ import typer
 from yoda_cli.cli import _render
 
 if TYPE_CHECKING:
-    from yoda_cli.train import Status
+    from yoda_cli.training.loop import Status
 
 
 def train(
@@ -42,9 +42,9 @@ def train(
     """Train a checkpoint; a run that was stopped goes on where it was."""
     from dataclasses import replace
 
-    from yoda_cli.devices import pick_device
-    from yoda_cli.recipes import stages_of
-    from yoda_cli.stages import train_stages
+    from yoda_cli.devices.device import pick_device
+    from yoda_cli.training.curriculum import train_stages
+    from yoda_cli.training.recipes import stages_of
 
     changes: dict[str, Any] = {"seed": seed} | ({} if batch is None else {"batch": batch})
     stages = stages_of(recipe, recipes)

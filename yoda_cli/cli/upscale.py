@@ -28,6 +28,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 
 OUTPUT, WORK, RUNNING, INSIDE = "Output", "Memory and speed", "Running", "A look inside"
+
 SIZE = "Other ways to say how large"
 PHOTO = "Models that restore first (photo)"
 

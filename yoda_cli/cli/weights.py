@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Models, weight files and data sets: list, download, verify, import, remove.",
     no_args_is_help=True,
 )
+
 Names = Annotated[list[str], typer.Argument(help="Models, files or data sets.", show_default=False)]
 
 
@@ -118,8 +119,8 @@ def import_(
     registry: RegistryFile = None,
 ) -> None:
     """Put files you have into the cache, told by their tensors; code in them is never run."""
-    from yoda_cli.importing import import_file
     from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.importing import import_file
 
     known, cache = load_registry(), Cache.default()
     for file in files:

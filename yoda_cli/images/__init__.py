@@ -5,7 +5,7 @@ Reading applies the EXIF orientation and keeps EXIF, ICC, DPI, XMP, text and com
 no network and no model.
 """
 
-from yoda_cli.images.files import shown, sweep_temporaries, write_atomically
+from yoda_cli.files import shown, sweep_temporaries, write_atomically
 from yoda_cli.images.formats import check_format_size, format_of, losses, output_format_for
 from yoda_cli.images.header import Header, peek
 from yoda_cli.images.opening import MAX_PIXELS, MAX_SIDE

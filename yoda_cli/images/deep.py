@@ -17,20 +17,25 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 Pixels = npt.NDArray[Any]
+
 Values = npt.NDArray[np.float32]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD_BYTES = 4096
 GREY_AND_ALPHA = 4
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
+
 # First row and column, row and column step of each pass of an interlaced PNG.
 ADAM7 = (
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
     *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
 )
+
 BITS, PHOTOMETRIC, SAMPLES, PLANAR = 258, 262, 277, 284
+
 EXTRA_SAMPLES = 338
 WHITE_IS_ZERO, RGB = 0, 2
+
 CONTIGUOUS = 1
 PREMULTIPLIED = 1
 

@@ -15,9 +15,13 @@ from PIL import Image
 PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+
 EXIF_DIRECTORY, GPS_DIRECTORY = 0x8769, 0x8825
+
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
+
 SHORT, LONG = 3, 4
+
 INCHES, CENTIMETRES = 2, 3
 
 # Of a TIFF's first directory only what describes the picture is EXIF, the rest is how it is

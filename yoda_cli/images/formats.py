@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from yoda_cli.errors import OutputError
-from yoda_cli.images.files import shown
+from yoda_cli.files import shown
 from yoda_cli.images.header import Header
 from yoda_cli.images.picture import Metadata, Picture
 
@@ -44,6 +44,7 @@ FORMATS = {
     "AVIF": Format((".avif",), side=32_768, holds=ALL),
     "GIF": Format((".gif",), side=65_535, has_colours=False, holds=frozenset({"comment"})),
 }
+
 BY_SUFFIX = {suffix: kind for kind, form in FORMATS.items() for suffix in form.suffixes}
 
 

@@ -23,25 +23,28 @@ from typing import IO, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from yoda_cli.errors import InputError, NotFoundError
-from yoda_cli.images.files import shown
+from yoda_cli.files import shown
 
 MAX_PIXELS = 1 << 28  # 268 million; of an animation, all frames together
 MAX_SIDE = 1_000_000
 MAX_STREAM_BYTES = 1 << 31  # of what comes without a file
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
 KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's name: ours
+
 # How libtiff ("Function: message"), libpng, dav1d and OpenCV begin a line on standard error.
 NOISE = re.compile(
     rb"^(?:(?!yoda)\w+: |libpng |Error parsing |Unknown OBU |Overrun in OBU |"
     rb"\[ ?(?:WARN|ERROR):).*\n*",
     re.MULTILINE,
 )
+
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 Source = Path | bytes | BinaryIO
 
 # Warning filters and Pillow's pixel limit belong to the whole process: one decoder at a time.
 _decoding = threading.RLock()
+
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
 
 

@@ -20,13 +20,13 @@ from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolutio
 from yoda_cli.images.opening import KINDS, Source, check_size, name_of, opened
 from yoda_cli.images.picture import ANIMATED, GREY_MODES, Animation, Metadata, Picture
 from yoda_cli.images.provenance import MARK, XMP_TEXT, plain_xmp, provenance_in
-from yoda_cli.memory import as_floats
+from yoda_cli.images.resize import as_floats
 
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
-
 T = TypeVar("T")
+
 Stored = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 

@@ -19,23 +19,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from yoda_cli.images.deep import (
-    BITS,
-    PHOTOMETRIC,
-    PNG_CHANNELS,
-    PNG_SIGNATURE,
-    SAMPLES,
-    png_chunk,
-)
+from yoda_cli.devices.memory import Scratch, let_go
+from yoda_cli.images.deep import BITS, PHOTOMETRIC, PNG_CHANNELS, PNG_SIGNATURE, SAMPLES, png_chunk
 from yoda_cli.images.exif import orientation_of
 from yoda_cli.images.opening import opened
 from yoda_cli.images.picture import GREY_MODES, Picture
 from yoda_cli.images.reading import further_pictures, guarded, metadata_of, quantisation_of
-from yoda_cli.memory import Scratch, let_go
 
 TOUCHED = 16 << 20  # bytes decoded, turned or compared at once
 PNG_MODES, OTHER_MODES = ("1", "L", "P", "RGB"), ("L", "RGB")
+
 WIDTH, HEIGHT = 256, 257
+
 GREY_OR_RGB = {1: 1, 2: 3}  # a TIFF's photometric interpretation: samples
 PIXELS = (b"IDAT", b"acTL", b"fcTL", b"fdAT")
 

@@ -19,8 +19,8 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from yoda_cli.errors import OutputError
+from yoda_cli.files import write_atomically
 from yoda_cli.images.exif import with_resolution, with_size
-from yoda_cli.images.files import write_atomically
 from yoda_cli.images.formats import FORMATS, JPEG_XMP, check_format_size, holdable
 from yoda_cli.images.picture import ANIMATED, Animation, Metadata, Picture, stores_one_channel
 from yoda_cli.images.png import encode_png_16

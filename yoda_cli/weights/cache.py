@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.folders import cache_folder
-from yoda_cli.processes import is_alive
+from yoda_cli.files import cache_folder, is_alive
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # This folder holds what yoda downloaded; it can be deleted at any time.
 """
+
 STALE_SECONDS = 7 * 24 * 3600.0
 
 

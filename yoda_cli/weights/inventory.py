@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.structures import about_bytes
 from yoda_cli.weights.archive import unpack
 from yoda_cli.weights.cache import Cache, DamagedError, delete
 from yoda_cli.weights.download import fetch
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import is_offline
 from yoda_cli.weights.registry import Registry
+from yoda_cli.weights.structures import about_bytes
 from yoda_cli.weights.transfer import Watch
 
 

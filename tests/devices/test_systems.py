@@ -1,0 +1,103 @@
+"""What differs between systems: other processes, kept memory, and a stdout of few letters."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from yoda_cli.files import is_alive
+from yoda_cli.weights.cache import _is_orphan
+
+
+def finished_pid():
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_process_is_alive_until_it_has_ended():
+    assert is_alive(os.getpid())
+    assert not is_alive(finished_pid())
+
+
+def test_asking_for_a_process_does_not_touch_it(monkeypatch):
+    """``os.kill(pid, 0)`` is Ctrl-C on Windows; psutil has its own way there."""
+    import psutil
+
+    asked = []
+    monkeypatch.setattr(psutil, "pid_exists", lambda pid: asked.append(pid) or True)
+    monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(AssertionError("killed")))
+    assert is_alive(4711)
+    assert asked == [4711]
+
+
+def test_a_number_that_no_process_can_have_is_left_alone(tmp_path):
+    assert is_alive(10**30)
+    assert not _is_orphan(tmp_path / f"name~{10**30}-0.part")
+    assert _is_orphan(tmp_path / f"name~{finished_pid()}-0.part")
+
+
+def test_a_stdout_of_few_letters_ends_no_command():
+    """A pipe on Windows knows only its locale's letters; the help has a · too."""
+    done = subprocess.run(
+        [sys.executable, "-m", "yoda_cli", "--help"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"\\xb7" in done.stdout  # the · of the exit codes
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_waiting_threads_leave_the_cores_to_others(monkeypatch, given, expected):
+    from yoda_cli import cli
+
+    asked = []
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # what is set below is undone then
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "run", lambda *_, **__: asked.append(os.environ.get("GOMP_SPINCOUNT")))
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert asked == [expected]
+
+
+FAULTS = """
+import resource, sys, torch
+from yoda_cli.memory import keep_freed
+if sys.argv[1] == "keep": keep_freed()
+def work(): held = [torch.ones(4 << 20) for _ in range(4)]
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20): work()
+before = faults()
+for _ in range(20): work()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """Against a C library that returns every tensor at once: what it does by default depends on
+    where small things happen to lie in the heap."""
+    returning = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
+    def faults(mode):
+        done = subprocess.run(
+            [sys.executable, "-c", FAULTS, mode],
+            env={**os.environ, **returning}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return int(done.stdout)
+
+    assert faults("keep") < 0.05 * faults("leave")

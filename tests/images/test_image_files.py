@@ -1,0 +1,462 @@
+"""Files that are no pictures, writes that fail, names nobody expects."""
+
+import io
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from fakes import photo
+from PIL import Image, PngImagePlugin
+
+from yoda_cli.errors import InputError, NotFoundError, OutputError
+from yoda_cli.files import MACHINE, STALE_SECONDS, temporary_beside
+from yoda_cli.images import (
+    MAX_PIXELS,
+    Metadata,
+    Picture,
+    encode_picture,
+    made_by_yoda,
+    read_frames,
+    read_picture,
+    shown,
+    sweep_temporaries,
+    write_atomically,
+    write_picture,
+)
+
+KINDS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"]
+RNG = np.random.default_rng(0)
+
+
+def file_of(kind, size=(24, 24), **options):
+    out = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)).save(out, kind, **options)
+    return out.getvalue()
+
+
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def refusal(source):
+    with pytest.raises(InputError) as caught:
+        read_picture(source)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert "<_io" not in text
+    return text
+
+
+def test_missing_files_are_told_from_unreadable_ones(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    missing = ["nosuch.png", "nosuch/a.png", "file/a.png", "nul\0.png"]
+    for name in missing:
+        with pytest.raises(NotFoundError, match="no such file"):
+            read_picture(tmp_path / name)
+    assert "is a folder" in refusal(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "no regular file" in refusal(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert "cannot read" in refusal(tmp_path / "loop.png")
+
+
+def test_a_file_that_may_not_be_read_is_refused_with_the_reason(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(file_of("PNG"))
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", denied)
+    assert refusal(path).endswith("Permission denied")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"this is not a picture\n", b"\x89PNG\r\n\x1a\n", b"GIF89a"]
+)
+def test_files_without_a_picture_in_them_are_refused(tmp_path, content):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    text = refusal(path)
+    assert text.startswith(str(path))
+    assert ("empty" in text) == (content == b"")
+    assert refusal(content).startswith("the input stream")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_truncated_files_are_refused(kind, share, capfd):
+    whole = file_of(kind, (40, 40))
+    assert read_picture(whole).rgb.shape == (1, 3, 40, 40)
+    refusal(whole[: int(len(whole) * share)])
+    assert capfd.readouterr().err == ""
+
+
+def test_truncated_sixteen_bit_files_are_refused():
+    for kind in ("PNG", "TIFF"):
+        whole = encode_picture(Picture(photo(30, 30), bits=16), kind=kind)
+        refusal(whole[: len(whole) // 2])
+
+
+def test_a_file_of_another_kind_is_read_by_what_it_is(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(file_of("JPEG"))
+    assert read_picture(path).metadata.kind == "JPEG"
+
+
+@pytest.mark.parametrize(
+    "size", [(1 << 14, (1 << 14) + 1), (1_000_001, 1), (1, 1_000_001), (2**31 - 1, 2**31 - 1)]
+)
+def test_absurd_headers_are_refused_before_memory_is_taken(size):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    width, height = size
+    bodies = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))]
+    bodies += [chunk(b"IDAT", zlib.compress(b"\0" * 1000)), chunk(b"IEND", b"")]
+    text = refusal(b"\x89PNG\r\n\x1a\n" + b"".join(bodies))
+    assert f"{width}×{height}" in text or f"{width * height:,}" in text
+    assert f"{MAX_PIXELS:,}" in text
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_an_absurd_header_of_other_formats_is_refused_too():
+    gif = bytearray(file_of("GIF"))
+    gif[6:10] = b"\xff\xff\xff\xff"
+    bmp = bytearray(file_of("BMP"))
+    bmp[18:26] = struct.pack("<ii", 1 << 20, 1 << 20)
+    for data in (gif, bmp):
+        assert "too large" in refusal(bytes(data))
+
+
+def test_pictures_beyond_pillows_own_limit_are_read_in_silence(monkeypatch, capfd):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    data = file_of("PNG")
+    assert read_picture(data).rgb.shape == (1, 3, 24, 24)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    assert capfd.readouterr().err == ""
+
+
+def test_an_animation_counts_all_its_frames_against_the_limit(monkeypatch):
+    frames = [Image.new("RGB", (10, 10), (i, 0, 0)) for i in range(5)]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr("yoda_cli.images.opening.MAX_PIXELS", 499)
+    read_picture(out.getvalue())
+    with pytest.raises(InputError, match="10×10 × 5 frames"):
+        read_frames(out.getvalue())
+
+
+def test_a_gif_that_grows_with_a_later_frame_keeps_its_size_and_the_limit():
+    frames = [Image.new("RGB", (10, 9), (i, 0, 0)) for i in (0, 200)]
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    data = out.getvalue()
+    extent = struct.pack("<HH", 10, 9)
+    at = data.rindex(b"\x2c\0\0\0\0" + extent) + 1
+    moved, far = (data[:at] + struct.pack("<HH", x, x) + data[at + 4 :] for x in (7, 65_535))
+    assert [f.rgb.shape for f in read_frames(moved).frames] == [(1, 3, 9, 10)] * 2
+    with pytest.raises(InputError, match=f"too large: {65_545 * 65_544:,} pixels"):
+        read_frames(far)
+
+
+def test_heic_without_its_plug_in_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert "install pillow-heif" in refusal(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+
+
+def test_a_stream_is_read_like_a_file():
+    data = file_of("PNG")
+    assert torch.equal(read_picture(io.BytesIO(data)).rgb, read_picture(data).rgb)
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, SyntaxError, OverflowError])
+def test_whatever_a_decoder_raises_is_one_line(monkeypatch, error):
+    def fail(self):
+        raise error("line one\nline two")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    refusal(file_of("PNG"))
+
+
+def test_warnings_of_the_decoders_are_not_heard_and_filters_come_back(recwarn, capfd):
+    before = list(warnings.filters)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("a", "b")
+    odd = file_of("TIFF", tiffinfo={270: "x"})
+    for data in (odd, odd[:-20], file_of("PNG", pnginfo=text)):
+        try:
+            read_picture(data)
+        except InputError:
+            continue
+    assert list(warnings.filters) == before
+    assert len(recwarn) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_what_others_say_while_a_file_is_decoded_is_not_lost(monkeypatch, capfd):
+    def talk(*_):
+        os.write(
+            2, b"one line\nZIPDecode: Decoding error\n[ WARN:0@0.1] global\nlibpng warning: x\n"
+        )
+        os.write(2, b"yoda: another")
+
+    monkeypatch.setattr("yoda_cli.images.reading.read_deep", talk)
+    read_picture(encode_picture(Picture(photo(4, 4), bits=16), kind="PNG"))
+    assert capfd.readouterr().err == "one line\nyoda: another"
+
+
+def test_files_are_read_without_a_standard_error():
+    code = "import os, sys; os.close(2); from yoda_cli.images import read_picture; "
+    code += "print(read_picture(sys.stdin.buffer).rgb.shape[-1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=file_of("TIFF"), stdout=-1, check=True
+    )
+    assert done.stdout == b"24\n"
+
+
+def test_threads_read_side_by_side_and_leave_the_settings_alone():
+    data = [file_of(kind) for kind in KINDS]
+    expected = [read_picture(d).rgb for d in data]
+    before = list(warnings.filters), Image.MAX_IMAGE_PIXELS
+    wrong = []
+
+    def work():
+        for _ in range(5):
+            wrong.extend(
+                i for i, d in enumerate(data) if not torch.equal(read_picture(d).rgb, expected[i])
+            )
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert (list(warnings.filters), Image.MAX_IMAGE_PIXELS) == before
+
+
+LONG = "ü" * 125 + "x.png"
+NAMES = ["a b.png", "☃🎈.png", "new\nline.png", "-dash.png", "%s{x}.png", LONG]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unusual_names_work(tmp_path, name):
+    path = tmp_path / name
+    write_picture(path, Picture(photo(3, 3)), kind="PNG", provenance={"a": "b"})
+    assert read_picture(path).rgb.shape == (1, 3, 3, 3)
+    assert made_by_yoda(path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_names_that_are_no_text_work_and_can_be_shown(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff\x1b[31m\n.png")
+    write_picture(path, Picture(photo(3, 3)), kind="PNG")
+    assert read_picture(path).rgb.shape == (1, 3, 3, 3)
+    assert shown(path) == f"{tmp_path}/\\xff\\x1b[31m\\n.png"
+    path.write_bytes(b"no picture")
+    assert "\\xff\\x1b[31m\\n.png" in refusal(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_temporaries_have_names_that_fit_and_do_not_repeat(tmp_path, name):
+    first, second = (temporary_beside(tmp_path / name) for _ in range(2))
+    assert first != second
+    assert first.parent == tmp_path
+    assert len(os.fsencode(first.name)) <= 255
+    assert first.name.startswith(f".{name[:20]}")
+    first.write_bytes(b"")
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace", "encode"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_write_that_fails_anywhere_leaves_things_as_they_were(
+    tmp_path, monkeypatch, call, error, existing
+):
+    def fail(*_, **__):
+        raise error
+
+    path = tmp_path / "out.png"
+    if existing:
+        path.write_bytes(b"old")
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    elif call == "replace":
+        monkeypatch.setattr(type(path), "replace", fail)
+    elif call == "encode":
+        monkeypatch.setattr(Image.Image, "save", fail)
+    else:
+        opened = type(path).open
+
+        def halfway(self, mode="r"):
+            file = opened(self, mode, buffering=0)
+            file.write(b"half")
+            monkeypatch.setattr(os, "fsync", fail)
+            return file
+
+        monkeypatch.setattr(type(path), "open", halfway)
+    with pytest.raises(OutputError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+        write_picture(path, Picture(photo(4, 4)), kind="PNG")
+    monkeypatch.undo()
+    if isinstance(error, OSError):
+        assert "No space left on device" in str(caught.value)
+        assert call == "encode" or str(path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == ([path] if existing else [])
+    assert not existing or path.read_bytes() == b"old"
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    picture = Picture(photo(4, 4))
+    for name in ("nosuch/a.png", "file/a.png", "folder.png", "x" * 256 + ".png", "nul\0.png"):
+        with pytest.raises(OutputError, match="cannot write") as caught:
+            write_picture(tmp_path / name, picture, kind="PNG")
+        assert str(caught.value).isprintable()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    link = tmp_path / "out.png"
+    link.symlink_to("precious")
+    write_picture(link, Picture(photo(4, 4)), kind="PNG")
+    assert not link.is_symlink()
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_a_killed_writer_leaves_no_half_file_and_its_temporary_is_swept(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from yoda_cli.images import files
+os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(Path(sys.argv[1]), b"x" * 1000)
+"""
+    target = tmp_path / "out.png"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode == -9
+    assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert sweep_temporaries(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeping_spares_living_processes_other_machines_and_everything_else(tmp_path):
+    mine = temporary_beside(tmp_path / "a\nb.png")
+    parent = mine.name.replace(str(os.getpid()), str(os.getppid()))
+    other = mine.name.replace(MACHINE, "0" * 8)
+    stale = other.replace("a\nb", "old")
+    earlier = f".a.yoda-{MACHINE}-{os.getpid()}-000000000.tmp"
+    spared = [mine.name, parent, other, "a.tmp", ".yoda-1.tmp", "photo.png"]
+    for name in [*spared, stale, earlier]:
+        (tmp_path / name).write_bytes(b"")
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(tmp_path / stale, (old, old))
+    assert sweep_temporaries(tmp_path) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spared)
+    assert sweep_temporaries(tmp_path / "nosuch") == 0
+
+
+def test_writers_of_one_name_at_once_leave_one_whole_file(tmp_path):
+    path = tmp_path / "out"
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    threads = [threading.Thread(target=write_atomically, args=(path, c)) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def seeds():
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    exif.get_ifd(0x8769)[0x829A] = 0.25
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Title", "a lake", zip=True)
+    text.add_itxt("XML:com.adobe.xmp", "<x/>")
+    files = [file_of(kind) for kind in KINDS]
+    files += [file_of(kind, exif=exif, dpi=(72, 72)) for kind in ("JPEG", "TIFF", "WEBP", "AVIF")]
+    files += [file_of("PNG", exif=exif, pnginfo=text)]
+    metadata = Metadata(exif=exif.tobytes(), xmp=b"<x/>", dpi=(72.0, 72.0))
+    deep = Picture(photo(12, 12), alpha=torch.rand(1, 1, 12, 12), bits=16, metadata=metadata)
+    files += [encode_picture(deep, kind=kind) for kind in ("PNG", "TIFF")]
+    frames = [Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)) for _ in range(3)]
+    for kind in ("GIF", "PNG", "WEBP", "MPO"):
+        out = io.BytesIO()
+        frames[0].save(out, kind, save_all=True, append_images=frames[1:])
+        files.append(out.getvalue())
+    out = io.BytesIO()
+    frames[0].convert("CMYK").save(out, "JPEG", icc_profile=b"x" * 200)
+    return [*files, out.getvalue()]
+
+
+def mutated(data, rng):
+    changed = bytearray(data)
+    reach = len(changed) if rng.random() < 0.5 else min(len(changed), 200)  # headers matter most
+    for _ in range(rng.choice([1, 1, 2, 4, 30])):
+        changed[rng.randrange(reach)] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+    if rng.random() < 0.2:
+        start = rng.randrange(len(changed))
+        changed[start:start] = changed[start : start + rng.randrange(64)]
+    return bytes(changed[: rng.randrange(1, len(changed))] if rng.random() < 0.2 else changed)
+
+
+def mend_checksums(data):
+    """The same PNG with right checksums, so that what stands in the chunks is looked at."""
+    if not data.startswith(b"\x89PNG"):
+        return data
+    out, position = data[:8], 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4])
+        body = data[position + 4 : position + 8 + length]
+        out += data[position : position + 4] + body + struct.pack(">I", zlib.crc32(body))
+        position += 12 + length
+    return out
+
+
+def outcome(data, kind):
+    """What was said against reading the file and writing it again; nothing if all went well."""
+    try:
+        picture = read_picture(data)
+        read_frames(data)
+        made_by_yoda(data)
+        encode_picture(picture, kind=kind, provenance={"a": "b"})
+    except (InputError, OutputError) as error:
+        return str(error)
+    return ""
+
+
+def fuzz(rounds, seed, capfd):
+    rng, files, refused = random.Random(seed), seeds(), 0
+    for index in range(rounds):
+        data = mend_checksums(mutated(files[index % len(files)], rng))
+        kind = rng.choice(["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+        started = time.monotonic()
+        said = outcome(data, kind)
+        assert time.monotonic() - started < 30
+        assert said.isprintable()
+        refused += bool(said)
+    assert 0.2 * rounds < refused < 0.95 * rounds
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_mutated_files_are_read_or_refused_and_nothing_else(capfd):
+    fuzz(300, 0, capfd)
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_files_are_read_or_refused_and_nothing_else(capfd):
+    fuzz(10_000, 1, capfd)

@@ -1,0 +1,90 @@
+"""The Ray engine on a cluster of two CPUs that the test starts: the bytes of the local engine."""
+
+import os
+import time
+
+import pytest
+from fakes import save_photo
+
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.models.loading import find_model
+from yoda_cli.upscaling.batch.inputs import Found
+from yoda_cli.upscaling.batch.outputs import Naming
+from yoda_cli.upscaling.batch.plan import Events, plan_batch
+
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # Ray's own
+    pytest.mark.xdist_group("ray"),
+]
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        save_photo(tmp_path / "in" / f"{i}.png", 10 + i, 12, seed=i)
+    save_photo(tmp_path / "in" / "large.png", 150, 170)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+def results(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("*.png"))}
+
+
+def test_the_bytes_are_those_of_the_local_engine_blocks_of_one_picture_too(
+    yoda, cluster, folder, tmp_path, tiny_checkpoint
+):
+    common = ["--model", tiny_checkpoint, "--exact", "--block", "256"]
+    local = yoda("upscale", folder, "-o", tmp_path / "local", *common)
+    far = yoda("upscale", folder, "-o", tmp_path / "ray", *common, "--engine", "ray")
+    assert local.code == far.code == 4, far.err
+    assert len(results(tmp_path / "ray")) == 5
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert far.err.count("bad.png") == 1
+
+
+def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_checkpoint):
+    from yoda_cli.upscaling.batch import ray as ray_engine
+
+    (folder / "bad.png").unlink()
+    options = UpscaleOptions(
+        model=str(tiny_checkpoint), exact=True, device="cpu", steps=100, block=256
+    )
+    model, writing = find_model(options), WriteOptions()
+    naming = Naming(tmp_path / "out", model.name, 4.0, 0, writing, "x4")
+    found = [Found(p, folder) for p in sorted(folder.iterdir())]
+    batch = plan_batch(found, naming, model, options)
+    remote = ray.remote(num_cpus=1)(ray_engine.Actor)
+    pool = ray_engine.Pool(ray, lambda: remote.remote(options, writing, {}), 2)
+    began, killed = time.monotonic(), []
+
+    def strike(item, record):
+        if not killed:
+            ray.kill(pool.actors[0])
+            killed.append(time.monotonic() - began)
+
+    done = []
+    events = Events(lambda item, record: (done.append(item), strike(item, record)))
+    first = pool.actors[0]
+    assert ray_engine._run(batch, events, pool, options) == []
+    assert killed
+    assert pool.actors[0] is not first
+    assert len(done) == len(results(tmp_path / "out")) == 5
+
+
+def test_a_cluster_that_is_not_there_is_a_device_error(yoda, folder, tiny_checkpoint):
+    ray.shutdown()
+    done = yoda("upscale", folder, "--model", tiny_checkpoint, "--engine", "ray", "--address",
+                "127.0.0.1:1")  # fmt: skip
+    assert done.code == 6, done.err
+    assert "no Ray cluster" in done.err

@@ -1,0 +1,1 @@
+"""Which device and precision to compute in, and what to do when memory runs out."""

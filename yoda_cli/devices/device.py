@@ -1,0 +1,131 @@
+"""Which device and which precision to compute in, decided by asking and by measuring."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor, nn
+
+from yoda_cli.errors import DeviceError, UsageError, WeightsError
+from yoda_cli.files import cache_folder
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# A half-precision result differs from fp32 by rounding; it must pay for that.
+WORTH_IT = 1.15
+COMPILED = "compiled"  # ends the variant of a network that torch has compiled
+P = ParamSpec("P")
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU; any other name must exist."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"no device {name}: this machine has {torch.cuda.device_count()} CUDA")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("no device mps on this machine")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` measures on the CPU, takes fp16 on MPS, and bf16 (else fp16) on CUDA."""
+    if name != "auto":
+        if name not in PRECISIONS:
+            raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}")
+        return PRECISIONS[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return _fastest_on_cpu()
+
+
+@lru_cache
+def _fastest_on_cpu() -> torch.dtype:
+    """bf16 where a convolution like ours runs clearly faster in it, else fp32.
+
+    Measured once per machine and torch version, then read from the cache folder: a busy moment
+    must not change the bytes of a result.
+    """
+    try:
+        record = cache_folder() / "precision.json"
+    except WeightsError:  # no home, no cache: measured every time
+        return PRECISIONS[_measure()]
+    key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return PRECISIONS[json.loads(record.read_text(encoding="utf-8"))[key]]
+    name = _measure()
+    with contextlib.suppress(OSError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps({key: name}), encoding="utf-8")
+        partial.replace(record)
+    return PRECISIONS[name]
+
+
+def _measure() -> str:
+    layers, inputs = {}, {}
+    for name in ("fp32", "bf16"):
+        conv = nn.Conv2d(64, 64, 3, padding=1).to(PRECISIONS[name])
+        layers[name] = conv.to(memory_format=torch.channels_last)
+        x = torch.zeros(1, 64, 96, 96, dtype=PRECISIONS[name])
+        inputs[name] = x.to(memory_format=torch.channels_last)
+    best = dict.fromkeys(layers, float("inf"))
+    with torch.inference_mode():
+        for _ in range(12):  # in turn, so that a busy moment meets both
+            for name, layer in layers.items():
+                began = time.perf_counter()
+                layer(inputs[name])
+                best[name] = min(best[name], time.perf_counter() - began)
+    return "bf16" if best["bf16"] * WORTH_IT < best["fp32"] else "fp32"
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A copy of a host tensor on ``device``; to a GPU from page-locked memory, not waited for."""
+    if device.type != "cuda" or host.device.type != "cpu":
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def compiled(function: Callable[P, Tensor], device: torch.device) -> Callable[P, Tensor]:
+    """``function`` compiled by torch: on CUDA once per shape, replayed as a CUDA graph; elsewhere
+    for all shapes at once. What cannot be compiled here runs as it is, and torch logs why."""
+    graphs = device.type == "cuda"
+    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    run = torch.compile(
+        function, mode="reduce-overhead" if graphs else "default", dynamic=not graphs
+    )
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if not graphs:
+            return run(*args, **kwargs)
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return run(*args, **kwargs).clone()  # the graph's own memory is written again
+
+    return call
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager[Any]]:
+    """A factory of contexts in which networks run in ``dtype``; fp32 is no context at all."""
+    if dtype == torch.float32:
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype)

@@ -1,0 +1,75 @@
+"""Gaussian noise as a pure function of (seed, step, window). Knows no network and no picture.
+
+The plane of all pixels is cut into fixed blocks of 64×64; each block of each step has a counter
+range of its own in one Philox stream (Salmon et al., 2011). A window's values therefore never
+depend on which windows were drawn before, on tiles, order, batch, device or number of workers.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yoda_cli.devices.device import upload
+from yoda_cli.diffusion.samplers import STOCHASTIC_SAMPLERS
+from yoda_cli.diffusion.yoda import Draw
+
+BLOCK = 64
+_FAR = 1 << 63  # block indices may be negative (padding): shift them into uint64
+
+
+@dataclass(frozen=True)
+class NoiseField:
+    """Standard normal noise on an unbounded grid.
+
+    ``seed`` is any non-negative integer below 2⁶⁴; ``channels`` the C of the drawn (1, C, H, W).
+    """
+
+    seed: int
+    channels: int = 3
+
+    def draw(self, step: int, top: int, left: int, height: int, width: int) -> Tensor:
+        """The (1, C, height, width) float32 window at (top, left) of the noise of ``step``."""
+        out = np.empty((self.channels, height, width), dtype=np.float32)
+
+        def fill(row: int) -> None:
+            for col in range(left // BLOCK, -(-(left + width) // BLOCK)):
+                block = self._block(step, row, col)
+                y0, x0 = max(row * BLOCK, top), max(col * BLOCK, left)
+                y1, x1 = min((row + 1) * BLOCK, top + height), min((col + 1) * BLOCK, left + width)
+                out[:, y0 - top : y1 - top, x0 - left : x1 - left] = block[
+                    :, y0 - row * BLOCK : y1 - row * BLOCK, x0 - col * BLOCK : x1 - col * BLOCK
+                ]
+
+        rows = range(top // BLOCK, -(-(top + height) // BLOCK))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets others run
+            list(pool.map(fill, rows))
+        return torch.from_numpy(out).unsqueeze(0)
+
+    def _block(self, step: int, row: int, col: int) -> np.ndarray:
+        counter = np.array([0, col + _FAR, row + _FAR, step], dtype=np.uint64)
+        key = np.array([self.seed, 0], dtype=np.uint64)
+        generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
+        return generator.standard_normal((self.channels, BLOCK, BLOCK), dtype=np.float32)
+
+
+def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0) -> Draw:
+    """Noise for the canvas of ``z_lr``, whose corner lies at (top, left) of the picture.
+
+    A deterministic sampler's noise is drawn once: an unrefined pixel then moves along the same
+    trajectory as a refined one whose ẑ_0 is z_lr.
+    """
+    channels, height, width = z_lr.shape[1:]
+    field = NoiseField(seed, channels)
+
+    def draw(step: int) -> Tensor:
+        return upload(field.draw(step, top, left, height, width), z_lr.device)
+
+    if sampler in STOCHASTIC_SAMPLERS:
+        return draw
+    once = draw(0)
+    return lambda step: once

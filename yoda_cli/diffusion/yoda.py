@@ -1,0 +1,127 @@
+"""YODA: You Only Diffuse Areas (arXiv:2308.07977). An attention map A says where diffusion works.
+
+The mask M(t) = [T·(A+l) ≥ t] (eq. 8) is wide where A is high and grows as t falls, until at t ≤ T·l
+it covers the picture. Inside it a pixel takes the reverse step; outside it holds the unrefined
+picture z_lr, noised to the same level (eq. 12). One transition t → s of a shortened chain stands
+for the steps t, …, s+1 and refines every pixel that any of them would: M(t→s) = M(s+1).
+The unmasked baseline is A ≡ 1 in this same loop. Knows no network and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from yoda_cli.diffusion.bands import bands
+from yoda_cli.diffusion.samplers import History, Step, reverse_std
+from yoda_cli.diffusion.schedule import NoiseSchedule, q_sample
+
+
+def share(mask: Tensor) -> float:
+    """The part of a picture that a mask refines."""
+    return int(mask.count_nonzero()) / mask.numel()
+
+
+Denoiser = Callable[[Tensor, int, Tensor], Tensor]  # (z_t, t, mask) → ẑ_0, fp32
+
+Draw = Callable[[int], Tensor]  # step → standard normal noise for the whole canvas
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One transition, as an observer sees it: the state it led to, the estimate it used."""
+
+    index: int
+    t: int
+    s: int
+    mask: Tensor
+    z_s: Tensor
+    z_0: Tensor
+
+
+def time_mask(attention: Tensor, lower_bound: float, t: int | Tensor, num_steps: int) -> Tensor:
+    """M(t), eq. 8: True where T·(A+l) ≥ t. ``attention`` in [0, 1]; ``t`` may be (B, 1, 1, 1)."""
+    return num_steps * (attention + lower_bound) >= t
+
+
+@torch.no_grad()
+def masked_sample(
+    predict: Denoiser,
+    step: Step,
+    schedule: NoiseSchedule,
+    timesteps: Sequence[int],
+    attention: Tensor,
+    lower_bound: float,
+    z_lr: Tensor,
+    draw: Draw,
+    *,
+    faithful: bool = False,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Tensor:
+    """Masked reverse diffusion along ``timesteps`` = [T, …, 0]; returns z_0, shaped like ``z_lr``.
+
+    ``attention`` is (B, 1, H, W) in [0, 1] on the grid of ``z_lr`` (B, C, H, W). ``predict`` is
+    read only where the mask is True; the state it is given is overwritten by the step, and what it
+    returned may be, from the third call after that. ``faithful`` runs eqs. 9 and 11 as printed (the
+    network sees zeros outside the mask, the other side is N(z_lr, one step's variance)) instead of
+    the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose variance it borrows.
+    """
+    total = schedule.num_steps
+    mask = time_mask(attention, lower_bound, timesteps[1] + 1, total)
+    noise = draw(timesteps[0])
+    z = q_sample(schedule, z_lr, timesteps[0], noise)
+    torch.where(mask, noise, z, out=z)
+    history: History | None = None
+    for index, (t, s) in enumerate(pairwise(timesteps)):
+        mask = time_mask(attention, lower_bound, s + 1, total)
+        noise = draw(s) if s > 0 else z.new_zeros(()).expand_as(z)  # the last step is noiseless
+        z_0 = predict(z * mask if faithful else z, t, mask)
+        for band in bands(z):  # every pixel for itself: in place, a few rows at a time
+            z_t, fresh, lr = band.cut(z), band.cut(noise), band.cut(z_lr)
+            before = history.cut(band.cut) if history else None
+            refined = step(schedule, z_t, band.cut(z_0), t, s, fresh, before)
+            if faithful:
+                unrefined = lr + reverse_std(schedule, t, s) * fresh
+            else:
+                unrefined = q_sample(schedule, lr, s, fresh)
+            torch.where(band.cut(mask), refined, unrefined, out=z_t)
+        history = history.followed_by(z_0, t, mask) if history else History(z_0, t, mask)
+        if on_step is not None:
+            on_step(StepRecord(index, t, s, mask, z.clone(), z_0.clone()))
+    if not bool(mask.all()):
+        raise ValueError(f"the last mask must cover the picture: lower bound {lower_bound} < 1/T")
+    return z
+
+
+def training_state(
+    schedule: NoiseSchedule,
+    z_0: Tensor,
+    z_lr: Tensor,
+    attention: Tensor,
+    lower_bound: float,
+    t: Tensor,
+    s: Tensor,
+    noise: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A state the sampler makes before the transition t → s, and the mask M(t→s) of its loss.
+
+    ``t`` and ``s`` are (B,) integers, t > s. The transition before it refined M(t+1); pixels that
+    enter only now still hold noised LR. At t = T nothing was refined yet, the start state is pure
+    noise inside the mask, and the two differ by √ᾱ_T only. Returns (z_t, mask).
+    """
+    total = schedule.num_steps
+    t, s = t.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
+    signal, sigma = schedule.levels(t)
+    mask = time_mask(attention, lower_bound, s + 1, total)
+    refined = torch.where(t == total, mask, time_mask(attention, lower_bound, t + 1, total))
+    return signal * torch.where(refined, z_0, z_lr) + sigma * noise, mask
+
+
+def masked_loss(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``error`` (B, C, H, W) inside ``mask`` (B, 1, H, W): eq. 13, by the mask's area."""
+    weight = mask.to(error.dtype)
+    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp(min=1)

@@ -1,0 +1,1 @@
+"""Data sets, measures, benchmarks and their tables. Knows no training."""

@@ -1,0 +1,263 @@
+"""Benchmarks: data sets × arms → rows, one per picture and arm, kept as they come.
+
+A run that was stopped goes on from its journal; what it measured is not measured again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices.memory import peak_bytes
+from yoda_cli.errors import InputError, OutputError, YodaError
+from yoda_cli.evaluation.datasets import Dataset, Pair
+from yoda_cli.evaluation.methods import Arm, Outcome
+from yoda_cli.evaluation.metrics import quantise
+from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
+from yoda_cli.images import Picture, encode_picture, read_picture
+from yoda_cli.images.resize import crop_to_multiple, imresize
+from yoda_cli.models.model import Model
+from yoda_cli.version import __version__
+
+CROP = 128  # side of the crops shown side by side
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared, on what, and how."""
+
+    datasets: Sequence[Dataset]
+    arms: Sequence[Arm]
+    metrics: Sequence[Metric]
+    frame: Frame
+    scale: int
+    limit: int | None = None
+    crops: bool = False
+
+
+@dataclass
+class Journal:
+    """Rows on disk, one JSON object a line; a half-written last line is left out."""
+
+    path: Path | None
+    rows: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def open(path: Path | None) -> Journal:
+        journal = Journal(path)
+        if path is not None and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            if not text.endswith("\n"):  # killed while writing: the next row starts a line
+                path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+            for line in text.splitlines():
+                try:
+                    journal.keep(json.loads(line))
+                except (ValueError, KeyError):
+                    continue
+        return journal
+
+    def keep(self, row: dict[str, Any]) -> None:
+        self.rows[row["dataset"], row["picture"], row["arm"]] = row
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row here and on disk."""
+        self.keep(row)
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def run_bench(
+    bench: Bench, journal: Journal, on_row: Callable[[dict[str, Any]], None] = lambda row: None
+) -> list[dict[str, Any]]:
+    """Every row, in order; those of the journal are taken from it."""
+    rows = []
+    for dataset in bench.datasets:
+        for pair in dataset.pairs[: bench.limit]:
+            for row in rows_of(dataset.name, pair, bench, journal):
+                rows.append(row)
+                on_row(row)
+    return rows
+
+
+def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterator[dict[str, Any]]:
+    """One picture through every arm; a picture that cannot be read is a row that says so."""
+    known = [journal.rows.get((dataset, pair.name, arm.name)) for arm in bench.arms]
+    if all(row is not None and (not bench.crops or "crop" in row) for row in known):
+        yield from (row for row in known if row is not None)
+        return
+    try:
+        if pair.problem:
+            raise InputError(pair.problem)
+        hr, lr = load_pair(pair, bench.scale)
+    except YodaError as error:
+        yield {"dataset": dataset, "picture": pair.name, "arm": "", "error": str(error)}
+        return
+    for arm in bench.arms:
+        row = {"dataset": dataset, "picture": pair.name, "arm": arm.name}
+        row |= one(arm, hr, lr, bench)
+        journal.add(row)
+        yield row
+
+
+def load_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
+    """(HR, LR) in [0, 1] at 8 bits; HR is cropped to LR's size times the factor."""
+    hr = quantise(read_picture(pair.hr).rgb)
+    if pair.lr is None:
+        hr = crop_to_multiple(hr, scale)
+        if min(hr.shape[-2:]) == 0:
+            raise InputError(f"{pair.hr.name} is smaller than {scale}×{scale} pixels")
+        return hr, quantise(resized_down(hr, scale))
+    lr = quantise(read_picture(pair.lr).rgb)
+    wanted = [n * scale for n in lr.shape[-2:]]
+    if any(not 0 <= have - want < scale for have, want in zip(hr.shape[-2:], wanted, strict=True)):
+        raise InputError(
+            f"{pair.hr.name} is {hr.shape[-1]}×{hr.shape[-2]}, and {pair.lr.name} times {scale} "
+            f"is {wanted[1]}×{wanted[0]}"
+        )
+    return hr[..., : wanted[0], : wanted[1]], lr
+
+
+def resized_down(hr: Tensor, scale: int) -> Tensor:
+    """The benchmark's LR: MATLAB's antialiased bicubic on 8 bits."""
+    return imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255
+
+
+def one(arm: Arm, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
+    """One arm on one picture: metrics, calls, time, memory."""
+    began = time.perf_counter()
+    outcome = arm.run(lr)
+    seconds = time.perf_counter() - began
+    sample = Sample(outcome.image, hr, lr, outcome.tile_lines)
+    row: dict[str, Any] = {
+        "width": hr.shape[-1],
+        "height": hr.shape[-2],
+        **measure_all(sample, bench.metrics, bench.frame),
+        "calls": outcome.calls,
+        "planned_calls": outcome.planned_calls,
+        "dense_calls": outcome.dense_calls,
+        "gflop": None if outcome.flops is None else round(outcome.flops / 1e9, 3),
+        "active": [round(value, 6) for value in outcome.active],
+        "attention_seconds": outcome.attention_seconds,
+        "seconds": round(seconds - (outcome.attention_seconds or 0), 4),
+        "peak_mb": round(peak_bytes() / 1e6),
+    }
+    if bench.crops:
+        row["crop"], row["crop_hr"] = crops_of(outcome, hr)
+    return row
+
+
+def crops_of(outcome: Outcome, hr: Tensor) -> tuple[str, str]:
+    """The result's and HR's crop where HR has most detail, as data addresses."""
+    size = min(CROP, *hr.shape[-2:])
+    detail = (hr - hr.roll(1, -1)).abs().mean(1, keepdim=True)
+    sums = torch.nn.functional.avg_pool2d(detail, size, stride=max(1, size // 4))
+    at = int(sums.flatten().argmax())
+    top, left = (n * max(1, size // 4) for n in divmod(at, sums.shape[-1]))
+    window = (..., slice(top, top + size), slice(left, left + size))
+    return address(outcome.image[window]), address(hr[window])
+
+
+def address(image: Tensor) -> str:
+    packed = encode_picture(Picture(image), kind="WEBP", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(packed).decode()
+
+
+def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptions) -> Path:
+    """One journal per question: the same command finds its own."""
+    facts = [
+        __version__, torch.__version__, model.name, digest_of(model), options, bench.frame,
+        bench.scale, [m.name for m in bench.metrics],
+    ]  # fmt: skip
+    facts += [str(arm.settings["file"]) for arm in bench.arms if "file" in arm.settings]
+    facts += [str(pair) for dataset in bench.datasets for pair in dataset.pairs]
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return folder / "bench" / f"{key}.jsonl"
+
+
+def digest_of(model: Model) -> str:
+    """The weights, in a few characters."""
+    assert isinstance(model.backbone, torch.nn.Module)
+    total = hashlib.sha256()
+    if model.parts is not None:  # gigabytes that are not read yet
+        for path in model.parts.files.values():
+            status = path.stat()
+            total.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
+        return total.hexdigest()[:16]
+    for name, value in model.backbone.state_dict().items():
+        total.update(name.encode())
+        total.update(value.detach().float().cpu().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def summarise(rows: Iterable[Mapping[str, Any]], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """Means over the pictures of each data set and arm, of each metric where it applies."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if "error" not in row:
+            groups.setdefault((row["dataset"], row["arm"]), []).append(row)
+    summary = []
+    for (dataset, arm), members in groups.items():
+        line: dict[str, Any] = {"dataset": dataset, "arm": arm, "pictures": len(members)}
+        for name in [metric.name for metric in metrics]:
+            line[name] = mean(row[name] for row in members)
+        for name in ("calls", "dense_calls", "seconds", "attention_seconds", "gflop"):
+            line[name] = mean(row[name] for row in members)
+        line["peak_mb"] = max(row["peak_mb"] for row in members)
+        line["active"] = active_of(members)
+        summary.append(line)
+    return summary
+
+
+def active_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(mean, standard deviation) over the pictures of the share refined in every step."""
+    steps = list(zip(*(row["active"] for row in rows), strict=False))
+    return [(statistics.fmean(step), statistics.pstdev(step)) for step in steps]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is there; None of nothing."""
+    there = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(there) if there else None
+
+
+def document(
+    bench: Bench, rows: Sequence[Mapping[str, Any]], model: Model, command: str
+) -> dict[str, Any]:
+    """Everything a reader needs to judge and repeat the numbers."""
+    return {
+        "schema": 1,
+        "yoda": __version__,
+        "torch": torch.__version__,
+        "model": model.name,
+        "device": str(model.device),
+        "precision": str(model.precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})",
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "scale": bench.scale,
+        "definitions": {m.name: definition(m, bench.frame) for m in bench.metrics},
+        "better": {m.name: m.better for m in bench.metrics},
+        "summary": summarise(rows, bench.metrics),
+        "rows": [{k: v for k, v in row.items() if not k.startswith("crop")} for row in rows],
+        "failed": [row for row in rows if "error" in row],
+    }

@@ -1,0 +1,171 @@
+"""A benchmark as a page, as CSV, and beside what others printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from yoda_cli.evaluation.benchmark import Bench
+from yoda_cli.evaluation.charts import Point, line_chart
+
+EXTREMES = 4  # so many of the worst and of the best pictures are shown
+
+
+def as_csv(document: Mapping[str, Any]) -> str:
+    """One line per picture and arm."""
+    names = list(document["definitions"])
+    counts = ("calls", "planned_calls", "dense_calls", "gflop", "seconds", "peak_mb")
+    columns = ["dataset", "picture", "arm", "width", "height", *names, *counts, "error"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(document["rows"])
+    return out.getvalue()
+
+
+def printed(document: Mapping[str, Any], bench: Bench) -> list[str]:
+    """Lines of numbers others printed for these data sets, factor and definition; often none."""
+    packaged = files("yoda_cli.evaluation") / "published.toml"
+    table = tomllib.loads(packaged.read_text(encoding="utf-8"))
+    channel = "y" if bench.frame.on_luma else "rgb"
+    lines = []
+    for row in table["rows"]:
+        fits = (row["scale"], row["channel"]) == (bench.scale, channel)
+        if not fits or bench.frame.border != bench.scale or row["metric"] not in document["better"]:
+            continue
+        for dataset in sorted({line["dataset"] for line in document["summary"]}):
+            values = row["values"].get(dataset, {})
+            text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+            lines += [f"{dataset}, {row['metric']}, as printed: {text}"] if text else []
+    return lines
+
+
+def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
+    """Name → SVG: the refined area of every step, and what the ablated setting does."""
+    found = {}
+    summary = document["summary"]
+    for dataset in sorted({line["dataset"] for line in summary}):
+        mine = [line for line in summary if line["dataset"] == dataset]
+        area: dict[str, list[Point]] = {
+            line["arm"]: [
+                ((i + 1) / len(line["active"]), 100 * mean, 100 * std)
+                for i, (mean, std) in enumerate(line["active"])
+            ]
+            for line in mine
+            if line["active"]
+        }
+        if area:
+            title = f"{dataset}: share of the picture refined in each step"
+            found[f"{dataset}_area"] = line_chart(title, "part of the chain done", "%", area)
+        for metric in document["definitions"]:
+            values = [line[metric] for line in mine]
+            if ablated is None or any(value is None for value in values):
+                continue
+            points: list[Point] = [
+                (setting_of(line["arm"], i), line[metric], 0.0) for i, line in enumerate(mine)
+            ]
+            names = ", ".join(line["arm"].removeprefix(f"{ablated} ") for line in mine)
+            label = f"{ablated}: {names}"
+            chart = line_chart(f"{dataset}: {metric}", label, metric, {metric: points})
+            found[f"{dataset}_{ablated}_{metric}"] = chart
+    return found
+
+
+def setting_of(arm: str, index: int) -> float:
+    """The number in an ablation arm's name, or its place where it is a word."""
+    try:
+        return float(arm.rsplit(" ", 1)[-1])
+    except ValueError:
+        return float(index)
+
+
+def page(
+    document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], bench: Bench,
+    pictures: Mapping[str, str],
+) -> str:  # fmt: skip
+    """The HTML page: one file that asks for nothing."""
+    names = list(document["definitions"])
+    extra = ["calls", "dense_calls", "gflop", "seconds", "peak_mb"]
+    summary = ["dataset", "arm", "pictures", *names, *extra]
+    each = ["dataset", "picture", "arm", *names, "calls", "dense_calls", "gflop", "seconds"]
+    content = {
+        "about": f"{document['model']}, x{document['scale']}, {document['date']}, yoda "
+        f"{document['yoda']}, torch {document['torch']}, {document['device']}, "
+        f"{document['precision']}, {document['threads']} threads",
+        "command": document["command"],
+        "definitions": list(document["definitions"].items()),
+        "printed": printed(document, bench),
+        "summary": {"columns": summary, "rows": cells(document["summary"], summary)},
+        "rows": {"columns": each, "rows": cells(document["rows"], each)},
+        "crops": extremes(rows, names),
+    }
+    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+    template = (files("yoda_cli.evaluation") / "bench.html").read_text(encoding="utf-8")
+    drawn = "\n".join(pictures.values())
+    return Template(template).substitute(data=text, charts=drawn)
+
+
+def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[list[Any]]:
+    """Rows as lists; what is missing is None."""
+    return [[row.get(column) for column in columns] for row in rows]
+
+
+def extremes(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Crops of the pictures on which the first arm does worst and best by the first metric."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if "crop" in row and metrics and row.get(metrics[0]) is not None:
+            groups.setdefault((row["dataset"], row["picture"]), []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: item[1][0][metrics[0]] if metrics else 0)
+    kept = ordered if len(ordered) <= 2 * EXTREMES else ordered[:EXTREMES] + ordered[-EXTREMES:]
+    return [
+        {
+            "title": f"{dataset} / {picture}",
+            "images": [
+                *((caption(row, metrics[0]), row["crop"]) for row in members),
+                ("HR", members[0]["crop_hr"]),
+            ],
+        }
+        for (dataset, picture), members in kept
+    ]
+
+
+def caption(row: Mapping[str, Any], metric: str) -> str:
+    """An arm and its number."""
+    return f"{row['arm']} {metric} {row[metric]:.4g}"
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The means as tables for a README, with when, where and how they were taken."""
+    shown = [name for name in ("psnr", "ssim", "texture", "colour") if name in document["better"]]
+    counted = ("calls", "GFLOP", "seconds")
+    sets = list(dict.fromkeys(line["dataset"] for line in document["summary"]))
+    lines = []
+    for dataset in sets:
+        mine = [line for line in document["summary"] if line["dataset"] == dataset]
+        lines += [
+            f"| {dataset} ({mine[0]['pictures']}) | {' | '.join([*shown, *counted])} |",
+            "|" + "---|" * (1 + len(shown) + len(counted)),
+        ]
+        for line in mine:
+            numbers = [f"{line[name]:.{2 if name == 'psnr' else 3}f}" for name in shown]
+            gflop = "" if line["gflop"] is None else f"{line['gflop']:.0f}"
+            numbers += [f"{line['calls']:.1f}", gflop, f"{line['seconds']:.2f}"]
+            lines.append(f"| {line['arm']} | {' | '.join(numbers)} |")
+        lines.append("")
+    lines += [f"{name}: {document['definitions'][name]}." for name in shown]
+    count = document["threads"]
+    threads = f"{count} thread" if count == 1 else f"{count} threads"
+    lines += [
+        "",
+        f"`{document['command']}`, {document['date']}: yoda {document['yoda']}, torch "
+        f"{document['torch']}, {document['device']}, {document['precision']}, "
+        f"{threads} of {document['machine']}.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,242 @@
+"""What the network costs on this machine: measured once, kept in the cache folder.
+
+One network call on a window of p output pixels takes about ``call + pixel·p`` seconds, and
+``shape`` more when its shape is new: CPU libraries prepare their kernels then. The encoder, the
+loop around the network, and what is done once take seconds per output pixel. All were measured in
+a quiet moment; ``pace`` is what recent runs took, over what these figures say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from yoda_cli.devices.device import COMPILED
+from yoda_cli.diffusion.noise import NoiseField
+from yoda_cli.diffusion.samplers import ddim_step
+from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.diffusion.timesteps import spaced_timesteps
+from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.errors import WeightsError
+from yoda_cli.files import cache_folder
+from yoda_cli.images.fidelity import drawn_back
+from yoda_cli.models import Condition, crop_condition
+from yoda_cli.models.model import Model
+from yoda_cli.tiling.cost import Costs
+from yoda_cli.tiling.windows import Window
+
+RECORD = "costs-5.json"
+SIDES = (64, 128, 512)  # output pixels of the windows that are timed
+SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
+SLOW_FIRST = 3.0  # preparations take less
+REPEATS = 5
+LARGEST_BYTES = 2 << 30  # of a window that is timed
+TELLING_SECONDS = 0.5  # shorter runs say little about the pace
+LEAN = 0.4  # how far one run moves it
+PACES = (0.5, 4.0)
+
+
+def costs_of(model: Model) -> Costs:
+    """Measured now, or on an earlier run on this machine with this network."""
+    key = _key(model)
+    if key not in _KNOWN:
+        _KNOWN[key] = _kept_or_measured(key, model)
+    return _KNOWN[key]
+
+
+def learn(model: Model, forecast: float, seconds: float) -> None:
+    """Lean the next forecast on a run that took ``seconds`` where ``forecast`` were expected."""
+    if min(forecast, seconds) < TELLING_SECONDS:
+        return
+    costs, key = costs_of(model), _key(model)
+    pace = costs.pace * (seconds / forecast) ** LEAN
+    _KNOWN[key] = replace(costs, pace=min(max(pace, PACES[0]), PACES[1]))
+    with contextlib.suppress(WeightsError):
+        _keep(cache_folder() / RECORD, key, _KNOWN[key])
+
+
+def _key(model: Model) -> str:
+    parameters = sum(p.numel() for p in cast(nn.Module, model.backbone).parameters())
+    net = model.backbone
+    name = f"{type(net).__name__} {parameters} {net.variant} {model.precision} {model.device}"
+    machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    return f"{name} {machine} {torch.get_num_threads()} threads"
+
+
+_KNOWN: dict[str, Costs] = {}
+
+
+def _kept_or_measured(key: str, model: Model) -> Costs:
+    try:
+        record = cache_folder() / RECORD
+    except WeightsError:  # no home, no cache: measured every time
+        return measure(model)
+    with contextlib.suppress(KeyError, TypeError):
+        return Costs(**_kept(record)[key])
+    costs = measure(model)
+    _keep(record, key, costs)
+    return costs
+
+
+def _kept(record: Path) -> dict[str, dict[str, float]]:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    return {}
+
+
+def _keep(record: Path, key: str, costs: Costs) -> None:
+    """Beside what is there; a forecast is not worth an error."""
+    kept = {**_kept(record), key: asdict(costs)}
+    with contextlib.suppress(OSError, TypeError):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(json.dumps(kept), encoding="utf-8")
+        partial.replace(record)
+
+
+@torch.inference_mode()
+def measure(model: Model) -> Costs:
+    """Time the encoder, the network on a few windows, and the loop around it."""
+    net = model.backbone
+    grid = net.stride * net.scale
+    sides = [max(side // grid, 1) * grid for side in SIDES]
+    fitting = [n for n in sides if n**2 * net.pixel_bytes <= LARGEST_BYTES] or sides[:1]
+    canvas = Bench.of(model, max(fitting))
+    seconds: dict[int, float] = {}
+    firsts: list[float] = []
+    for side in fitting:
+        run = partial(canvas.call, side)
+        first = _timed(run, model)
+        seconds[side] = _least(run, model, first)
+        firsts.append(max(first - seconds[side], 0.0))
+        if seconds[side] > SLOW_SECONDS:
+            break
+    # The median: the network's very first call prepares more, and some shape may be known already.
+    shape = 0.0 if _compiles(model) else statistics.median(firsts)
+    encode = _least(canvas.encode, model) / canvas.pixels
+    step, once = _step_seconds(model), _seconds_once(model, canvas)
+    small, large = min(seconds), max(seconds)
+    if small == large:
+        return Costs(0.0, seconds[small] / small**2, encode, step, shape, once)
+    pixel = (seconds[large] - seconds[small]) / (large**2 - small**2)
+    pixel = max(pixel, seconds[large] / large**2 / 2)  # a busy moment
+    call = max(seconds[small] - pixel * small**2, 0.0)
+    return Costs(call, pixel, encode, step, shape, once)
+
+
+@dataclass
+class Bench:
+    """A canvas from which windows are cut and into which results are pasted, as in a run."""
+
+    model: Model
+    lr: Tensor
+    condition: Condition
+    z_t: Tensor
+    mask: Tensor
+    calls: int = 0
+
+    @staticmethod
+    def of(model: Model, side: int) -> Bench:
+        """Large enough for windows of ``side`` at several places."""
+        net = model.backbone
+        grid = net.stride * net.scale
+        side += min(8 * grid, side)
+        lr = torch.full((1, net.in_channels, side // net.scale, side // net.scale), 0.5)
+        lr = lr.to(model.device)
+        with model.context():
+            condition = net.encode(lr)
+        z_t = torch.zeros_like(condition.z_lr).contiguous()
+        return Bench(model, lr, condition, z_t, torch.ones_like(z_t[:, :1], dtype=torch.bool))
+
+    @property
+    def pixels(self) -> int:
+        return int(self.z_t.shape[-2] * self.z_t.shape[-1])
+
+    def encode(self) -> None:
+        with self.model.context():
+            self.model.backbone.encode(self.lr)
+
+    def call(self, side: int) -> None:
+        """One window, at another place each time."""
+        net = self.model.backbone
+        grid = net.stride * net.scale
+        places = (self.z_t.shape[-1] - side) // grid + 1
+        at = self.calls % places * grid
+        self.calls += 1
+        window = Window(at, at, at + side, at + side)
+        with self.model.context():
+            seen = crop_condition(self.condition, window)
+            t = net.schedule.num_steps
+            z_0 = net.predict(window.cut(self.z_t), t, seen, window.cut(self.mask))
+        window.cut(self.z_t).copy_(z_0)
+
+
+def _step_seconds(model: Model) -> float:
+    """Of the loop around the network, per output pixel and step."""
+    side, steps = 1024, 4  # larger than a CPU's caches
+    z = torch.zeros(1, model.backbone.z_channels, side, side, device=model.device)
+    attention = torch.full_like(z[:, :1], 0.5)
+    schedule = make_schedule("cosine", 100)
+    times = spaced_timesteps(100, steps)
+
+    def run() -> None:
+        masked_sample(
+            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times, attention, 0.3, z,
+            lambda step: z,
+        )  # fmt: skip
+
+    return _least(run, model) / side**2 / steps
+
+
+def _seconds_once(model: Model, canvas: Bench) -> float:
+    """Of one output pixel before and after the loop: its noise, its way back to a picture."""
+    net = model.backbone
+    height, width = canvas.z_t.shape[-2:]
+    field = NoiseField(0, net.z_channels)
+
+    def run() -> None:
+        field.draw(0, 0, 0, height, width)
+        image = net.decode(canvas.z_t, canvas.condition).float()
+        base = net.decode(canvas.condition.z_lr, canvas.condition).float()
+        drawn_back(image, base, 0.5).clamp(0, 1).cpu()
+
+    return _least(run, model) / canvas.pixels
+
+
+def _compiles(model: Model) -> bool:
+    return model.backbone.variant.endswith(COMPILED)
+
+
+def _timed(run: Callable[[], object], model: Model) -> float:
+    began = time.perf_counter()
+    run()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - began
+
+
+def _least(run: Callable[[], object], model: Model, first: float | None = None) -> float:
+    """The least seconds of a few runs after a first one; of fewer where one is slow.
+
+    The least, because whatever else the machine does only adds. The first run prepares things, and
+    counts only where it is so long that this cannot matter; a compiled network's never does.
+    """
+    first = _timed(run, model) if first is None else first
+    if first > SLOW_FIRST and not _compiles(model):
+        return first
+    times: list[float] = []
+    while len(times) < REPEATS and min(times, default=0.0) <= SLOW_SECONDS:
+        times.append(_timed(run, model))
+    return min(times)

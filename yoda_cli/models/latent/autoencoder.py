@@ -1,0 +1,139 @@
+"""Pictures to latents and back, in tiles that share their normalisation.
+
+A group norm of a tile alone would see other statistics than its neighbour, and the border between
+them would show. So statistics are measured first, on a few tiles together, one pooled figure for
+each layer; then every tile is computed with them. A picture that fits is computed whole.
+Pictures are (1, 3, H, W) in [-1, 1], sides divisible by 8; latents (1, 4, H/8, W/8), scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoda_cli.models.latent.diffbir import FACTOR
+from yoda_cli.tiling.windows import Tile, make_tiles
+
+SCALING = 0.18215
+HALO = 8  # latents
+SAMPLED = 4  # tiles whose statistics are pooled
+
+
+class PooledGroupNorm(nn.Module):
+    """A group norm whose statistics can be measured over a batch of tiles, then held."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.measuring = False
+        self.held: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.measuring and self.held is None:
+            out: Tensor = self.norm(x)
+            return out
+        groups = x.view(x.shape[0], self.norm.num_groups, -1, *x.shape[2:])
+        if self.measuring:
+            others = tuple(axis for axis in range(groups.ndim) if axis != 1)
+            variance, mean = torch.var_mean(groups.float(), others, correction=0, keepdim=True)
+            self.held = (mean, (variance + self.norm.eps).rsqrt())
+        assert self.held is not None
+        mean, inverse = self.held
+        if mean.ndim != groups.ndim:
+            raise ValueError("a norm was measured on tensors of another rank")
+        scaled = ((groups.float() - mean) * inverse).flatten(1, 2).to(x.dtype)
+        each = (-1, *(1,) * (x.ndim - 2))
+        return scaled * self.norm.weight.view(each) + self.norm.bias.view(each)
+
+
+class Autoencoder:
+    """The VAE of Stable Diffusion; ``tile`` latents a side at most in one piece, 0 for all."""
+
+    def __init__(self, vae: Any, device: torch.device, tile: int = 0) -> None:
+        self.vae, self.device, self.tile = vae, device, tile
+        _pool_norms(vae)
+        self.norms = [m for m in vae.modules() if isinstance(m, PooledGroupNorm)]
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The mean of the posterior, nothing drawn."""
+
+        def run(x: Tensor) -> Tensor:
+            moments = self.vae.quant_conv(self.vae.encoder(x))
+            mean: Tensor = moments.chunk(2, 1)[0]
+            return mean * SCALING
+
+        size = (image.shape[-2] // FACTOR, image.shape[-1] // FACTOR)
+        latent = image.new_empty(1, self.vae.config.latent_channels, *size)
+        return self._tiled(run, image, latent, FACTOR, 1)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """The picture, not clipped."""
+
+        def run(z: Tensor) -> Tensor:
+            out: Tensor = self.vae.decoder(self.vae.post_quant_conv(z / SCALING))
+            return out
+
+        size = (latent.shape[-2] * FACTOR, latent.shape[-1] * FACTOR)
+        return self._tiled(run, latent, latent.new_empty(1, 3, *size), 1, FACTOR)
+
+    def _tiled(
+        self, run: Callable[[Tensor], Tensor], source: Tensor, target: Tensor,
+        source_factor: int, target_factor: int,
+    ) -> Tensor:  # fmt: skip
+        """``target`` filled by ``run`` over tiles of ``source``; factors are pixels to a latent."""
+        height, width = (n // source_factor for n in source.shape[-2:])
+        tiles = make_tiles(height, width, core=self.tile, halo=HALO, align=1)
+
+        def piece(tile: Tile) -> Tensor:
+            return tile.window.multiplied(source_factor).cut(source).to(self.device).float()
+
+        if len(tiles) == 1:
+            return run(piece(tiles[0])).cpu()
+        with self._measured(run, [piece(tile) for tile in _spread(tiles)]):
+            for tile in tiles:
+                tile.multiplied(target_factor).paste(target, run(piece(tile)).cpu())
+        return target
+
+    @contextmanager
+    def _measured(
+        self, run: Callable[[Tensor], Tensor], pieces: Sequence[Tensor]
+    ) -> Iterator[None]:
+        """Statistics of ``pieces`` held in every norm."""
+        tall, wide = (max(p.shape[axis] for p in pieces) for axis in (-2, -1))
+        grown = [
+            F.pad(p, (0, wide - p.shape[-1], 0, tall - p.shape[-2]), mode="replicate")
+            for p in pieces
+        ]
+        for norm in self.norms:
+            norm.measuring = True
+        try:
+            run(torch.cat(grown))
+            for norm in self.norms:
+                norm.measuring = False
+            yield
+        finally:
+            for norm in self.norms:
+                norm.measuring, norm.held = False, None
+
+
+def _spread(tiles: Sequence[Tile]) -> list[Tile]:
+    """A few tiles, spread evenly."""
+    if len(tiles) <= SAMPLED:
+        return list(tiles)
+    return [tiles[round(i * (len(tiles) - 1) / (SAMPLED - 1))] for i in range(SAMPLED)]
+
+
+def _pool_norms(net: nn.Module) -> None:
+    """Every group norm in ``net``, unless it is pooled already, becomes one that can be."""
+    for name, child in list(net.named_children()):
+        if isinstance(child, nn.GroupNorm):
+            setattr(net, name, PooledGroupNorm(child))
+        elif not isinstance(child, PooledGroupNorm):
+            _pool_norms(child)

@@ -1,0 +1,152 @@
+"""From a model's name to a network ready to run on a device, in a precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from yoda_cli.attention import LEARNED
+from yoda_cli.attention.sources import find_source
+from yoda_cli.config import SampleDefaults, UpscaleOptions
+from yoda_cli.devices.device import COMPILED, compiled, pick_device, pick_precision
+from yoda_cli.devices.memory import keep_freed
+from yoda_cli.errors import UsageError, WeightsError, need
+from yoda_cli.models import Backbone, build_config
+from yoda_cli.models.checkpoint import load_checkpoint
+from yoda_cli.models.latent.components import Parts
+from yoda_cli.models.latent.settings import TASKS, Version
+from yoda_cli.models.model import Model
+from yoda_cli.models.published import load_reference
+from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
+from yoda_cli.weights.inventory import obtain
+from yoda_cli.weights.registry import hint
+
+#: Published networks were trained without masks: diffuse everywhere, along the whole chain.
+PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
+PICKLES = (".pth", ".pt", ".ckpt")
+
+
+def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """The model ``options`` name: one of the registry, or a checkpoint file.
+
+    Downloads what is missing, the attention source's weights too; ``watch`` is told what, how
+    large, under which licence, and to where.
+    """
+    watch = watch or Watch()
+    device = pick_device(options.device)  # refuse before a long download
+    name = options.attention
+    if name is not None and name != LEARNED:
+        find_source(name, options.heads, device, watch)
+    return _named_model(options, watch)
+
+
+def _named_model(options: UpscaleOptions, watch: Watch) -> Model:
+    path = Path(options.model)
+    if path.suffix == ".safetensors":
+        return load_model(path, path.stem, options)
+    if path.suffix in PICKLES:
+        return place(load_reference(path), path.stem, PUBLISHED, options)
+    registry = load_registry()
+    entry = registry.model(options.model)
+    if entry.bundled:
+        return load_model(entry.path, options.model, options)
+    return published_model(entry, registry, options, watch)
+
+
+def published_model(
+    entry: ModelEntry, registry: Registry, options: UpscaleOptions, watch: Watch
+) -> Model:
+    """A model whose weights others published, with YODA's masks applied while sampling."""
+    cache = Cache.default()
+    defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
+    if entry.backbone == "diffbir":
+        return latent_model(entry, registry, cache, defaults, options, watch)
+    paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
+    return place(load_reference(paths["network"]), options.model, defaults, options)
+
+
+def latent_model(
+    entry: ModelEntry, registry: Registry, cache: Cache, defaults: SampleDefaults,
+    options: UpscaleOptions, watch: Watch,
+) -> Model:  # fmt: skip
+    """A DiffBIR model: only the files that this run will read are fetched."""
+    need("diffusers", "diffbir")
+    if options.compile:
+        raise UsageError(f"--compile does nothing for {entry.name}")
+    try:
+        version = build_config(Version, entry.settings)
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"the settings of {entry.name} cannot be used: {error}") from error
+    device = pick_device(options.device)
+    precision = pick_precision("fp32" if options.exact else options.precision, device)
+    roles = ["controlnet", "diffusion"]
+    wanted = TASKS[options.task or "sr"]
+    first = options.stage1
+    if first is None and wanted in entry.files:
+        roles.append(wanted)
+    elif first is None and options.task is not None:
+        raise UsageError(f"model {entry.name} has no stage one for --task {options.task}")
+    own = (
+        {}
+        if first in (None, "none")
+        else {"stage1": _stage_one(str(first), registry, cache, watch)}
+    )
+    paths = {role: obtain(entry.files[role], registry, cache, watch) for role in roles}
+    files = {("stage1" if role == wanted else role): path for role, path in paths.items()} | own
+    parts = Parts(entry.name, version, files, device, precision)
+    card = {
+        "about": entry.summary,
+        "licence": entry.licence,
+        "source": entry.source,
+        "files": {role: path.name for role, path in files.items()},
+    }
+    return Model(options.model, parts.net, defaults, device, precision, card, parts, entry.scale)
+
+
+def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
+    """A restorer's file: one of the registry, or any on disk."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    restorers = {
+        file
+        for model in registry.models.values()
+        for role, file in model.files.items()
+        if role in TASKS.values()
+    }
+    known = {alias: file for file in restorers for alias in (file, *registry.files[file].aliases)}
+    if name not in known:
+        raise UsageError(f"no restorer {name!r}: give a file, none, or a name of the registry; "
+                         f"{hint(name, known)}")  # fmt: skip
+    return obtain(known[name], registry, cache, watch)
+
+
+def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
+    """The network in one of our checkpoint files, on the device and in the precision asked for."""
+    backbone, header = load_checkpoint(path)
+    defaults = SampleDefaults(**header.card.get("defaults", {}))
+    return replace(place(backbone, name, defaults, options), card=header.card)
+
+
+def place(
+    backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions
+) -> Model:
+    """A network on its device, channels last, its weights in the precision they are used in."""
+    device = pick_device(options.device)
+    precision = pick_precision("fp32" if options.exact else options.precision, device)
+    if device.type == "cpu":
+        keep_freed()
+    module = cast(nn.Module, backbone)
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in module.parameters():  # buffers stay fp32
+        parameter.data = parameter.data.to(precision)
+    if options.compile:
+        if options.exact:
+            raise UsageError("--exact promises bytes that --compile may change; give one of them")
+        backbone.denoise = compiled(backbone.denoise, device)  # type: ignore[method-assign]
+        backbone.variant = f"{backbone.variant} {COMPILED}".strip()
+    return Model(name, backbone, defaults, device, precision)

@@ -1,0 +1,58 @@
+"""The record of a model: a network ready to run, and how it likes to be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from yoda_cli.config import SampleDefaults, UpscaleOptions
+from yoda_cli.devices.device import autocast
+from yoda_cli.models import Backbone
+from yoda_cli.models.latent.components import Parts
+
+FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network ready to run, and how it likes to be sampled.
+
+    ``parts`` are what a latent model has beside its network; its ``native`` factor is only a
+    default.
+    """
+
+    name: str
+    backbone: Backbone
+    defaults: SampleDefaults
+    device: torch.device
+    precision: torch.dtype
+    card: Mapping[str, Any] = field(default_factory=dict)
+    parts: Parts | None = None
+    native: int = 0
+
+    @property
+    def scale(self) -> int:
+        """The factor by which it enlarges when none is asked for."""
+        return self.native or self.backbone.scale
+
+    @property
+    def can_denoise(self) -> bool:
+        """Whether it was trained on degraded pictures too."""
+        options = self.card.get("training", {}).get("options", {})
+        return float(options.get("degrade", 0)) > 0
+
+    def fidelity(self, options: UpscaleOptions) -> float:
+        """What was asked for; else the checkpoint's own, and more where the picture is degraded:
+        what is made up there is more often wrong."""
+        if options.fidelity is not None:
+            return options.fidelity
+        drier = min(DRIEST, FIDELITY_PER_DENOISE * (options.denoise or 0))
+        return max(self.defaults.fidelity, drier)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """What network calls run under."""
+        return autocast(self.device, self.precision)()

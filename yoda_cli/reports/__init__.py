@@ -1,0 +1,1 @@
+"""What is shown of a run: pages, maps, films, the state of this machine. Computes nothing."""

@@ -1,0 +1,186 @@
+"""Attention maps of files: computed as a run would, described in numbers, written as pictures.
+
+Makes no network call of the diffusion; ``learned`` runs the checkpoint's encoder.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED, SOURCES
+from yoda_cli.attention.heads import AVG, MAX, aggregate
+from yoda_cli.attention.sources import find_source
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.images import (
+    Picture,
+    encode_picture,
+    fill_transparent,
+    read_picture,
+    shown,
+    write_atomically,
+)
+from yoda_cli.models.model import Model
+from yoda_cli.reports.inspection import StepRow, entropy, small, steps_of
+from yoda_cli.reports.visualize import coloured, overlay, sheet, with_legend
+from yoda_cli.upscaling.batch.outputs import check_target
+from yoda_cli.upscaling.conditioning import learned_map
+from yoda_cli.upscaling.picture import source_notices
+from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.pipeline import plan_picture
+from yoda_cli.upscaling.settings import settings_of
+
+OVERLAY_SIDE = 640  # smaller pictures are enlarged to this, so that colours and legend can be read
+PANEL_SIDE = 256
+MAP_FORMATS = ("png", "png16", "npy")
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """What is written; ``map_format`` empty for no map, ``mask_steps`` are values of t."""
+
+    map_format: str = ""
+    overlay: bool = False
+    grid: bool = False
+    mask_steps: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.map_format or self.overlay or self.grid or self.mask_steps)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """One picture's attention in numbers; ``entropy_bits`` is that of its 256-level histogram."""
+
+    source: Path
+    attention: str
+    size: tuple[int, int]
+    mean: float
+    entropy_bits: float
+    steps: list[StepRow]
+    planned_calls: int
+    dense_calls: int
+    written: list[Path]
+    notices: tuple[str, ...]
+
+
+@torch.inference_mode()
+def look(
+    source: Path, folder: Path | None, model: Model, options: UpscaleOptions,
+    wanted: MapOptions, writing: WriteOptions, taken: set[Path],
+) -> Looked:  # fmt: skip
+    """Compute one picture's map and write what is wanted, beside it or into ``folder``."""
+    picture = read_picture(source)
+    alpha = picture.alpha
+    lr = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
+    seen = plan_picture(lr, model, options)
+    check_steps(wanted.mask_steps, seen)
+    files = dict(pictures(seen, model, options, wanted))
+    targets = {place(source, folder, name): data for name, data in files.items()}
+    for target in targets:
+        check_target(source, target, writing, taken)
+    for target, data in targets.items():
+        write_atomically(target, data)
+        taken.add(target.resolve())
+    name = options.attention or model.defaults.attention
+    height, width = lr.shape[-2:]
+    return Looked(
+        source, name, (width, height), float(seen.attention.mean()), entropy(seen.attention),
+        steps_of(seen), seen.planned_calls, seen.dense_calls, list(targets),
+        picture.notices + source_notices(lr, model, options),
+    )  # fmt: skip
+
+
+def place(source: Path, folder: Path | None, name: str) -> Path:
+    """Where a file about ``source`` goes; makes the folder."""
+    folder = source.parent if folder is None else folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {shown(folder)}: {error.strerror or error}") from error
+    return folder / f"{source.stem}_{name}"
+
+
+def check_steps(steps: tuple[int, ...], seen: Survey) -> None:
+    """Refuse a t that the chain does not have."""
+    total = seen.plan.timesteps[0]
+    for t in steps:
+        if not 1 <= t <= total:
+            raise UsageError(f"step t = {t} is not allowed; this model has 1 … {total}")
+
+
+def pictures(
+    seen: Survey, model: Model, options: UpscaleOptions, wanted: MapOptions
+) -> list[tuple[str, bytes]]:
+    """(name, bytes) of every file that is wanted."""
+    mark = {"software": "yoda", "settings": str(dict(settings_of(model, options)))}
+    attention = seen.attention.cpu()
+    found = []
+    if wanted.map_format == "npy":
+        out = io.BytesIO()
+        np.save(out, attention[0, 0].numpy())
+        found.append(("attention.npy", out.getvalue()))
+    elif wanted.map_format:
+        bits = 16 if wanted.map_format == "png16" else 8
+        found.append(("attention.png", grey_png(attention, bits, mark)))
+    if wanted.overlay:
+        found.append(("overlay.png", png(overlay_of(seen.lr, attention), mark)))
+    if wanted.grid:
+        found.append(("grid.png", png(grid_of(seen, model, options), mark)))
+    for t in wanted.mask_steps:
+        found.append((f"mask_t{t:04d}.png", grey_png(seen.mask(t).float().cpu(), 8, mark)))
+    return found
+
+
+def grey_png(values: Tensor, bits: int, mark: dict[str, str]) -> bytes:
+    """(1, 1, h, w) in [0, 1] as a grey PNG."""
+    picture = Picture(values.expand(1, 3, -1, -1), is_grey=True, bits=bits)
+    return encode_picture(picture, kind="PNG", provenance=mark)
+
+
+def png(pixels: Tensor, mark: dict[str, str]) -> bytes:
+    """(3, h, w) uint8 as a colour PNG."""
+    return encode_picture(Picture(pixels[None].float() / 255), kind="PNG", provenance=mark)
+
+
+def fitted(values: Tensor, side: int) -> Tensor:
+    """(1, C, h, w) enlarged or reduced so that its longer side is ``side``."""
+    factor = side / max(values.shape[-2:])
+    size = [max(1, round(n * factor)) for n in values.shape[-2:]]
+    return F.interpolate(values, size, mode="bilinear", antialias=factor < 1)
+
+
+def overlay_of(lr: Tensor, attention: Tensor) -> Tensor:
+    """The map over the picture, with its legend."""
+    side = max(OVERLAY_SIDE, *lr.shape[-2:])
+    picture = small(fitted(lr.cpu(), side), side)
+    return with_legend(overlay(picture, fitted(attention, side)))
+
+
+def grid_of(seen: Survey, model: Model, options: UpscaleOptions) -> Tensor:
+    """All heads and aggregations of the source, or all sources where it has no heads."""
+    lr = seen.lr.cpu()
+    name = options.attention or model.defaults.attention
+    panels = [("picture", small(fitted(lr, PANEL_SIDE), PANEL_SIDE))]
+    heads = None if name == LEARNED else find_source(name, options.heads, model.device).heads
+    maps: dict[str, Tensor] = {}
+    if heads is not None:
+        values = heads(lr)
+        maps = {f"head {i}": values[:, i : i + 1] for i in range(values.shape[1])}
+        maps |= {AVG: aggregate(values, AVG), MAX: aggregate(values, MAX)}
+    else:
+        if (learned := learned_map(lr, model, options)) is not None:
+            maps[LEARNED] = learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
+        maps |= {other: source(lr) for other, source in SOURCES.items()}
+        if name not in maps:
+            maps[Path(name).name] = seen.attention.cpu()
+    panels += [(label, coloured(fitted(values, PANEL_SIDE))) for label, values in maps.items()]
+    return sheet(panels, math.ceil(math.sqrt(len(panels))))

@@ -1,0 +1,177 @@
+"""One self-contained HTML page about one run: no network, no other file.
+
+The page is ``report.html`` with one JSON document put in; pictures are data addresses.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.diffusion.yoda import StepRecord
+from yoda_cli.errors import OutputError
+from yoda_cli.images import Picture, encode_picture, shown, write_atomically
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.model import Model
+from yoda_cli.reports.inspection import Dump, Film, Wanted, dump_folder, small
+from yoda_cli.reports.visualize import overlay, with_legend
+from yoda_cli.upscaling.picture import Finished
+from yoda_cli.upscaling.provenance import command
+from yoda_cli.upscaling.result import Pass
+from yoda_cli.upscaling.settings import settings_of
+from yoda_cli.version import __version__
+
+GENERATOR = b'<meta name="generator" content="yoda">'
+SIDE = 1600  # longest side of the pictures that are compared
+
+
+def check_report(path: Path, source: Path, *, overwrite: bool) -> None:
+    """Refuse a place where a page would stand on something else, before any work."""
+    if not path.parent.is_dir():
+        raise OutputError(f"no such folder: {shown(path.parent)}")
+    if not path.exists():
+        return
+    if path.is_dir() or path.samefile(source):
+        raise OutputError(f"{shown(path)} cannot be the report; choose another name")
+    with path.open("rb") as file:
+        is_ours = GENERATOR in file.read(600)
+    if not is_ours and not overwrite:
+        raise OutputError(f"{shown(path)} exists and is no report of yoda; use --overwrite")
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Watches one picture for a dump, a report, both or neither."""
+
+    dump: Dump | None
+    film: Film | None
+    report: Path | None
+
+    @staticmethod
+    def of(
+        source: Path, folder: Path | None, wanted: Wanted, report: Path | None, taken: set[Path]
+    ) -> Watcher:
+        """``folder`` gets a folder named after ``source``, other than those ``taken``."""
+        dump = Dump(dump_folder(folder, source, taken), wanted) if folder is not None else None
+        return Watcher(dump, Film() if report is not None else None, report)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether there is anything to keep."""
+        return self.dump is not None or self.film is not None
+
+    def on_pass(self, run: Pass) -> None:
+        for part in (self.dump, self.film):
+            if part is not None:
+                part.on_pass(run)
+
+    def on_step(self, record: StepRecord) -> None:
+        for part in (self.dump, self.film):
+            if part is not None:
+                part.on_step(record)
+
+    def finish(self, done: Finished, model: Model, options: UpscaleOptions) -> None:
+        """Write what is written at the end."""
+        if self.dump is not None:
+            self.dump.finish()
+        if self.report is not None and self.film is not None:
+            write_report(self.report, done, self.film, model, options)
+
+
+def write_report(
+    path: Path, done: Finished, film: Film, model: Model, options: UpscaleOptions
+) -> None:
+    """Write the page about a finished picture."""
+    page = (files("yoda_cli.reports") / "report.html").read_text(encoding="utf-8")
+    content = json.dumps(document(done, film, model, options), ensure_ascii=False)
+    safe = content.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    write_atomically(path, Template(page).substitute(data=safe).encode())
+
+
+def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) -> dict[str, Any]:
+    """Everything the page shows."""
+    assert film.run is not None
+    image, lr = done.result.image, done.lr
+    height, width = image.shape[-2:]
+    after, before = small(image, SIDE), small(imresize(lr, (height, width)).clamp(0, 1), SIDE)
+    size = (after.shape[1], after.shape[2])
+    seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
+    reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
+    first = film.rows[: len(film.run.survey.plan.timesteps) - 1]
+    return {
+        "title": shown(done.source).rsplit("/", 1)[-1],
+        "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
+        f"{done.result.seconds:.1f} s",
+        "shown": f"{width}×{height}{reduced}. Drag, or use the arrow keys on the slider.",
+        "attention": f"Attention {options.attention or model.defaults.attention}: yellow is refined"
+        " from the first step, blue from the last. "
+        f"Mean {float(done.result.attention.mean()):.3f}.",
+        "images": {
+            "before": address(before),
+            "after": address(after),
+            "overlay": address(with_legend(overlay(small(image, SIDE), seen))),
+        },
+        "rows": [asdict(row) for row in first],
+        "frames": [
+            {
+                "row": asdict(frame.row),
+                "bar": frame.row.index,
+                "state": address(frame.state),
+                "estimate": address(frame.estimate),
+                "mask": address(frame.mask),
+            }
+            for frame in film.frames
+            if frame.row in first
+        ],
+        "facts": facts(done, model, options),
+        "command": command(done.source, done.target, model, options),
+        "card": card_rows(model.card),
+    }
+
+
+def address(picture: Tensor) -> str:
+    """A (3, h, w) uint8 picture as a data address."""
+    packed = encode_picture(Picture(picture[None].float() / 255), kind="WEBP", quality=88)
+    return "data:image/webp;base64," + base64.b64encode(packed).decode()
+
+
+def facts(done: Finished, model: Model, options: UpscaleOptions) -> list[tuple[str, str]]:
+    """Settings, counts and times as rows."""
+    result = done.result
+    saved = result.dense_calls - result.calls
+    return [
+        *((name.replace("_", " "), str(value)) for name, value in settings_of(model, options)),
+        ("network calls", f"{result.calls} made, {result.planned_calls} planned"),
+        ("skipped calls", f"{saved} of {result.dense_calls} (idle tiles; the same result)"),
+        (
+            "time",
+            f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",
+        ),
+        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads"),
+        ("software", f"yoda {__version__}, torch {torch.__version__}"),
+        ("result", shown(done.target)),
+    ]
+
+
+def card_rows(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested card, flat."""
+    rows: list[tuple[str, str]] = []
+    for key, value in card.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += card_rows(value, f"{name}: ")
+        else:
+            rows.append((name, str(value)))
+    return rows

@@ -1,0 +1,72 @@
+"""Windows that slide over a canvas and overlap, and the weights by which they are blended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+VARIANCE = 0.01
+
+Window = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def starts(length: int, size: int, step: int) -> list[int]:
+    """Where windows of ``size`` begin along ``length``; the last one ends with it."""
+    if length <= size:
+        return [0]
+    return [*range(0, length - size, step), length - size]
+
+
+def make_windows(height: int, width: int, size: int, step: int) -> list[Window]:
+    """Windows of ``size`` (or of the whole side, where it is shorter) every ``step``."""
+    return [
+        (top, left, min(top + size, height), min(left + size, width))
+        for top in starts(height, size, step)
+        for left in starts(width, size, step)
+    ]
+
+
+def blend(
+    see: Callable[[int, int, int, int], Tensor], windows: Sequence[Window], canvas: Tensor
+) -> Tensor:
+    """The weighted mean on ``canvas`` (1, C, H, W, zeros) of what ``see`` gives per window."""
+    total = canvas.new_zeros(1, 1, *canvas.shape[-2:])
+    for top, left, bottom, right in windows:
+        rows, columns = slice(top, bottom), slice(left, right)
+        weight = tent(bottom - top, canvas)[:, None] * tent(right - left, canvas)
+        canvas[..., rows, columns] += weight * see(top, left, bottom, right)
+        total[..., rows, columns] += weight
+    return canvas / total
+
+
+def tent(size: int, like: Tensor) -> Tensor:
+    """Rises to the middle and falls again, above 0 everywhere."""
+    position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    return 1 - (2 * position / size - 1).abs() * 0.98
+
+
+def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
+    """Windows in row order; the last of a row or column ends at the border."""
+
+    def starts(length: int) -> list[int]:
+        last = max(length - size, 0)
+        return [*range(0, last, stride), last]
+
+    return [
+        Window(top, left, min(top + size, height), min(left + size, width))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def gaussian_weights(height: int, width: int) -> Tensor:
+    """DiffBIR's weights (h, w) of a window, fp64: rows peak half a pixel late, as published."""
+
+    def bell(length: int, middle: float) -> Tensor:
+        at = (torch.arange(length, dtype=torch.float64) - middle) / length
+        return torch.exp(-(at**2) / (2 * VARIANCE)) / math.sqrt(2 * math.pi * VARIANCE)
+
+    return bell(height, height / 2)[:, None] * bell(width, (width - 1) / 2)

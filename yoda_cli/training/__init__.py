@@ -1,0 +1,1 @@
+"""Networks made from photographs: data, losses, loop, recipes. Knows no command line."""

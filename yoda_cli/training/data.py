@@ -1,0 +1,204 @@
+"""Training pairs: pictures held as uint8 on the device, cropped, flipped, degraded there.
+
+LR crops are cut from the whole picture's LR (the benchmark's bicubic, rounded to 8 bits), so they
+carry no crop border. Attention maps are computed once per picture and cached beside the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from yoda_cli.attention import SOURCES
+from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.images.resize import crop_to_multiple, imresize
+from yoda_cli.training.degrade import degrade_pair
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
+VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures directly in a folder, in name order."""
+    if not folder.is_dir():
+        raise NotFoundError(f"no such folder: {folder}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise NotFoundError(f"no pictures in {folder}")
+    return paths
+
+
+def split_validation(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(training, validation): every 20th file in name order is validation."""
+    held = list(paths[::VALIDATION_EVERY]) if len(paths) > 1 else []
+    return [p for p in paths if p not in set(held)], held
+
+
+def load_rgb(path: Path) -> Tensor:
+    """(1, 3, H, W) uint8."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"cannot read training picture {path}: {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+
+
+def load_reduced(path: Path, factor: float) -> Tensor:
+    """The picture of ``path`` made ``factor`` ≥ 1 times smaller: (1, 3, H, W) uint8."""
+    picture = load_rgb(path)
+    return picture if factor == 1 else imresize(picture, scale=1 / factor)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Many pictures of one kind in one flat buffer: (pixels, C) uint8, with offsets and widths."""
+
+    pixels: Tensor
+    offset: Tensor
+    width: Tensor
+
+    @staticmethod
+    def pack(pictures: Sequence[Tensor], device: torch.device) -> Plane:
+        """From (1, C, H, W) uint8 pictures."""
+        sizes = torch.tensor([p.shape[-2] * p.shape[-1] for p in pictures])
+        flat = torch.cat([p[0].flatten(1).t() for p in pictures])
+        return Plane(
+            flat.contiguous().to(device),
+            (sizes.cumsum(0) - sizes).to(device),
+            torch.tensor([p.shape[-1] for p in pictures], device=device),
+        )
+
+    def crop(self, picture: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+        """(B, C, size, size) uint8 windows; ``picture``, ``top``, ``left`` are (B,)."""
+        span = torch.arange(size, device=self.pixels.device)
+        start = self.offset[picture] + top * self.width[picture] + left
+        index = start[:, None, None] + span[:, None] * self.width[picture][:, None, None] + span
+        return self.pixels[index].permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """hr (B, 3, P, P) and lr (B, 3, P/scale, P/scale) in [0, 1]; maps (B, 1, p, p) by source;
+    ``strength`` (B,) is the degradation of each LR crop."""
+
+    hr: Tensor
+    lr: Tensor
+    maps: Mapping[str, Tensor]
+    strength: Tensor
+
+
+@dataclass(frozen=True)
+class PairStore:
+    """All training pictures with their LR and attention maps, ready to be cropped."""
+
+    hr: Plane
+    lr: Plane
+    maps: Mapping[str, Plane]
+    lr_height: Tensor
+    scale: int
+
+    @staticmethod
+    def load(
+        paths: Sequence[Path],
+        scale: int,
+        sources: Sequence[str],
+        map_cache: Path,
+        device: torch.device,
+        min_lr: int,
+        reduce: Sequence[float] = (1.0,),
+    ) -> PairStore:
+        """Read pictures; those with an LR side under ``min_lr`` are left out, and said so."""
+        hrs: list[Tensor] = []
+        lrs: list[Tensor] = []
+        maps: dict[str, list[Tensor]] = {source: [] for source in sources}
+        for path, factor in itertools.product(paths, reduce):
+            hr = crop_to_multiple(load_reduced(path, factor), scale)
+            if min(hr.shape[-2:]) < min_lr * scale:
+                log.warning("left out %s: smaller than a crop", path.name)
+                continue
+            lr = imresize(hr, scale=1 / scale)
+            hrs.append(hr)
+            lrs.append(lr)
+            for source in sources:
+                maps[source].append(_cached_map(path, lr, source, scale, map_cache))
+        if not hrs:
+            raise InputError(f"no picture is large enough for crops of {min_lr * scale} pixels")
+        return PairStore(
+            Plane.pack(hrs, device),
+            Plane.pack(lrs, device),
+            {source: Plane.pack(values, device) for source, values in maps.items()},
+            torch.tensor([lr.shape[-2] for lr in lrs], device=device),
+            scale,
+        )
+
+    def batch(
+        self, size: int, lr_patch: int, generator: torch.Generator, degrade: float = 0.0,
+        candidates: int = 1,
+    ) -> Batch:  # fmt: skip
+        """``size`` random crops of ``lr_patch`` LR pixels; a ``degrade`` share of them degraded.
+
+        They are picked from ``candidates`` times as many, by bicubic's error. The generator lives
+        on the CPU, so a run draws the same crops on every device.
+        """
+        device = self.hr.pixels.device
+
+        def random(count: int) -> Tensor:
+            return torch.rand(count, generator=generator).to(device)
+
+        many = size * candidates
+        picture = (random(many) * len(self.lr.width)).long()
+        top = (random(many) * (self.lr_height[picture] - lr_patch + 1)).long()
+        left = (random(many) * (self.lr.width[picture] - lr_patch + 1)).long()
+        if candidates > 1:
+            hr = self.hr.crop(picture, top * self.scale, left * self.scale, lr_patch * self.scale)
+            grown = imresize(self.lr.crop(picture, top, left, lr_patch), scale=self.scale)
+            error = (grown.float() - hr.float()).abs().mean((1, 2, 3)) + LEAST_ERROR
+            kept = torch.multinomial(error.cpu(), size, generator=generator).to(device)
+            picture, top, left = picture[kept], top[kept], left[kept]
+        hr = self.hr.crop(picture, top * self.scale, left * self.scale, lr_patch * self.scale)
+        lr = self.lr.crop(picture, top, left, lr_patch)
+        maps = {name: p.crop(picture, top, left, lr_patch) for name, p in self.maps.items()}
+        strength = random(size) * (random(size) < degrade)
+        hr_f, lr_f = hr.float() / 255, lr.float() / 255
+        for i in strength.nonzero().flatten().tolist():
+            lr_f[i] = degrade_pair(hr_f[i], float(strength[i]), self.scale, generator).to(device)
+        turn = torch.randint(0, 8, (1,), generator=generator).item()
+        floats = {name: _turn(m.float() / 255, int(turn)) for name, m in maps.items()}
+        return Batch(_turn(hr_f, int(turn)), _turn(lr_f, int(turn)), floats, strength)
+
+
+def _turn(x: Tensor, which: int) -> Tensor:
+    """One of the eight symmetries of a square."""
+    if which & 1:
+        x = x.flip(-1)
+    if which & 2:
+        x = x.flip(-2)
+    return x.transpose(-1, -2) if which & 4 else x
+
+
+def _cached_map(path: Path, lr: Tensor, source: str, scale: int, cache: Path) -> Tensor:
+    """The (1, 1, h, w) uint8 map of one picture, from the cache if it is there."""
+    key = hashlib.sha256(lr.numpy().tobytes()).hexdigest()[:16]
+    target = cache / f"{source}-x{scale}" / f"{path.stem}-{key}.png"
+    if target.exists():
+        with Image.open(target) as image:
+            return torch.from_numpy(np.array(image))[None, None]
+    values = (SOURCES[source](lr.float() / 255)[0, 0] * 255).round().byte()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    Image.fromarray(values.numpy()).save(partial, format="PNG")
+    partial.replace(target)
+    return values[None, None]

@@ -1,0 +1,281 @@
+"""Training: one plain loop over masked states, an EMA, and states from which a killed run goes on.
+
+Prints nothing: progress goes to a callback. A run folder holds ``state.pt`` (everything to go on,
+replaced atomically), ``best.safetensors`` (the EMA with the best validation score so far),
+``last.safetensors``, ``log.jsonl`` and ``validation/*.png``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from yoda_cli.attention import SOURCES
+from yoda_cli.config import Recipe, TrainOptions
+from yoda_cli.errors import UsageError
+from yoda_cli.models import BACKBONES, Backbone
+from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
+from yoda_cli.training.data import PairStore, list_pictures, load_reduced, split_validation
+from yoda_cli.training.objective import losses
+from yoda_cli.training.optimizers import Optimizers, make_optimizers
+from yoda_cli.training.validation import Score, validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, for a progress line."""
+
+    step: int
+    progress: float
+    terms: Mapping[str, float]
+    samples_per_second: float
+    elapsed_seconds: float
+    score: Score | None
+
+
+def rate_at(progress: float, step: int, options: TrainOptions) -> float:
+    """The share of the full rate: a cosine from 1 to ``final_rate`` after a linear warm-up."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+    decayed = options.final_rate + (1 - options.final_rate) * cosine
+    return decayed * min(1.0, (step + 1) / max(options.warmup, 1))
+
+
+@dataclass
+class Run:
+    """What changes while training: the owner of weights, optimiser and counters."""
+
+    net: nn.Module
+    ema: nn.Module
+    optimizers: Optimizers
+    generator: torch.Generator
+    step: int = 0
+    elapsed: float = 0.0
+    samples: int = 0
+    best: float = -math.inf
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "generator": self.generator.get_state(),
+            "counters": [self.step, self.elapsed, self.samples, self.best],
+        }
+
+    def restore(self, path: Path, device: torch.device) -> None:
+        state = torch.load(path, map_location=device, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step, self.elapsed, self.samples, self.best = state["counters"]
+
+    def save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(self.state(), partial)
+        with partial.open("r+b") as file:  # Windows syncs only what may be written
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def update_ema(self, decay: float) -> None:
+        decay = min(decay, (1 + self.step) / (10 + self.step))
+        mine: list[Tensor] = list(self.ema.parameters())
+        theirs: list[Tensor] = list(self.net.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+            for kept, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+                kept.copy_(new)
+
+
+def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
+    """Networks and optimiser of a fresh run, or of one that goes on from a checkpoint."""
+    torch.manual_seed(recipe.train.seed)  # the one place: layers draw their start from it
+    build = BACKBONES[recipe.backbone]
+    net, ema = cast(nn.Module, build(recipe.net)), cast(nn.Module, build(recipe.net))
+    if init is not None:
+        start_from(net, init)
+    ema.load_state_dict(net.state_dict())
+    for module in (net, ema):
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema.requires_grad_(False).eval()
+    for name in recipe.train.frozen:
+        net.get_submodule(name).requires_grad_(False)
+    optimizers = make_optimizers(net, recipe.train)
+    return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
+
+
+def start_from(net: nn.Module, path: Path) -> None:
+    """Fill ``net`` from a checkpoint: wholly, or where they differ with the tensors that fit.
+
+    So a network for faces can start from the encoder of one for photographs.
+    """
+    loaded, _ = load_checkpoint(path)
+    own, theirs = net.state_dict(), cast(nn.Module, loaded).state_dict()
+    fitting = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UsageError(f"{path} has no tensor that fits this recipe's network")
+    if len(fitting) < len(own):
+        log.warning("%d of %d tensors start from %s", len(fitting), len(own), path.name)
+    net.load_state_dict(fitting, strict=False)
+
+
+def train_step(
+    run: Run, store: PairStore, options: TrainOptions, progress: float,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:  # fmt: skip
+    """One optimiser step; returns the loss terms."""
+    net = cast(Backbone, run.net)
+    batch = store.batch(
+        options.batch, options.patch // store.scale, run.generator, options.degrade,
+        options.candidates,
+    )  # fmt: skip
+    terms = losses(net, batch, options, run.generator, autocast)
+    loss = torch.stack(list(terms.values())).sum()
+    run.net.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.net.parameters(), options.clip)
+    run.optimizers.step(rate_at(progress, run.step, options))
+    run.update_ema(options.ema)
+    run.step += 1
+    run.samples += options.batch
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def check_bounds(recipe: Recipe) -> None:
+    """Refuse a run without an end."""
+    if recipe.train.steps <= 0 and recipe.train.minutes <= 0:
+        raise UsageError(f"recipe {recipe.name} never ends: give --steps or --minutes")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one call of ``train`` works with and never changes."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    card: Mapping[str, Any]
+    held_out: Sequence[Path]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def publish(self, run: Run, name: str, score: Score) -> Path:
+        """Write the EMA with everything needed to run it."""
+        facts = {
+            "recipe": self.recipe.name,
+            "options": asdict(self.recipe.train),
+            "device": str(self.device),
+            "steps": run.step,
+            "samples": run.samples,
+            "minutes": round(run.elapsed / 60, 1),
+            "validation": asdict(score),
+        }
+        path = self.folder / f"{name}.safetensors"
+        save_checkpoint(
+            path,
+            backbone=self.recipe.backbone,
+            net=self.recipe.net,
+            state=run.ema.state_dict(),
+            card={**self.card, "defaults": asdict(self.recipe.sample), "training": facts},
+        )
+        return path
+
+    def judge(self, run: Run) -> Score:
+        """Validate the EMA; keep it as ``last``, and as ``best`` if none was better."""
+        options = self.recipe.train
+        score = validate(
+            cast(Backbone, run.ema),
+            [load_reduced(path, options.reduce[0]) for path in self.held_out],
+            options.validation_steps,
+            self.device,
+            self.autocast,
+            self.folder / "validation" / f"{run.step:07d}.png",
+        )
+        self.publish(run, "last", score)
+        value = score.base_psnr if options.states == "none" else score.value
+        if value > run.best:
+            run.best = value
+            self.publish(run, "best", score)
+        return score
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    *,
+    device: torch.device,
+    card: Mapping[str, Any],
+    init: Path | None = None,
+    on_status: Callable[[Status], None] = lambda status: None,
+) -> Path:
+    """Train (or go on, where ``folder`` holds a state), and return the best checkpoint.
+
+    ``card`` is what the checkpoint says of itself (licence, data); training facts are added.
+    """
+    options = recipe.train
+    check_bounds(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    training, held_out = split_validation(list_pictures(data))
+    sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
+    scale = int(recipe.net.get("scale", 4))
+    maps = data / ".yoda-maps" if os.access(data, os.W_OK) else folder / "maps"
+    store = PairStore.load(
+        training, scale, sources, maps, device, options.patch // scale, options.reduce
+    )
+    stride = max(1, len(held_out) // options.validation_pictures)
+    session = Session(recipe, folder, device, card, held_out[::stride])
+    run = make_run(recipe, device, init)
+    if (folder / "state.pt").exists():
+        run.restore(folder / "state.pt", device)
+    run_to_the_end(run, store, session, on_status)
+    return folder / "best.safetensors"
+
+
+def run_to_the_end(
+    run: Run, store: PairStore, session: Session, on_status: Callable[[Status], None]
+) -> None:
+    """Step until the recipe's bound, saving, judging and reporting on the way."""
+    options = session.recipe.train
+    began, before, first = time.monotonic(), run.elapsed, run.samples
+    saved = judged = shown = began
+    score: Score | None = None
+    while (progress := progress_of(run, options)) < 1:
+        terms = train_step(run, store, options, progress, session.autocast)
+        now = time.monotonic()
+        run.elapsed = before + now - began
+        done = progress_of(run, options) >= 1
+        if now - judged > options.validate_minutes * 60 or done:
+            score = session.judge(run)
+            judged = time.monotonic()
+        if now - saved > options.save_minutes * 60 or done:
+            run.save(session.folder / "state.pt")
+            saved = time.monotonic()
+        if now - shown > 5 or done:
+            rate = (run.samples - first) / max(now - began, 1e-9)
+            status = Status(run.step, progress, terms, rate, run.elapsed, score)
+            on_status(status)
+            with (session.folder / "log.jsonl").open("a", encoding="utf-8") as journal:
+                journal.write(json.dumps(asdict(status)) + "\n")
+            shown = now
+
+
+def progress_of(run: Run, options: TrainOptions) -> float:
+    """The share of the run that is done, by steps or by time, whichever is further."""
+    by_steps = run.step / options.steps if options.steps > 0 else 0.0
+    by_time = run.elapsed / (60 * options.minutes) if options.minutes > 0 else 0.0
+    return max(by_steps, by_time)

@@ -1,0 +1,1 @@
+"""From a picture to a larger one: resolve, plan, run, write. Knows no command line."""

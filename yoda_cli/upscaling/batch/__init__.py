@@ -1,0 +1,1 @@
+"""Many pictures: which, to where, by which workers, and what was done. Knows no screen."""

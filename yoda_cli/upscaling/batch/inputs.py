@@ -1,0 +1,146 @@
+"""Which pictures a command line means: files, folders, patterns, lists. Reads names, no pixels."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoda_cli.errors import NotFoundError, OutputError, UsageError
+from yoda_cli.images import shown
+
+SUFFIXES = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib",
+    ".gif", ".avif", ".heic", ".heif",
+}  # fmt: skip
+
+STREAM = Path("-")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture's path, and the folder it was found in if a folder was named."""
+
+    path: Path
+    root: Path | None = None
+
+
+def find_inputs(
+    named: Sequence[Path], listed: Path | None, *, recursive: bool, output: Path | None
+) -> list[Found]:
+    """Every picture once, in a fixed order: as named, a folder's in name order.
+
+    A folder that is or holds ``output`` gives nothing from there. Raises NotFoundError for a name
+    that matches nothing.
+    """
+    names = [*named, *(read_list(listed) if listed else ())]
+    if not names:
+        raise UsageError("no pictures were named")
+    away = {output.resolve()} if output is not None and output.is_dir() else set()
+    found: dict[Path, Found] = {}
+    for name in names:
+        for one in _expand(name, recursive=recursive, away=away):
+            found.setdefault(one.path.absolute(), one)
+    return list(found.values())
+
+
+def read_list(path: Path) -> list[Path]:
+    """One name a line; relative ones are meant from the current folder."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {shown(path)}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the list {shown(path)}: {error.strerror}") from error
+    return [Path(os.fsdecode(line)) for line in lines if line.strip()]
+
+
+def _expand(name: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:
+    if name == STREAM:
+        yield Found(STREAM)
+    elif name.is_dir():
+        inside = list(_walk(name, name, recursive=recursive, away=away))
+        if not inside:
+            deeper = "" if recursive else "; -r looks into its folders"
+            raise NotFoundError(f"no pictures in {shown(name)}{deeper}")
+        yield from inside
+    elif _exists(name):
+        yield Found(name)
+    elif glob.has_magic(str(name)):
+        matches = sorted(Path(p) for p in glob.glob(str(name), recursive=True))  # noqa: PTH207
+        files = [p for p in matches if p.is_file()]
+        if not files:
+            raise NotFoundError(f"nothing matches {shown(name)}")
+        yield from map(Found, files)
+    else:
+        raise NotFoundError(f"no such file: {shown(name)}")
+
+
+def _exists(name: Path) -> bool:
+    try:
+        return name.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _walk(folder: Path, root: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:
+    """Pictures of a folder, then of its folders; linked folders are not entered."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot read {shown(folder)}: {error.strerror or error}") from error
+    for path in entries:
+        hidden = path.name.startswith(".")
+        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
+            yield Found(path, root)
+    if recursive:
+        for path in entries:
+            if path.is_dir() and not path.is_symlink() and path.resolve() not in away:
+                yield from _walk(path, root, recursive=True, away=away)
+
+
+def check_inside(target: Path, folder: Path) -> None:
+    """Refuse a target that links lead out of ``folder``."""
+    real, parent = folder.resolve(), target.parent.resolve()
+    if real != parent and real not in parent.parents:
+        raise OutputError(f"{shown(target)} would lie outside of {shown(folder)}")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 1) of ``count``; every count-th picture in name order."""
+
+    index: int = 1
+    count: int = 1
+
+    def take(self, found: Sequence[Found]) -> Sequence[Found]:
+        return found[self.index - 1 :: self.count]
+
+
+def shard_of(text: str | None) -> Shard:
+    """``i/n``, or from the environment of a cluster's job."""
+    if text is None:
+        return Shard()
+    if text == "auto":
+        for index, count, first in (
+            ("RANK", "WORLD_SIZE", 0),
+            ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", _number("SLURM_ARRAY_TASK_MIN", 0)),
+        ):
+            if index in os.environ and count in os.environ:
+                text = f"{_number(index, 0) - first + 1}/{_number(count, 1)}"
+                break
+        else:
+            raise UsageError("--shard auto needs RANK and WORLD_SIZE, or a SLURM array job")
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UsageError(f"shard {text!r} is not allowed; give i/n with i from 1 to n, or auto")
+    return Shard(int(index), int(count))
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UsageError(f"{name}={text!r} is no number")
+    return int(text)

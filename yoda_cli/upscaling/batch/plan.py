@@ -1,0 +1,192 @@
+"""Many pictures: plan, order, workers, manifest, resume. Prints nothing; events go to callbacks.
+
+The main process alone decides what is done and writes the manifest. Workers are processes with a
+model each; one that dies is replaced and its picture done again, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import OutputError, YodaError
+from yoda_cli.files import make_folder
+from yoda_cli.images import peek, shown, sweep_temporaries
+from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.inputs import STREAM, Found
+from yoda_cli.upscaling.batch.manifest import Manifest
+from yoda_cli.upscaling.batch.outputs import Naming, check_size, check_target, folder_for, target_of
+from yoda_cli.upscaling.picture import Item
+from yoda_cli.upscaling.settings import scale_for
+from yoda_cli.upscaling.streaming import wants_stream
+from yoda_cli.version import __version__
+
+BYTES_PER_PIXEL = 1.5  # a PNG of a photograph, measured on the packaged samples
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be done."""
+
+    source: Path
+    error: YodaError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a run will do: ``items`` longest first, ``done`` already there, ``failures`` known.
+
+    ``manifests`` by output folder; ``settings`` is what decides the pixels, hashed.
+    """
+
+    items: Sequence[Item]
+    done: Sequence[Item]
+    failures: Sequence[Failure]
+    settings: str
+    manifests: dict[Path, Manifest]
+    output_bytes: int
+
+    def manifest_of(self, item: Item) -> Manifest | None:
+        """The manifest whose folder holds the item's target."""
+        for folder, manifest in self.manifests.items():
+            if folder in item.target.parents:
+                return manifest
+        return None
+
+
+@dataclass(frozen=True)
+class Events:
+    """What a caller hears; every callback may be left out."""
+
+    on_finished: Callable[[Item, dict[str, Any]], None] = lambda item, record: None
+    on_failure: Callable[[Failure], None] = lambda failure: None
+
+
+def plan_batch(
+    found: Sequence[Found], naming: Naming, model: Model, options: UpscaleOptions, *,
+    stream: bytes | None = None,
+) -> Batch:  # fmt: skip
+    """Headers, targets, collisions, what is already there; touches no file."""
+    settings = settings_hash(model, options, naming.writing)
+    items: list[Item] = []
+    failures: list[Failure] = []
+    taken: dict[Path, Path] = {}
+    many = len(found) > 1
+    for one in found:
+        try:
+            item = _item(one, naming, model, options, many=many, stream=stream)
+            first = taken.setdefault(_resolved(item.target), one.path)
+            if first is not one.path and item.target != STREAM:
+                raise OutputError(
+                    f"{shown(item.target)} is the output of {shown(first)} already, not of "
+                    f"{shown(one.path)}; choose a folder or a --format each"
+                )
+            if item.target != STREAM and (one.root is None or item.target.parent.is_dir()):
+                check_target(one.path, item.target, naming.writing, set())
+            items.append(item)
+        except YodaError as error:
+            failures.append(Failure(one.path, error))
+    manifests = _manifests(found, naming)
+    batch = Batch(items, (), failures, settings, manifests, 0)
+    done = [item for item in items if _is_done(item, batch)]
+    there = set(done)
+    left = sorted((item for item in items if item not in there), key=lambda item: -item.pixels)
+    expected = sum(
+        int(item.pixels * (item.scale or model.scale) ** 2 * BYTES_PER_PIXEL) for item in left
+    )
+    return replace(batch, items=left, done=done, output_bytes=expected)
+
+
+def _item(
+    one: Found, naming: Naming, model: Model, options: UpscaleOptions, *, many: bool,
+    stream: bytes | None,
+) -> Item:  # fmt: skip
+    header = peek(one.path if one.path != STREAM else stream or b"")
+    scale = scale_for(options, header.width, header.height, model.scale)
+    naming = replace(naming, scale=float(model.scale) if scale is None else scale)
+    if one.path == STREAM:
+        naming = replace(naming, output=naming.output or STREAM)
+    target, kind = target_of(one, header, naming, many=many)
+    item = Item(
+        one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
+        header.bits, scale,
+    )  # fmt: skip
+    if not (kind == "TIFF" and wants_stream(item, model, item.settled(options))):  # to BigTIFF
+        check_size(header, kind, naming.scale)
+    return item
+
+
+def _resolved(path: Path) -> Path:
+    return path if path == STREAM else path.parent.resolve() / path.name
+
+
+def _manifests(found: Sequence[Found], naming: Naming) -> dict[Path, Manifest]:
+    """Of every folder that gets a folder's results, and with --skip-existing of any other."""
+    folders = {folder_for(one.root, naming) for one in found if one.root is not None}
+    if naming.writing.existing == "skip":
+        if naming.output is not None and naming.output.is_dir():
+            folders.add(naming.output)
+        elif naming.output is None:
+            folders |= {one.path.parent for one in found if one.root is None}
+    return {folder: Manifest.load(folder) for folder in sorted(folders)}
+
+
+def _is_done(item: Item, batch: Batch) -> bool:
+    manifest = batch.manifest_of(item)
+    return manifest is not None and manifest.has(item.source, item.target, batch.settings)
+
+
+def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) -> str:
+    """What decides the bytes of a result, but for its source."""
+    facts = [
+        __version__, torch.__version__, model.name, dict(model.card), asdict(options),
+        str(model.precision), asdict(replace(writing, existing="own")),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_disk(batch: Batch) -> None:
+    """Refuse a run whose results will not fit, by a cautious estimate."""
+    if not batch.items:
+        return
+    folder = next((p for p in batch.items[0].target.parents if p.is_dir()), None)
+    if folder is None or batch.items[0].target == STREAM:
+        return
+    free = shutil.disk_usage(folder).free
+    if batch.output_bytes / 4 > free:
+        raise OutputError(
+            f"the results need about {batch.output_bytes / 1e9:.1f} GB and the disk of "
+            f"{shown(folder)} has {free / 1e9:.1f} GB"
+        )
+
+
+def prepare(batch: Batch) -> None:
+    """Make the output folders, and sweep what killed runs left there."""
+    for folder in {item.target.parent for item in batch.items if item.target != STREAM}:
+        if batch.manifests and any(f == folder or f in folder.parents for f in batch.manifests):
+            make_folder(folder)
+        sweep_temporaries(folder)
+
+
+def tell(failure: Failure, events: Events) -> Failure:
+    """Pass a failure on, and give it back."""
+    events.on_failure(failure)
+    return failure
+
+
+def settle(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
+    """Enter a written picture in its manifest, then tell of it."""
+    manifest = batch.manifest_of(item)
+    if manifest is not None:
+        with contextlib.suppress(FileNotFoundError):  # a source deleted meanwhile
+            manifest.add(item.source, item.target, batch.settings, record)
+    events.on_finished(item, record)

@@ -1,0 +1,137 @@
+"""A batch on several processes of this machine, each with a model and its share of the threads.
+
+A worker that dies is replaced and its picture done again, once; no picture is lost silently.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.errors import DeviceError, YodaError, surprises_named
+from yoda_cli.models.loading import find_model
+from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, settle, tell
+from yoda_cli.upscaling.batch.record import record_of
+from yoda_cli.upscaling.picture import Item, compute, read, write
+from yoda_cli.upscaling.result import Observer
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A model in a process of its own."""
+
+    model: Model
+    options: UpscaleOptions
+    writing: WriteOptions
+
+    @staticmethod
+    def start(options: UpscaleOptions, writing: WriteOptions, threads: int) -> Worker:
+        torch.set_num_threads(threads)
+        return Worker(find_model(options), options, writing)
+
+    def do(self, item: Item) -> dict[str, Any]:
+        """Read, enlarge and write one picture; its record."""
+        with surprises_named(str(item.source)):
+            computed = compute(item, read(item), self.model, self.options, Observer())
+            return record_of(write(item, computed, self.model, self.writing), self.model)
+
+
+def threads_each(jobs: int, exact: bool) -> int:
+    """The cores a process may use, shared among the workers."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if exact else max(1, min(torch.get_num_threads(), usable or 1) // jobs)
+
+
+def devices_for(options: UpscaleOptions, jobs: int) -> list[str]:
+    """One device per worker: all CUDA devices in turn, or the one that was asked for."""
+    count = torch.cuda.device_count() if options.device in ("auto", "cuda") else 0
+    return [f"cuda:{i % count}" if count else options.device for i in range(jobs)]
+
+
+_worker: Worker | None = None  # of this process, if it is one
+
+
+def _begin(options: UpscaleOptions, writing: WriteOptions, threads: int, devices: Any) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
+    _worker = Worker.start(replace(options, device=devices.get()), writing, threads)
+
+
+def _do(item: Item) -> dict[str, Any]:
+    assert _worker is not None
+    return _worker.do(item)
+
+
+@contextmanager
+def _pool(
+    options: UpscaleOptions, writing: WriteOptions, jobs: int
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are gone when the context is left, however it is left."""
+    context = multiprocessing.get_context("spawn")
+    devices = context.Queue()
+    for device in devices_for(options, jobs):
+        devices.put(device)
+    threads = threads_each(jobs, options.exact)
+    pool = ProcessPoolExecutor(jobs, context, _begin, (options, writing, threads, devices))
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_workers(
+    batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events, jobs: int,
+    *, fail_fast: bool = False,
+) -> list[Failure]:  # fmt: skip
+    """All items on ``jobs`` processes."""
+    failures: list[Failure] = []
+    left = list(batch.items)
+    while left and not (failures and fail_fast):
+        left = _round(left, batch, options, writing, events, jobs, failures, fail_fast)
+        # A worker died on one of the first: each alone, so that none fails for its neighbour.
+        suspects, left = left[:jobs], left[jobs:]
+        for item in suspects:
+            if _round([item], batch, options, writing, events, 1, failures, fail_fast):
+                error = DeviceError(f"a worker died twice on {item.source}")
+                failures.append(tell(Failure(item.source, error), events))
+    return failures
+
+
+def _round(
+    items: Sequence[Item], batch: Batch, options: UpscaleOptions, writing: WriteOptions,
+    events: Events, jobs: int, failures: list[Failure], fail_fast: bool,
+) -> list[Item]:  # fmt: skip
+    """Work until all is done or a worker dies; what is left."""
+    left = dict.fromkeys(items)
+    with _pool(options, writing, jobs) as pool:
+        futures = {pool.submit(_do, item): item for item in items}
+        for future in as_completed(futures):
+            item = futures[future]
+            try:
+                record = future.result()
+            except BrokenProcessPool:
+                break
+            except YodaError as error:
+                failures.append(tell(Failure(item.source, error), events))
+                del left[item]
+                if fail_fast:
+                    return []
+                continue
+            del left[item]
+            settle(batch, item, record, events)
+    return list(left)

@@ -1,0 +1,284 @@
+"""A batch on a Ray cluster: an actor with a model per core or GPU, over folders they all see.
+
+An actor that is lost is replaced and its work done again. A picture of several blocks is cut: any
+actor makes any block, and since plan and noise are the picture's own, the bytes are those of one
+worker with one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.devices.device import upload
+from yoda_cli.devices.memory import peak_bytes
+from yoda_cli.devices.out_of_memory import Counter, Recovered
+from yoda_cli.errors import DeviceError, WeightsError, YodaError
+from yoda_cli.images import Picture
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, settle, tell
+from yoda_cli.upscaling.batch.processes import Worker
+from yoda_cli.upscaling.batch.record import record_of
+from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, run_block
+from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
+from yoda_cli.upscaling.picture import Item, assembled, read, settle_denoise, visible, write
+from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.pipeline import exactly, finished
+from yoda_cli.upscaling.result import Observer, Passed
+
+TRIES = 3
+CONNECT_SECONDS = 5.0
+IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture that is to be cut, and its plan."""
+
+    survey: Survey
+    picture: Picture
+    options: UpscaleOptions
+    began: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block's window (1, 3, h, w), and what it took."""
+
+    image: Tensor
+    calls: int
+    recovered: Recovered
+
+
+class Actor:
+    """What runs in an actor's process."""
+
+    def __init__(
+        self, options: UpscaleOptions, writing: WriteOptions, environment: dict[str, str]
+    ) -> None:
+        os.environ.update(environment)
+        self.worker = Worker.start(options, writing, 1)
+
+    def whole(self, item: Item) -> dict[str, Any]:
+        """A picture from file to file."""
+        return self.worker.do(item)
+
+    def look(self, item: Item) -> Looked:
+        """The plan of a picture that is to be cut."""
+        began, model = time.time(), self.worker.model
+        picture = read(item).frames[0]
+        lr = visible(picture)
+        options, _ = settle_denoise(picture, lr, model, item.settled(self.worker.options))
+        with torch.inference_mode(), exactly(options.exact):
+            seen, _ = begin(lr, model, options, None, whole=False)
+        return Looked(seen, picture, options, began)
+
+    def block(self, looked: Looked, index: int) -> Block:
+        """One block of it."""
+        seen, options, model = looked.survey, looked.options, self.worker.model
+        with torch.inference_mode(), exactly(options.exact):
+            lr = upload(seen.lr, model.device)
+            condition = Conditions(lr, model, options, seen.blocks).take(index)
+            counter, seed = Counter(), picture_seed(options.seed, seen.lr)
+            made = run_block(seen, index, condition, model, options, Observer(), seed, counter)
+        return Block(made, counter.calls, counter.recovered())
+
+    def join(self, item: Item, looked: Looked, *blocks: Block) -> dict[str, Any]:
+        """The picture from its blocks, written; its record."""
+        seen, model, options = looked.survey, self.worker.model, looked.options
+        image = blended(seen, (block.image for block in blocks))
+        seconds = time.time() - looked.began
+        passed = Passed(
+            image, seen, sum(block.calls for block in blocks), seen.forecast(model), seconds,
+            sum((block.recovered for block in blocks), Recovered()),
+        )  # fmt: skip
+        result = finished([passed], image, seconds)
+        done = assembled(item, [looked.picture], [result], model, options)
+        done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
+        return record_of(write(item, done, model, self.worker.writing), model)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method of some actor; ``then`` gets the reference of what it returned."""
+
+    item: Item
+    method: str
+    arguments: tuple[Any, ...]
+    then: Callable[[Any], None]
+    tries: int = 0
+
+
+class Pool:
+    """Actors, what they are doing, and what waits; gone items' calls are dropped."""
+
+    def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:
+        self.ray, self.make = ray, make
+        self.actors = [make() for _ in range(count)]
+        self.waiting: deque[Call] = deque()
+        self.doing: dict[Any, tuple[int, Any, Call]] = {}
+        self.gone: set[Item] = set()
+
+    def run(self, on_failure: Callable[[Item, YodaError], None]) -> None:
+        """Until nothing waits and nothing is being done."""
+        while self.waiting or self.doing:
+            self._fill()
+            if not self.doing:
+                continue
+            (reference,), _ = self.ray.wait(list(self.doing), num_returns=1)
+            self._take(reference, on_failure)
+
+    def _fill(self) -> None:
+        for _ in range(IN_FLIGHT):
+            for index, actor in enumerate(self.actors):
+                held = sum(place == index for place, _, _ in self.doing.values())
+                if not self.waiting or held >= IN_FLIGHT:
+                    continue
+                call = self.waiting.popleft()
+                if call.item not in self.gone:
+                    reference = getattr(actor, call.method).remote(*call.arguments)
+                    self.doing[reference] = index, actor, call
+
+    def _take(self, reference: Any, on_failure: Callable[[Item, YodaError], None]) -> None:
+        errors = self.ray.exceptions
+        index, actor, call = self.doing.pop(reference)
+        lost = (errors.RayActorError, errors.ObjectLostError, errors.WorkerCrashedError)
+        try:
+            self.ray.get(reference)
+            call.then(reference)
+        except lost:
+            if self.actors[index] is actor:
+                self.actors[index] = self.make()
+            if call.tries + 1 >= TRIES:
+                self.gone.add(call.item)
+                text = f"workers were lost {TRIES} times on {call.item.source}"
+                on_failure(call.item, DeviceError(text))
+            else:
+                self.waiting.appendleft(replace(call, tries=call.tries + 1))
+        except (YodaError, errors.RayTaskError) as error:
+            if call.item not in self.gone:
+                self.gone.add(call.item)
+                cause = getattr(error, "cause", error)
+                if not isinstance(cause, YodaError):  # a surprise in an actor: this picture's only
+                    cause = YodaError(f"{call.item.source}: internal error: {cause!r}")
+                on_failure(call.item, cause)
+
+
+def run_ray(
+    batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events,
+    address: str | None, jobs: int = 1, *, cut: bool = True,
+) -> list[Failure]:  # fmt: skip
+    """All items on the cluster at ``address``, or one started here; ``jobs`` 1: as many actors as
+    it has GPUs or cores; without ``cut`` every picture stays with one actor."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise WeightsError("--engine ray needs Ray: pip install 'yoda-cli[ray]'") from error
+    mine = not ray.is_initialized()
+    if mine:
+        check_address(address)
+        on_terminate = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, include_dashboard=False if address is None else None,
+                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
+    try:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = int(resources.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
+        count = jobs if jobs > 1 else gpus or int(resources.get("CPU", 1))
+        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Actor)
+        here = {k: v for k, v in os.environ.items() if k.startswith("YODA_")}
+        asked = absolute(options)
+        pool = Pool(ray, lambda: remote.remote(asked, writing, here), max(1, count))
+        return _run(batch, events, pool, options if cut else replace(options, block=0))
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def absolute(options: UpscaleOptions) -> UpscaleOptions:
+    """``options`` for a process in another folder."""
+
+    def named(text: str) -> str:
+        return str(Path(text).absolute()) if Path(text).is_file() else text
+
+    attention = None if options.attention is None else named(options.attention)
+    stage1 = None if options.stage1 is None else named(options.stage1)
+    return replace(options, model=named(options.model), attention=attention, stage1=stage1)
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a host and port where nothing answers; Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+
+
+def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> list[Failure]:
+    failures: list[Failure] = []
+
+    def settled(item: Item) -> Callable[[Any], None]:
+        names = {"input": str(item.source), "output": str(item.target)}
+        return lambda made: settle(batch, item, pool.ray.get(made) | names, events)
+
+    for item in batch.items:
+        there = replace(item, source=item.source.absolute(), target=item.target.absolute())
+        if _is_cut(item, item.settled(options)):
+            cut = _cutter(pool, item, there, settled(item))
+            pool.waiting.append(Call(item, "look", (there,), cut))
+        else:
+            pool.waiting.append(Call(item, "whole", (there,), settled(item)))
+
+    def failed(item: Item, error: YodaError) -> None:
+        failures.append(tell(Failure(item.source, error), events))
+
+    pool.run(failed)
+    return failures
+
+
+def _is_cut(item: Item, options: UpscaleOptions) -> bool:
+    """Whether a picture is worth cutting; one pass of a ×4 network is assumed."""
+    large = item.pixels * 16 > WHOLE_PIXELS if options.block is None else options.block > 0
+    return large and item.frames == 1 and options.scale in (None, 4.0)
+
+
+def _cutter(
+    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None]
+) -> Callable[[Any], None]:
+    """What follows a look: its blocks, and then the whole."""
+
+    def cut(looked: Any) -> None:
+        count = len(pool.ray.get(looked).survey.blocks)
+        parts: dict[int, Any] = {}
+
+        def taken(index: int) -> Callable[[Any], None]:
+            def keep(reference: Any) -> None:
+                parts[index] = reference
+                if len(parts) == count:
+                    made: Sequence[Any] = [parts[i] for i in range(count)]
+                    pool.waiting.appendleft(Call(item, "join", (there, looked, *made), settled))
+
+            return keep
+
+        for index in range(count):
+            pool.waiting.append(Call(item, "block", (looked, index), taken(index)))
+
+    return cut

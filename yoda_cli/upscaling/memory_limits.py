@@ -1,0 +1,88 @@
+"""What fits into memory: the largest window of a call, blocks of a canvas, encoder tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices.memory import free_bytes
+from yoda_cli.errors import DeviceError
+from yoda_cli.models.model import Model
+from yoda_cli.tiling.plan import MIN_TILE, grid_tiles
+from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
+
+LARGEST_WINDOW = 768 * 1024  # pixels of one network call in a lean run, where memory allows
+LARGEST_QUICK = 7 << 18  # of one in any other, or half a block where that is more
+HALF = 0.54  # of a block, in whole cells and with a halo
+LEAN_PIXELS = 16 << 20  # a run on a picture of more uses little memory and takes more time
+ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
+WHOLE_PIXELS = 4 << 20  # of a block's core: a picture of more is cut
+WHOLE_WINDOW = 17 << 18  # the same with what it shares with its neighbours
+LEAN_BLOCK = 3 << 19  # of a core in a lean run
+ENCODED_TOGETHER = 5  # times the pixels of a network call: the encoder works on the LR grid
+CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
+BLOCK_OVERLAP = 32  # on every side of a block's core
+
+
+def largest_window(model: Model, pixels: int, *, lean: bool = False) -> float:
+    """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
+    memory holds, at most the constants above."""
+    free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
+    half = HALF * pixels if pixels <= WHOLE_WINDOW else 0
+    most = LARGEST_WINDOW if lean else max(LARGEST_QUICK, half)
+    return max(min(free, most), MIN_TILE**2)
+
+
+def check_memory(blocks: Sequence[Tile], model: Model) -> None:
+    """Refuse blocks whose canvas alone needs more memory than there is."""
+    largest = max(block.window.pixels for block in blocks)
+    needed, free = largest * CANVAS_BYTES, free_bytes(model.device)
+    if needed > free:
+        raise DeviceError(
+            f"a block of {largest:,} pixels needs about {needed / 1e9:.1f} GB on {model.device}, "
+            f"and {free / 1e9:.1f} GB are free; leave --block at auto"
+        )
+
+
+def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
+    """The windows in which a canvas is encoded, once: as large as memory allows."""
+    net = model.backbone
+    if options.exact:
+        return grid_tiles(height, width, model, options)
+    whole = height * width <= WHOLE_WINDOW
+    together = ENCODED_TOGETHER if whole else 1
+    side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
+    core = 0 if height * width <= side * side else side
+    halo = ENCODER_HALOS * net.halo
+    return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)
+
+
+def make_blocks(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
+    """Cores that partition a canvas, each with the window of an independent trajectory."""
+    align = model.backbone.stride * model.backbone.scale
+    if options.block == 0 or (options.block is None and height * width <= WHOLE_PIXELS):
+        return make_tiles(height, width, core=0, halo=0, align=align)
+    pixels = WHOLE_PIXELS if height * width <= LEAN_PIXELS else LEAN_BLOCK
+    side = options.block or math.isqrt(pixels)
+    rows = _even(height, side, align)
+    columns = _even(width, side if options.block else pixels // min(rows, height), align)
+    cores = [
+        Window(top, left, min(top + rows, height), min(left + columns, width))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
+    return [with_halo(core, rounded_up(BLOCK_OVERLAP, align), height, width) for core in cores]
+
+
+def _even(size: int, largest: int, align: int) -> int:
+    """The length of equal parts of ``size``, on the grid, none far above ``largest``.
+
+    The last part is never shorter than the overlap of two blocks.
+    """
+    count = -(-size // largest)
+    part = rounded_up(-(-size // count), align)
+    while count > 1 and size - (count - 1) * part < 2 * BLOCK_OVERLAP:
+        count -= 1
+        part = rounded_up(-(-size // count), align)
+    return part

@@ -1,0 +1,226 @@
+"""One picture from disk to disk: read, settle what the file decides, enlarge, write.
+
+The three stages are apart so that a folder's pictures can be read and written while another is
+computed. A result is written beside its final name and renamed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from yoda_cli.attention import LEARNED
+from yoda_cli.attention.sources import find_source
+from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.devices.memory import peak_bytes, reset_peak
+from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.files import make_folder
+from yoda_cli.images import (
+    Animation,
+    Picture,
+    encode_frames,
+    encode_picture,
+    fill_transparent,
+    losses,
+    read_frames,
+    read_picture,
+    sweep_temporaries,
+    write_atomically,
+)
+from yoda_cli.images.degradation import estimate
+from yoda_cli.images.picture import ANIMATED
+from yoda_cli.images.resize import as_floats, imresize
+from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.inputs import STREAM
+from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.provenance import provenance
+from yoda_cli.upscaling.result import Observer, Result
+from yoda_cli.upscaling.settings import with_scale
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to enlarge: ``source`` and ``target`` may be ``STREAM``; sizes are the input's.
+
+    ``scale`` is the factor asked for, None for the model's own.
+    """
+
+    source: Path
+    target: Path
+    kind: str
+    width: int
+    height: int
+    frames: int = 1
+    has_alpha: bool = False
+    bits: int = 8
+    scale: float | None = None
+
+    def settled(self, options: UpscaleOptions) -> UpscaleOptions:
+        """``options`` with the factor for this picture."""
+        return with_scale(options, self.scale)
+
+    @property
+    def pixels(self) -> int:
+        """What the picture costs, in input pixels."""
+        return self.width * self.height * self.frames
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One picture that was written; ``options`` as they were in the end, ``denoise`` settled.
+
+    Of an animation ``lr`` and ``result`` are the first frame's, and the counts those of all.
+    """
+
+    source: Path
+    target: Path
+    lr: Tensor
+    result: Result
+    size: tuple[int, int]
+    notices: tuple[str, ...]
+    options: UpscaleOptions
+    frames: int = 1
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Everything that is left to write."""
+
+    finished: Finished
+    animation: Animation
+    scale: float
+
+
+def read(item: Item, stream: bytes | None = None) -> Animation:
+    """The frames of an animation that its target can hold, the first of anything else."""
+    source = item.source if item.source != STREAM else stream
+    assert source is not None
+    if item.frames > 1 and item.kind in ANIMATED:
+        return read_frames(source)
+    return Animation((read_picture(source),), (0.0,), 1)
+
+
+def compute(
+    item: Item, animation: Animation, model: Model, options: UpscaleOptions, observer: Observer
+) -> Computed:
+    """Enlarge every frame; all of them share the noise of the first, so that still parts stand
+    still."""
+    reset_peak(model.device)
+    options = item.settled(options)
+    lr = visible(animation.frames[0])
+    settled, said = settle_denoise(animation.frames[0], lr, model, options)
+    results = [
+        upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
+        for frame in animation.frames
+    ]
+    made = assembled(item, animation.frames, results, model, settled, said)
+    whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
+    return replace(made, animation=whole)
+
+
+def assembled(
+    item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
+    options: UpscaleOptions, said: tuple[str, ...] = (),
+) -> Computed:  # fmt: skip
+    """Results with what their files carried: transparency, metadata, notices."""
+    first, lr = frames[0], visible(frames[0])
+    made: list[Picture] = []
+    for frame, result in zip(frames, results, strict=True):
+        size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
+        alpha = None if frame.alpha is None else imresize(frame.alpha, size).clamp(0, 1)
+        made.append(replace(frame, rgb=result.image, alpha=alpha))
+    notices = first.notices + losses(first, item.kind) + source_notices(lr, model, options) + said
+    if item.frames > len(frames):
+        notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
+    height, width = made[0].rgb.shape[-2:]
+    done = Finished(
+        item.source, item.target, lr, summed(results), (width, height), notices, options,
+        len(frames), peak_bytes(),
+    )  # fmt: skip
+    scale = options.scale if options.scale is not None else float(model.scale)
+    return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1), scale)
+
+
+def summed(results: Sequence[Result]) -> Result:
+    """The first frame's result with the counts of all."""
+    total = {
+        name: sum(getattr(result, name) for result in results)
+        for name in ("planned_calls", "calls", "dense_calls", "seconds", "forecast_seconds")
+    }
+    return replace(results[0], **total)
+
+
+def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -> Finished:
+    """Encode, then write beside and rename, or to standard output."""
+    done, animation = computed.finished, computed.animation
+    mark = provenance(model, done.options, computed.scale)
+    if len(animation.frames) > 1:
+        data = encode_frames(
+            animation, kind=item.kind, quality=writing.quality,
+            strip_metadata=writing.strip_metadata, provenance=mark,
+        )  # fmt: skip
+    else:
+        data = encode_picture(
+            animation.frames[0], kind=item.kind, quality=writing.quality,
+            strip_metadata=writing.strip_metadata, provenance=mark,
+        )  # fmt: skip
+    if item.target == STREAM:
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+        return done
+    make_folder(item.target.parent)
+    sweep_temporaries(item.target.parent)
+    write_atomically(item.target, data)
+    return done
+
+
+def visible(picture: Picture) -> Tensor:
+    """Its colours, those under full transparency taken from their neighbours."""
+    return picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
+
+
+def look_ahead(
+    item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
+) -> tuple[Survey, UpscaleOptions]:
+    """The plan of a picture's first frame and pass, without running it."""
+    picture = read_picture(item.source if stream is None else stream)
+    lr = visible(picture)
+    options, _ = settle_denoise(picture, lr, model, item.settled(options))
+    with torch.inference_mode():
+        return plan_picture(lr, model, options), options
+
+
+def settle_denoise(
+    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+) -> tuple[UpscaleOptions, tuple[str, ...]]:
+    """``options`` with a number for ``denoise``, and a notice where it was estimated."""
+    if options.denoise is not None:
+        if options.denoise > 0 and not model.can_denoise:
+            raise UsageError(
+                f"model {model.name} was trained on clean pictures only; leave --denoise at 0"
+            )
+        return options, ()
+    if not model.can_denoise:
+        return replace(options, denoise=0.0), ()
+    found = estimate(rgb, picture.jpeg_table or None)
+    notice = (f"denoise {found.strength:g} ({found.why})",) if found.why else ()
+    return replace(options, denoise=found.strength), notice
+
+
+def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[str, ...]:
+    """What the attention source has to say about this picture."""
+    name = options.attention or model.defaults.attention
+    if name == LEARNED:
+        return ()
+    notice = find_source(name, options.heads, model.device).notice(as_floats(lr))
+    return (notice,) if notice else ()
