@@ -3,7 +3,7 @@
     python scripts/benchmark.py PHOTOS [--part masks]… [--repeats 3] [--json]
 
 PHOTOS is a folder of photographs; the masks are timed on the eight named here where they are
-there, else on its first eight. Arms take turns, so that a busy moment of a shared machine meets
+there, else on its first eight. Methods take turns, so that a busy moment of a shared machine meets
 all of them. Nothing here is asserted.
 """
 
@@ -52,20 +52,20 @@ REPEATS = 3
 Figures = dict[str, dict[str, float]]
 
 
-def all_in_turn(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every arm, ``repeats`` times."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
+def all_in_turn(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every method, ``repeats`` times."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
-        for name, run in arms.items():
+        for name, run in methods.items():
             began = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
-def in_turn(arms: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of every arm."""
-    return medians(all_in_turn(arms, repeats))
+def in_turn(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of every method."""
+    return medians(all_in_turn(methods, repeats))
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
@@ -91,7 +91,7 @@ def reduced(path: Path, longest: int) -> Tensor:
 def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
     """Skipping against the fastest dense partition, and the planner against the best fixed tile.
 
-    One run of each finds the fastest partition and tile; then arms take turns. Figures are those
+    One run of each finds the fastest partition and tile; then methods take turns. Figures are those
     of medians, and again of the least seconds, to which a busy machine adds less.
     """
     options = UpscaleOptions(denoise=0.0, lower_bound=0.1)
@@ -100,17 +100,17 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
     for path in photos(folder):
         lr = reduced(path, longest)
 
-        def arm(lr: Tensor = lr, **changes: object) -> Callable[[], Result]:
+        def method(lr: Tensor = lr, **changes: object) -> Callable[[], Result]:
             asked = replace(options, **changes)  # type: ignore[arg-type]
             return lambda: upscale_tensor(lr, model, asked)
 
         upscale_tensor(lr[..., :64, :64], model, options)
-        dense = in_turn({str(t): arm(attention="uniform", tile=t) for t in (None, 0, 512)}, 1)
+        dense = in_turn({str(t): method(attention="uniform", tile=t) for t in (None, 0, 512)}, 1)
         tile = {"None": None, "0": 0, "512": 512}[min(dense, key=dense.__getitem__)]
-        grids = in_turn({str(t): arm(tile=t) for t in FIXED}, 1)
+        grids = in_turn({str(t): method(tile=t) for t in FIXED}, 1)
         forecasts: list[float] = []  # of every run, over what that run took
 
-        masked = arm()
+        masked = method()
 
         def learned(run: Callable[[], Result] = masked, to: list[float] = forecasts) -> None:
             result = run()
@@ -118,10 +118,10 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
 
         seconds = all_in_turn(
             {
-                "dense": arm(attention="uniform", tile=tile),
+                "dense": method(attention="uniform", tile=tile),
                 "learned": learned,
-                "edge": arm(attention="edge"),
-                "grid": arm(tile=int(min(grids, key=grids.__getitem__))),
+                "edge": method(attention="edge"),
+                "grid": method(tile=int(min(grids, key=grids.__getitem__))),
             },
             repeats,
         )
@@ -149,7 +149,7 @@ def masks(folder: Path, repeats: int, longest: int = 500) -> Figures:
 def precision(folder: Path, repeats: int) -> Figures:
     """bf16 against fp32, one thread against two; 128×128 → 512×512."""
     lr = read_picture(SAMPLE).rgb
-    arms = {}
+    methods = {}
     for kind in ("fp32", "bf16"):
         options = UpscaleOptions(precision=kind, denoise=0.0)
         model = find_model(options)
@@ -160,9 +160,9 @@ def precision(folder: Path, repeats: int) -> Figures:
                 return upscale_tensor(lr, m, o)  # type: ignore[arg-type]
 
             run()
-            arms[f"{kind}, {threads} threads"] = run
+            methods[f"{kind}, {threads} threads"] = run
     before = torch.get_num_threads()
-    times = in_turn(arms, repeats)
+    times = in_turn(methods, repeats)
     torch.set_num_threads(before)
     return {name: {"seconds": s, "of fp32, 1 thread": s / times["fp32, 1 threads"]}
             for name, s in times.items()}  # fmt: skip
@@ -213,12 +213,12 @@ def peers(folder: Path, repeats: int) -> Figures:
 def sizes(folder: Path, repeats: int) -> Figures:
     """Seconds per output megapixel of the dense run against the size of the picture.
 
-    Each arm enlarges the same number of pixels in a turn, so that all are as long in the weather.
+    Each method enlarges the same number of pixels in a turn: all are as long in the weather.
     """
     options = UpscaleOptions(denoise=0.0, attention="uniform")
     model = find_model(options)
     lr = read_picture(photos(folder)[0]).rgb
-    arms = {}
+    methods = {}
     for megapixels in (0.25, 1, 4, 16):
         side = round((megapixels * 1e6 / 16) ** 0.5)
         square = imresize(lr, (side, side)).clamp(0, 1)
@@ -228,9 +228,9 @@ def sizes(folder: Path, repeats: int) -> Figures:
             for _ in range(n):
                 upscale_tensor(x, model, options)
 
-        arms[f"{megapixels} MP"] = run
+        methods[f"{megapixels} MP"] = run
     run()
-    times = {name: s / 16 for name, s in in_turn(arms, repeats).items()}
+    times = {name: s / 16 for name, s in in_turn(methods, repeats).items()}
     return {n: {"seconds per MP": s, "of 1 MP": s / times["1 MP"]} for n, s in times.items()}
 
 

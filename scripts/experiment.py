@@ -3,9 +3,9 @@
     python scripts/experiment.py PHOTOS TEST OUT [--steps 800] [--seeds 3]
 
 PHOTOS is a folder to train on, TEST one of pictures to measure on (bicubic LR, ×4), OUT keeps the
-checkpoints, so that a run that was stopped goes on. Every arm has the same small network, crops,
+checkpoints, so that a run that was stopped goes on. Every method has the same small network, crops,
 steps and seeds; a line holds PSNR, SSIM, texture distance, colour error, refined pixels and time
-of one arm, seed and sampling.
+of one method, seed and sampling.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "against bicubic": ({"attention": {"uniform": 1.0}}, {"anchor": "bicubic"}, "uniform"),
     "edge, by crop": ({"attention": {"edge": 1.0}, "divide_by": "crop"}, {}, "edge"),
 }
-OF_THE_QUESTION = 6  # arms that get all seeds
+OF_THE_QUESTION = 6  # methods that get all seeds
 SAMPLINGS: list[tuple[str, dict[str, Any]]] = [
     (f"{sampler} {steps}, l {lower}", {"steps": steps, "sampler": sampler, "lower_bound": lower})
     for sampler, steps, lower in (
@@ -73,15 +73,15 @@ SAMPLINGS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def checkpoint_of(arm: str, seed: int, steps: int, photos: Path, out: Path) -> Path:
-    """Train one arm, unless that was done."""
-    training, network, _ = ARMS[arm]
+def checkpoint_of(method: str, seed: int, steps: int, photos: Path, out: Path) -> Path:
+    """Train one method, unless that was done."""
+    training, network, _ = ARMS[method]
     base = load_recipe("general")
     recipe = Recipe(
-        arm, base.backbone, {**base.net, **NET, **network},
+        method, base.backbone, {**base.net, **NET, **network},
         replace(TRAIN, **training, steps=steps, seed=seed), SampleDefaults(),
     )  # fmt: skip
-    folder = out / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"
+    folder = out / f"{method.replace(' ', '-').replace(',', '')}-{seed}"
     if not (folder / "last.safetensors").exists():
         train(recipe, photos, folder, device=torch.device("cpu"), card={})
     return folder / "last.safetensors"
@@ -134,14 +134,14 @@ def main() -> None:
     asked = parser.parse_args()
     pictures = [crop_to_multiple(load_rgb(path), 4) for path in list_pictures(asked.test)]
     for seed in range(asked.seeds):
-        for index, arm in enumerate(ARMS):
+        for index, method in enumerate(ARMS):
             if seed > 0 and index >= OF_THE_QUESTION:
                 continue
-            path = checkpoint_of(arm, seed, asked.steps, asked.photos, asked.out)
-            model = load_model(path, arm, UpscaleOptions(device="cpu", precision="bf16"))
+            path = checkpoint_of(method, seed, asked.steps, asked.photos, asked.out)
+            model = load_model(path, method, UpscaleOptions(device="cpu", precision="bf16"))
             for name, sampling in SAMPLINGS:
-                row = measure(model, ARMS[arm][2], pictures, **sampling)
-                line = {"arm": arm, "seed": seed, "sampling": name}
+                row = measure(model, ARMS[method][2], pictures, **sampling)
+                line = {"method": method, "seed": seed, "sampling": name}
                 line |= {k: round(v, 4) for k, v in row.items()}
                 sys.stdout.write(json.dumps(line) + "\n")
                 sys.stdout.flush()

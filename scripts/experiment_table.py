@@ -15,11 +15,14 @@ FOLLOWED = "learned"
 
 
 def as_table(lines: Iterable[str]) -> str:
-    """All arms at one sampling, then one arm at all samplings."""
+    """All methods at one sampling, then one method at all samplings."""
     rows = [json.loads(line) for line in lines]
     plain = pick(rows, "plain", SHOWN)
     level = fmean(row["texture"] for row in plain)
-    parts = [table(rows, "arm", [(arm, SHOWN) for arm in unique(rows, "arm")], level), ""]
+    parts = [
+        table(rows, "method", [(method, SHOWN) for method in unique(rows, "method")], level),
+        "",
+    ]
     pairs = [(FOLLOWED, sampling) for sampling in unique(rows, "sampling")]
     parts += [table(rows, "sampling", pairs, level)]
     return "\n".join(parts)
@@ -30,9 +33,9 @@ def unique(rows: Sequence[Row], key: str) -> list[str]:
     return list(dict.fromkeys(row[key] for row in rows))
 
 
-def pick(rows: Sequence[Row], arm: str, sampling: str) -> list[Row]:
+def pick(rows: Sequence[Row], method: str, sampling: str) -> list[Row]:
     """One row a seed; of several the last."""
-    found = {r["seed"]: r for r in rows if r["arm"] == arm and r["sampling"] == sampling}
+    found = {r["seed"]: r for r in rows if r["method"] == method and r["sampling"] == sampling}
     return list(found.values())
 
 
@@ -42,14 +45,14 @@ def table(rows: Sequence[Row], key: str, pairs: Sequence[tuple[str, str]], level
         f"| {key} | seeds | psnr | ssim | texture | psnr at plain's texture | colour | refined |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for arm, sampling in pairs:
-        found = pick(rows, arm, sampling)
+    for method, sampling in pairs:
+        found = pick(rows, method, sampling)
         mean = {name: fmean(r[name] for r in found) for name in found[0] if name not in KEYS}
         matched = [r["psnr"] + SLOPE * (level - r["texture"]) for r in found]
         near = abs(mean["texture"] - level) <= NEAR
         moved = f"{fmean(matched):.2f}{spread(matched, 2)}" if near else "–"
         lines.append(
-            f"| {arm if key == 'arm' else sampling} | {len(found)} "
+            f"| {method if key == 'method' else sampling} | {len(found)} "
             f"| {mean['psnr']:.2f}{spread([r['psnr'] for r in found], 2)} | {mean['ssim']:.3f} "
             f"| {mean['texture']:.3f}{spread([r['texture'] for r in found], 3)} "
             f"| {moved} | {mean['colour']:.2f} "
@@ -58,7 +61,7 @@ def table(rows: Sequence[Row], key: str, pairs: Sequence[tuple[str, str]], level
     return "\n".join(lines)
 
 
-KEYS = ("arm", "seed", "sampling")
+KEYS = ("method", "seed", "sampling")
 
 
 def spread(values: Sequence[float], digits: int) -> str:

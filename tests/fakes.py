@@ -3,23 +3,23 @@
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
-from yoda_cli.config import SampleDefaults
+from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Condition
+from yoda_cli.models.base import Backbone, Condition
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
+from yoda_cli.tiling.geometry import Geometry
+from yoda_cli.upscaling.settings import resolve
 
 
-class ClosedForm(nn.Module):
+class ClosedForm(Backbone):
     """ẑ_0 = half the state: exact, local, and any change of draw shows in the result."""
 
-    scale, stride, z_channels, prediction = 4, 2, 3, "x0"
-    halo = plan_halo = 8  # bicubic looks 8 pixels far
-    pixel_bytes = 100
-    in_channels, variant = 3, ""
+    prediction = "x0"
+    # Bicubic looks 8 pixels far.
+    geometry = Geometry(scale=4, stride=2, halo=8, plan_halo=8, pixel_bytes=100)
 
     def __init__(self):
         super().__init__()
@@ -51,6 +51,11 @@ def fake_model(**defaults):
     costs_of(model)
     net.calls = 0
     return model
+
+
+def settings_for(model, **asked):
+    """What ``asked`` of the options means for a model."""
+    return resolve(UpscaleOptions(**asked), model)
 
 
 def photo(height, width, seed=0):

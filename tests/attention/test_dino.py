@@ -19,7 +19,7 @@ from yoda_cli.attention.heads import (
     normalise,
 )
 from yoda_cli.errors import UsageError, WeightsError
-from yoda_cli.tiling.overlap import blend, make_windows
+from yoda_cli.tiling.overlap import blend, sliding_windows
 from yoda_cli.weights.structures import structures
 
 CPU = torch.device("cpu")
@@ -132,13 +132,9 @@ def test_large_pictures_are_seen_in_windows_and_look_alike(monkeypatch):
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (10, 10), (11, 23), (37, 5)])
 def test_windows_cover_the_grid_and_blend_to_the_truth(height, width):
     truth = torch.randn(1, 2, height, width)
-    windows = make_windows(height, width, 10, 7)
-    assert all(bottom - top <= 10 and right - left <= 10 for top, left, bottom, right in windows)
-    joined = blend(
-        lambda top, left, bottom, right: truth[..., top:bottom, left:right],
-        windows,
-        torch.zeros_like(truth),
-    )
+    windows = sliding_windows(height, width, 10, 7)
+    assert all(window.height <= 10 and window.width <= 10 for window in windows)
+    joined = blend(lambda window: window.cut(truth), windows, torch.zeros_like(truth))
     assert torch.allclose(joined, truth, atol=1e-6)
 
 

@@ -7,10 +7,10 @@ diffusion as a perfect network would do it, at DiffBIR's noise levels and latent
 import pytest
 import torch
 
-from yoda_cli.diffusion.samplers import MULTISTEP_SAMPLERS, SAMPLERS, STOCHASTIC_SAMPLERS
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.timesteps import CHAINS
-from yoda_cli.diffusion.yoda import masked_sample
-from yoda_cli.models.latent.diffbir import make_diffbir_schedule
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
+from yoda_cli.models.latent.controlled import make_latent_schedule
 
 SIDE, COUNT = 64, 16
 FREQUENCY = torch.fft.fftfreq(SIDE).square()
@@ -34,18 +34,19 @@ Z_LR = filtered(noise(12345), (SPECTRUM - DETAIL).sqrt())
 
 
 def run(prediction, sampler, attention, lower, steps=10):
-    schedule = make_diffbir_schedule(prediction)
+    schedule = make_latent_schedule(prediction)
 
     def predict(z_t, t, mask):
         signal, sigma = schedule.signal(t), schedule.sigma(t)
         gain = signal * DETAIL / (signal**2 * DETAIL + sigma**2).clamp(min=1e-12)
         return Z_LR + filtered(z_t - signal * Z_LR, gain)
 
-    trailing = prediction == "v" or sampler in MULTISTEP_SAMPLERS
+    trailing = prediction == "v" or SAMPLERS[sampler].history > 0
     chain = CHAINS["trailing" if trailing else "openai"](schedule.num_steps, steps)
     return masked_sample(
-        predict, SAMPLERS[sampler], schedule, chain, attention.float().expand(COUNT, 1, -1, -1),
-        lower, Z_LR, (lambda s: noise(s)) if sampler in STOCHASTIC_SAMPLERS else lambda s: noise(0),
+        predict, SAMPLERS[sampler].step, schedule, chain,
+        AttentionMask(attention.float().expand(COUNT, 1, -1, -1), lower, schedule.num_steps),
+        Z_LR, (lambda s: noise(s)) if SAMPLERS[sampler].is_stochastic else lambda s: noise(0),
     )  # fmt: skip
 
 

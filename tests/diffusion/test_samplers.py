@@ -17,7 +17,7 @@ from yoda_cli.diffusion.timesteps import (
     openai_timesteps,
     trailing_timesteps,
 )
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.models import Condition
 from yoda_cli.tiling.plan import make_plan
 from yoda_cli.upscaling.denoisers import TiledDenoiser
@@ -126,8 +126,8 @@ def test_a_history_outlives_the_canvases_of_the_tiles(sampler):
         tiles = TiledDenoiser(model, Condition(z_lr), plan, 8)
         return masked_sample(
             lambda *state: tiles(*state).clone() if kept else tiles(*state),
-            SAMPLERS[sampler], model.backbone.schedule, plan.timesteps, attention, 0.2, z_lr,
-            make_draw(z_lr, 5, sampler),
+            SAMPLERS[sampler].step, model.backbone.schedule, plan.timesteps,
+            AttentionMask(attention, 0.2, 100), z_lr, make_draw(z_lr, 5, SAMPLERS[sampler]),
         )  # fmt: skip
 
     assert torch.equal(run(kept=False), run(kept=True))

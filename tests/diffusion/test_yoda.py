@@ -13,6 +13,7 @@ from yoda_cli.diffusion.samplers import SAMPLERS, ddim_step, ddpm_step, dpmpp_2m
 from yoda_cli.diffusion.schedule import make_schedule, q_sample
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import (
+    AttentionMask,
     masked_loss,
     masked_sample,
     time_mask,
@@ -33,7 +34,8 @@ def sample(attention, *, lower=0.2, steps=10, step=ddpm_step, predict=None, z_lr
     predict = predict or (lambda z, t, mask: 0.5 * z)
     chain = spaced_timesteps(100, steps)
     return masked_sample(
-        predict, step, SCHEDULE, chain, attention, lower, z_lr, noise_of, **extra
+        predict, step, SCHEDULE, chain, AttentionMask(attention, lower, SCHEDULE.num_steps), z_lr,
+        noise_of, **extra
     )  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def test_the_mask_is_equation_8():
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "faithful"])
 def test_bands_of_rows_change_nothing(sampler, monkeypatch):
     faithful = sampler == "faithful"
-    step = ddpm_step if faithful else SAMPLERS[sampler]
+    step = ddpm_step if faithful else SAMPLERS[sampler].step
 
     def predict(z, t, mask):
         return torch.where(mask, z.sin() + t / 100, torch.nan)  # where it is False nothing is read

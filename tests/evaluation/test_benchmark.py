@@ -1,4 +1,4 @@
-"""``yoda bench`` and ``yoda metrics``: data sets, arms, the journal, the page."""
+"""``yoda bench`` and ``yoda metrics``: data sets, methods, the journal, the page."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from fakes import photo, save_photo
 from PIL import Image
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.evaluation import methods as arms
+from yoda_cli.evaluation import methods as methods
 from yoda_cli.evaluation.datasets import find_dataset, paired, pairs_of
 from yoda_cli.evaluation.metrics import psnr
 from yoda_cli.images.resize import imresize
@@ -62,7 +62,7 @@ def test_the_sample_set_works_at_once_and_offline(yoda, tmp_path):
     assert done.code == 0, done.err
     document = json.loads(done.out)
     assert document["schema"] == 1
-    means = {line["arm"]: line for line in document["summary"]}
+    means = {line["method"]: line for line in document["summary"]}
     assert means["yoda"]["psnr"] > means["bicubic"]["psnr"]
     assert means["yoda"]["texture"] < means["bicubic"]["texture"]
     assert means["yoda"]["gflop"] > 1
@@ -73,14 +73,14 @@ def test_the_table_names_arms_and_definitions(bench, pictures):
     done = bench("--dataset", pictures, "--peer", "bicubic", "--peer", "base", "--peer", "plain")
     assert done.code == 0, done.err
     assert re.search(r"mini, ×4", done.out)
-    for arm in ("yoda", "bicubic", "base", "plain"):
-        assert re.search(rf"^ +{arm} +3 ", done.out, flags=re.MULTILINE)
+    for method in ("yoda", "bicubic", "base", "plain"):
+        assert re.search(rf"^ +{method} +3 ", done.out, flags=re.MULTILINE)
     assert "texture: texture distance" in done.out
 
 
 def test_rows_are_what_the_metrics_say(bench, pictures):
     done = bench("--dataset", pictures, "--peer", "bicubic", "--json")
-    rows = [r for r in json.loads(done.out)["rows"] if r["arm"] == "bicubic"]
+    rows = [r for r in json.loads(done.out)["rows"] if r["method"] == "bicubic"]
     for row in rows:
         with Image.open(pictures / f"{row['picture']}.png") as image:
             hr = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
@@ -101,11 +101,11 @@ def test_channel_and_border_change_the_numbers_and_their_definition(bench, pictu
     assert len({d["definitions"]["psnr"] for d in documents}) == 3
 
 
-@pytest.mark.parametrize("peer", [p for p in arms.PEERS if not p.startswith("dino")])
+@pytest.mark.parametrize("peer", [p for p in methods.PEERS if not p.startswith("dino")])
 def test_every_peer_runs(bench, pictures, peer):
     done = bench("--dataset", pictures, "--limit", 1, "--peer", peer, "--json")
     assert done.code == 0, done.err
-    lines = {line["arm"]: line for line in json.loads(done.out)["summary"]}
+    lines = {line["method"]: line for line in json.loads(done.out)["summary"]}
     assert set(lines) == {"yoda", peer}
     masked = lines["yoda"]["calls"]  # an idle first step has none
     calls = {"bicubic": 0, "lanczos": 0, "base": 0, "shuffled": masked, "faithful": masked}
@@ -115,10 +115,10 @@ def test_every_peer_runs(bench, pictures, peer):
 
 def test_shuffled_attention_has_the_same_values_elsewhere():
     attention = photo(37, 50)[:, :1]
-    moved = arms.shuffle(attention)
+    moved = methods.shuffle(attention)
     assert torch.equal(moved.flatten().sort().values, attention.flatten().sort().values)
     assert not torch.equal(moved, attention)
-    assert torch.equal(moved, arms.shuffle(attention))
+    assert torch.equal(moved, methods.shuffle(attention))
     blocks = attention[..., :32, :48].unfold(2, 8, 8).unfold(3, 8, 8).reshape(-1, 64)
     shuffled = moved[..., :32, :48].unfold(2, 8, 8).unfold(3, 8, 8).reshape(-1, 64)
     assert sorted(map(tuple, blocks.tolist())) == sorted(map(tuple, shuffled.tolist()))
@@ -131,7 +131,7 @@ def test_a_network_of_somebody_elses_runs_beside_ours(bench, pictures, tmp_path)
     torch.save(net.state_dict(), tmp_path / "Theirs.pth")
     done = bench("--dataset", pictures, "--peer", tmp_path / "Theirs.pth", "--json")
     assert done.code == 0, done.err
-    assert "Theirs" in {line["arm"] for line in json.loads(done.out)["summary"]}
+    assert "Theirs" in {line["method"] for line in json.loads(done.out)["summary"]}
     torch.save(spandrel.Compact(num_feat=8, num_conv=2, upscale=2).state_dict(), tmp_path / "2.pth")
     done = bench("--dataset", pictures, "--peer", tmp_path / "2.pth")
     assert (done.code, "does not enlarge by 4" in done.err) == (2, True)
@@ -139,14 +139,14 @@ def test_a_network_of_somebody_elses_runs_beside_ours(bench, pictures, tmp_path)
     assert bench("--dataset", pictures, "--peer", tmp_path / "bad.pth").code == 5
 
 
-@pytest.mark.parametrize("kind", arms.ABLATIONS)
+@pytest.mark.parametrize("kind", methods.ABLATIONS)
 def test_ablations_vary_one_setting(bench, pictures, tmp_path, kind):
     done = bench("--dataset", pictures, "--limit", 2, "--ablate", kind, "--json",
                  "--plots", tmp_path / "plots", "--html", tmp_path / "a.html")  # fmt: skip
     assert done.code == 0, done.err
     lines = json.loads(done.out)["summary"]
-    assert len(lines) == len(arms.ABLATIONS[kind][1])
-    assert all(line["arm"].startswith(kind) for line in lines)
+    assert len(lines) == len(methods.ABLATIONS[kind][1])
+    assert all(line["method"].startswith(kind) for line in lines)
     area = (tmp_path / "plots" / "mini_area.svg").read_text()
     assert area.startswith("<svg")
     assert area.count("<polyline") == len(lines)
@@ -317,7 +317,9 @@ def test_csv_has_every_row(bench, pictures, tmp_path):
     done = bench("--dataset", pictures, "--peer", "bicubic", "--csv", tmp_path / "a.csv", "--json")
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     theirs = json.loads(done.out)["rows"]
-    assert [(r["picture"], r["arm"]) for r in rows] == [(r["picture"], r["arm"]) for r in theirs]
+    assert [(r["picture"], r["method"]) for r in rows] == [
+        (r["picture"], r["method"]) for r in theirs
+    ]
     assert [float(r["psnr"]) for r in rows] == [r["psnr"] for r in theirs]
 
 
@@ -332,13 +334,13 @@ def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
     assert {t["width"] for t in document["timings"]} == {64, 128, 192, 256}
     for timing in document["timings"]:
         assert timing["fastest"] <= timing["median"] <= timing["slowest"]
-        assert (timing["ratio"] == 1) == (timing["arm"] == "yoda")
+        assert (timing["ratio"] == 1) == (timing["method"] == "yoda")
         assert timing["gflop"] > 0
     assert document["environment"]["torch"] == torch.__version__
     done = bench("--dataset", pictures, "--speed", "--peer", "base", "--baseline", "base", "--json")
     document = json.loads(done.out)
     assert document["baseline"] == "base"
-    assert all((t["ratio"] == 1) == (t["arm"] == "base") for t in document["timings"])
+    assert all((t["ratio"] == 1) == (t["method"] == "base") for t in document["timings"])
     assert bench("--dataset", pictures, "--speed", "--baseline", "vibes").code == 2
 
 

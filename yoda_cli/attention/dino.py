@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from yoda_cli.attention.heads import min_max, normalise
 from yoda_cli.errors import WeightsError
-from yoda_cli.tiling.overlap import blend, make_windows
+from yoda_cli.tiling.overlap import blend, sliding_windows
+from yoda_cli.tiling.windows import Window
 from yoda_cli.weights.tensors import read_tensors
 
 # A forward pass takes about heads × tokens² × 4 bytes for one layer's weights: 6 heads and 3,200
@@ -133,10 +134,9 @@ def windowed(net: DinoAttention, x: Tensor) -> Tensor:
     A window's weights sum to at most 1 over its own patches, so windows of one size compare.
     """
     rows, columns = (n // net.patch for n in x.shape[-2:])
-    windows = make_windows(rows, columns, WINDOW_TOKENS, STEP_TOKENS)
+    windows = sliding_windows(rows, columns, WINDOW_TOKENS, STEP_TOKENS)
 
-    def see(top: int, left: int, bottom: int, right: int) -> Tensor:
-        p = net.patch
-        return cast(Tensor, net(x[..., top * p : bottom * p, left * p : right * p]))
+    def see(window: Window) -> Tensor:
+        return cast(Tensor, net(window.multiplied(net.patch).cut(x)))
 
     return blend(see, windows, x.new_zeros(1, net.heads, rows, columns))

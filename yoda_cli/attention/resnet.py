@@ -16,7 +16,8 @@ from torch import Tensor
 from yoda_cli.attention.agf import State, Trace, forward, relevance_maps
 from yoda_cli.attention.heads import HEADS, min_max, normalise
 from yoda_cli.errors import WeightsError
-from yoda_cli.tiling.overlap import blend, make_windows
+from yoda_cli.tiling.overlap import blend, sliding_windows
+from yoda_cli.tiling.windows import Window
 from yoda_cli.weights.tensors import read_tensors
 
 STRIDE = 32  # of the last layer
@@ -61,12 +62,12 @@ def head_maps(state: State, lr: Tensor, *, cheap: bool) -> Tensor:
     small = F.interpolate(lr, size, mode="bilinear", antialias=True)
     targets = strongest(forward(state, padded(normalise(small))))
 
-    def see(top: int, left: int, bottom: int, right: int) -> Tensor:
-        x = padded(normalise(lr[..., top:bottom, left:right]))
+    def see(window: Window) -> Tensor:
+        x = padded(normalise(window.cut(lr)))
         found = positive(state, forward(state, x), targets)
-        return found[..., : bottom - top, : right - left]
+        return found[..., : window.height, : window.width]
 
-    windows = make_windows(height, width, WINDOW, STEP)
+    windows = sliding_windows(height, width, WINDOW, STEP)
     return min_max(blend(see, windows, lr.new_zeros(1, HEADS, height, width)))
 
 

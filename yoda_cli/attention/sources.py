@@ -65,10 +65,12 @@ def find_source(
     if name in SOURCES:
         return Source(name, SOURCES[name])
     path = Path(name)
-    if not path.suffix and not path.exists():
+    if path.is_file():
+        return painted(path, path.stat().st_mtime_ns)
+    if not path.suffix:
         known = ", ".join([LEARNED, *SOURCES, *HEADED])
         raise UsageError(f"unknown attention source {name!r}; use {known}, or a grey picture")
-    return painted(path)
+    return painted(path, 0)  # which says what is wrong with it
 
 
 def headed(name: str, heads: str, device: torch.device, watch: Watch) -> Source:
@@ -89,8 +91,9 @@ def _loaded(
     return load_headed(name, path, device)
 
 
-def painted(path: Path) -> Source:
-    """A person's own grey picture: white is refined first."""
+@lru_cache(maxsize=2)
+def painted(path: Path, changed: int) -> Source:
+    """A person's own grey picture: white is refined first. Kept while its file stays as it is."""
     grey = read_picture(path).rgb.mean(1, keepdim=True)
 
     def attend(lr: Tensor) -> Tensor:

@@ -93,11 +93,11 @@ class Asked:
 
 def run(asked: Asked) -> int:
     """The exit code."""
-    from yoda_cli.models.loading import find_model
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import Naming, check_template, named_format
     from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
-    from yoda_cli.upscaling.settings import check_model, check_options, size_label
+    from yoda_cli.upscaling.checks import check_model, check_options, size_label
+    from yoda_cli.upscaling.pipeline import get_model
 
     options, running, show = asked.options, asked.running, asked.show
     check_options(options)
@@ -115,7 +115,7 @@ def run(asked: Asked) -> int:
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
     with _render.download(quiet=show.quiet) as watch:
-        model = find_model(options, watch)
+        model = get_model(options, watch)
     check_model(model, options)
     scale = options.scale if options.scale is not None else float(model.scale)
     label = size_label(options, model.scale)
@@ -154,9 +154,10 @@ def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list
         return []
     if running.engine == "ray":
         from yoda_cli.upscaling.batch.ray import run_ray
+        from yoda_cli.upscaling.pipeline import pipeline_of
 
         return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
-                       cut=model.parts is None)  # fmt: skip
+                       cut=pipeline_of(model).can_cut)  # fmt: skip
     if running.jobs > 1 and len(batch.items) > 1:
         from yoda_cli.upscaling.batch.processes import run_workers
 
@@ -179,7 +180,7 @@ class Watchers:
         self.asked, self.model = asked, model
         self.taken: set[Path] = set()
         self.current: dict[Path, Any] = {}
-        if model.parts is None:  # else the networks are read when stage one is done
+        if model.family is None:  # else the networks are read when stage one is done
             costs_of(model)  # measured before the first picture's time is taken
 
     @contextmanager
@@ -204,7 +205,7 @@ class Watchers:
 
     def finish(self, done: Finished) -> None:
         """Write what is written at the end."""
-        self.current.pop(done.source).finish(done, self.model, done.options)
+        self.current.pop(done.source).finish(done, self.model)
 
 
 def check_running(asked: Asked) -> None:
@@ -261,7 +262,7 @@ def say_plan(
             failed += 1
             _render.note(f"yoda: {' '.join(str(error).split())}")
             continue
-        seconds = seen.forecast(model) * item.frames
+        seconds = (seen.forecast_seconds or 0.0) * item.frames
         total += seconds
         scale = item.scale or model.scale
         width, height = (max(1, round(n * scale)) for n in (item.width, item.height))

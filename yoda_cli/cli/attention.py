@@ -69,10 +69,10 @@ def attention(
     registry: RegistryFile = None,
 ) -> int:
     """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
-    from yoda_cli.models.loading import find_model
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
-    from yoda_cli.upscaling.settings import check_options
+    from yoda_cli.upscaling.checks import check_options
+    from yoda_cli.upscaling.pipeline import get_model
 
     if map_format not in MAP_FORMATS:
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
@@ -83,7 +83,7 @@ def attention(
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
     with _render.download(quiet=quiet) as watch:
-        ready = find_model(options, watch)
+        ready = get_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []
     taken: set[Path] = set()

@@ -53,9 +53,9 @@ def bench(
         str | None,
         typer.Option(help="Vary attention, lower-bound, steps, sampler, faithful or tile."),
     ] = None,
-    speed: Annotated[bool, typer.Option("--speed", help="Time the arms instead.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False,
     baseline: Annotated[
-        str | None, typer.Option(help="Arm that --speed compares with (default: the first).")
+        str | None, typer.Option(help="Method that --speed compares with (default: the first).")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None,
     data_root: Annotated[
@@ -87,7 +87,7 @@ def bench(
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
     from yoda_cli.evaluation.benchmark import document, run_bench
     from yoda_cli.evaluation.methods import get_ready
-    from yoda_cli.upscaling.settings import check_options
+    from yoda_cli.upscaling.checks import check_options
 
     options = UpscaleOptions(
         model=model,
@@ -127,30 +127,30 @@ def prepare(
     """Fetch and check everything before the first picture."""
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.evaluation.datasets import find_dataset
-    from yoda_cli.evaluation.methods import ablation, make_arm, ours
+    from yoda_cli.evaluation.methods import ablation, make_method, ours
     from yoda_cli.evaluation.scores import DEFAULT, find_metrics, frame_of
-    from yoda_cli.models.loading import find_model
+    from yoda_cli.upscaling.pipeline import get_model
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
     with _render.download(quiet=quiet) as watch:
-        model = find_model(options, watch)
+        model = get_model(options, watch)
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
         if ablate is not None:
-            arms = ablation(ablate, options, model, watch)
-            arms += [make_arm(name, options, model, watch) for name in peers or ()]
+            methods = ablation(ablate, options, model, watch)
+            methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
-            arms = [ours("yoda", options, model, watch)]
+            methods = [ours("yoda", options, model, watch)]
             wanted = DEFAULT_PEERS if peers is None else peers
-            arms += [make_arm(name, options, model, watch) for name in dict.fromkeys(wanted)]
+            methods += [make_method(name, options, model, watch) for name in dict.fromkeys(wanted)]
         sets = [
             find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
         ]
         found, missing = find_metrics(metrics or DEFAULT, known, cache, watch)
     for line in missing:
         _render.note(line)
-    return model, Bench(sets, arms, found, frame, scale, limit, crops)
+    return model, Bench(sets, methods, found, frame, scale, limit, crops)
 
 
 def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool) -> Any:
@@ -170,7 +170,7 @@ def speak(row: Mapping[str, Any], *, quiet: bool) -> None:
         numbers = ", ".join(
             f"{name} {row[name]:.4g}" for name in ("psnr", "texture") if row.get(name) is not None
         )
-        _render.note(f"{row['dataset']}/{row['picture']} {row['arm']}: {numbers}")
+        _render.note(f"{row['dataset']}/{row['picture']} {row['method']}: {numbers}")
 
 
 def write(
@@ -200,13 +200,13 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         typer.echo(json.dumps(found, indent=1))
         return
     names = list(found["definitions"])
-    columns = ("arm", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
+    columns = ("method", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
     timed = any(line["attention_seconds"] is not None for line in found["summary"])
     columns += ("maps per second",) if timed else ()
     for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
         rows = [
             (
-                line["arm"],
+                line["method"],
                 str(line["pictures"]),
                 *(_render.number(line[name]) for name in names),
                 f"{line['calls']:.1f}",
@@ -232,29 +232,30 @@ def throughput(seconds: float | None) -> str:
 
 
 def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: bool) -> int:
-    """Time the arms on the first picture at several sizes."""
+    """Time the methods on the first picture at several sizes."""
     from yoda_cli.evaluation.benchmark import load_pair
     from yoda_cli.evaluation.speed import environment, measure
 
-    names = [arm.name for arm in question.arms]
+    names = [method.name for method in question.methods]
     if baseline is not None and baseline not in names:
         raise UsageError(
-            f"baseline {baseline!r} is no arm of this run; there are {', '.join(names)}"
+            f"baseline {baseline!r} is no method of this run; there are {', '.join(names)}"
         )
-    arms = sorted(question.arms, key=lambda arm: arm.name != baseline)  # the baseline first
+    # The baseline first.
+    methods = sorted(question.methods, key=lambda method: method.name != baseline)
     _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
     sizes = (64, 128, 192, 256)
     say = (lambda line: None) if quiet else _render.note
-    timings = measure(arms, lr, sizes, question.scale, say)
+    timings = measure(methods, lr, sizes, question.scale, say)
     if as_json:
-        record = {"schema": 1, "environment": environment(), "baseline": arms[0].name}
+        record = {"schema": 1, "environment": environment(), "baseline": methods[0].name}
         typer.echo(json.dumps(record | {"timings": [asdict(t) for t in timings]}, indent=1))
         return 0
-    columns = ("LR", "arm", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
+    columns = ("LR", "method", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
     rows = [
         (
             f"{t.width}×{t.height}",
-            t.arm,
+            t.method,
             f"{t.median:.3f}",
             f"{t.fastest:.3f}",
             f"{t.slowest:.3f}",
@@ -265,6 +266,6 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
         )
         for t in timings
     ]
-    _render.table(f"ratios to {arms[0].name}", columns, rows)
+    _render.table(f"ratios to {methods[0].name}", columns, rows)
     typer.echo(", ".join(f"{key} {value}" for key, value in environment().items() if value))
     return 0

@@ -22,7 +22,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
-COMPILED = "compiled"  # ends the variant of a network that torch has compiled
 P = ParamSpec("P")
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from yoda_cli.devices.memory import give_back
+from yoda_cli.errors import DeviceError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,47 @@ class Counter:
     def recovered(self) -> Recovered:
         """So far."""
         return Recovered(self.repeated, self.smaller_groups, self.smaller_tiles)
+
+
+def run_with_less_memory(
+    items: Sequence[T], work: Callable[[Sequence[T]], None], smaller: Callable[[T], Sequence[T]],
+    counter: Counter, refusal: Callable[[T], str],
+) -> None:  # fmt: skip
+    """``work(items)``; where memory runs out the same in smaller portions.
+
+    Half the group, then the same once more, then what ``smaller`` cuts one item into. Where it
+    gives nothing a DeviceError says ``refusal``. ``work`` must change nothing before it succeeds.
+    """
+    if _succeeds(items, work):
+        return
+    if len(items) > 1:
+        counter.smaller_groups += 1
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            run_with_less_memory(half, work, smaller, counter, refusal)
+        return
+    if _succeeds(items, work):
+        counter.repeated += 1
+        return
+    parts = smaller(items[0])
+    if not parts:
+        raise DeviceError(refusal(items[0]))
+    counter.smaller_tiles += 1
+    for part in parts:
+        run_with_less_memory([part], work, smaller, counter, refusal)
+
+
+def _succeeds(items: Sequence[T], work: Callable[[Sequence[T]], None]) -> bool:
+    try:
+        work(items)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("out of memory with %d of %s", len(items), items[0])
+    else:
+        return True
+    free_memory()  # outside the handler, where the traceback no longer holds tensors
+    return False
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from yoda_cli.tiling.windows import Window
-
-BAND_VALUES = 3 << 18
+BAND_VALUES = 3 << 18  # fp32 values: 3 MB, and a step holds a few bands of them
 
 
-def bands(x: Tensor) -> list[Window]:
+@dataclass(frozen=True)
+class Band:
+    """The rows ``top:bottom`` of a canvas."""
+
+    top: int
+    bottom: int
+
+    def cut(self, x: Tensor) -> Tensor:
+        """The part of ``x`` (…, H, W) inside."""
+        return x[..., self.top : self.bottom, :]
+
+
+def bands(x: Tensor) -> list[Band]:
     """Whole rows of ``x`` (…, H, W), as many together as a CPU's cache holds; a GPU's: all.
 
-    What is computed pixel by pixel goes faster band by band: what lies between its operations
-    needs no fresh memory, of which large canvases' worth is slow to come by.
+    What lies between the operations on a band needs no fresh memory, of which large canvases'
+    worth is slow to come by.
     """
-    height, width = x.shape[-2:]
+    height = x.shape[-2]
     rows = height if x.device.type != "cpu" else max(BAND_VALUES // (x.numel() // height), 1)
-    return [Window(top, 0, min(top + rows, height), width) for top in range(0, height, rows)]
+    return [Band(top, min(top + rows, height)) for top in range(0, height, rows)]

@@ -7,6 +7,7 @@ depend on which windows were drawn before, on tiles, order, batch, device or num
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yoda_cli.devices.device import upload
-from yoda_cli.diffusion.samplers import STOCHASTIC_SAMPLERS
+from yoda_cli.diffusion.samplers import Sampler
 from yoda_cli.diffusion.yoda import Draw
 
 BLOCK = 64
@@ -57,11 +57,15 @@ class NoiseField:
         return generator.standard_normal((self.channels, BLOCK, BLOCK), dtype=np.float32)
 
 
-def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0) -> Draw:
+def make_draw(
+    z_lr: Tensor, seed: int, sampler: Sampler, top: int = 0, left: int = 0, *,
+    upload: Callable[[Tensor, torch.device], Tensor] = Tensor.to,
+) -> Draw:  # fmt: skip
     """Noise for the canvas of ``z_lr``, whose corner lies at (top, left) of the picture.
 
-    A deterministic sampler's noise is drawn once: an unrefined pixel then moves along the same
-    trajectory as a refined one whose ẑ_0 is z_lr.
+    It is drawn on the CPU; ``upload`` takes it to the device. A deterministic sampler's is drawn
+    once: an unrefined pixel then moves along the same trajectory as a refined one whose ẑ_0 is
+    z_lr.
     """
     channels, height, width = z_lr.shape[1:]
     field = NoiseField(seed, channels)
@@ -69,7 +73,7 @@ def make_draw(z_lr: Tensor, seed: int, sampler: str, top: int = 0, left: int = 0
     def draw(step: int) -> Tensor:
         return upload(field.draw(step, top, left, height, width), z_lr.device)
 
-    if sampler in STOCHASTIC_SAMPLERS:
+    if sampler.is_stochastic:
         return draw
     once = draw(0)
     return lambda step: once

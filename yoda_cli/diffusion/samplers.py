@@ -7,7 +7,7 @@ lower order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -154,19 +154,35 @@ def _differences(
     return slope + r_0 * bend, bend
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """A reverse step, and what is to be known of it.
+
+    ``history`` is how many earlier estimates it looks back on. A stochastic one draws noise at
+    every step, an ancestral one with the variance of q(z_s | z_t, z_0). ``timesteps`` names the
+    spacing of the chain that it needs, whatever the model's own is.
+    """
+
+    name: str
+    step: Step
+    history: int = 0
+    is_stochastic: bool = False
+    is_ancestral: bool = False
+    timesteps: str | None = None
+
+
 #: Samplers by the name the command line knows; DDIM here means η = 0.
-SAMPLERS: dict[str, Step] = {
-    "ddim": ddim_step,
-    "ddpm": ddpm_step,
-    "ddpm-sr3": ddpm_sr3_step,
-    "dpm++": dpmpp_2m_step,
-    "dpm++3m-sde": dpmpp_3m_sde_step,
+SAMPLERS: dict[str, Sampler] = {
+    sampler.name: sampler
+    for sampler in (
+        Sampler("ddim", ddim_step),
+        Sampler("ddpm", ddpm_step, is_stochastic=True, is_ancestral=True),
+        Sampler("ddpm-sr3", ddpm_sr3_step, is_stochastic=True, is_ancestral=True),
+        # They extrapolate by the last step's length in λ: a chain whose last leap is long
+        # (200, 1, 0) throws them far off.
+        Sampler("dpm++", dpmpp_2m_step, history=1, timesteps="trailing"),
+        Sampler(
+            "dpm++3m-sde", dpmpp_3m_sde_step, history=2, is_stochastic=True, timesteps="trailing"
+        ),
+    )
 }
-
-ANCESTRAL_SAMPLERS: Sequence[str] = ("ddpm", "ddpm-sr3")
-
-STOCHASTIC_SAMPLERS: Sequence[str] = (*ANCESTRAL_SAMPLERS, "dpm++3m-sde")
-
-#: They extrapolate, by the last step's length in λ: a chain whose last leap is long (200, 1, 0)
-#: throws them far off, so they are run over evenly spaced ones whatever the model's own chain is.
-MULTISTEP_SAMPLERS: Sequence[str] = ("dpm++", "dpm++3m-sde")

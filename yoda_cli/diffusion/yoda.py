@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,14 +49,38 @@ def time_mask(attention: Tensor, lower_bound: float, t: int | Tensor, num_steps:
     return num_steps * (attention + lower_bound) >= t
 
 
+class MaskPolicy(Protocol):
+    """Where a transition t → s refines: (B, 1, H, W), True inside.
+
+    It may look at the state ``z_t`` (B, C, H, W) and at the last estimate ``z_0``, None before the
+    first. The last transition's mask must cover the picture.
+    """
+
+    def __call__(self, t: int, s: int, z_t: Tensor, z_0: Tensor | None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """YODA's own policy, known before the first step: M(t→s) = M(s+1) of A and l.
+
+    ``attention`` is (B, 1, H, W) in [0, 1] on the diffusion grid; ``num_steps`` is T.
+    """
+
+    attention: Tensor
+    lower_bound: float
+    num_steps: int
+
+    def __call__(self, t: int, s: int, z_t: Tensor, z_0: Tensor | None) -> Tensor:
+        return time_mask(self.attention, self.lower_bound, s + 1, self.num_steps)
+
+
 @torch.no_grad()
 def masked_sample(
     predict: Denoiser,
     step: Step,
     schedule: NoiseSchedule,
     timesteps: Sequence[int],
-    attention: Tensor,
-    lower_bound: float,
+    policy: MaskPolicy,
     z_lr: Tensor,
     draw: Draw,
     *,
@@ -64,20 +89,20 @@ def masked_sample(
 ) -> Tensor:
     """Masked reverse diffusion along ``timesteps`` = [T, …, 0]; returns z_0, shaped like ``z_lr``.
 
-    ``attention`` is (B, 1, H, W) in [0, 1] on the grid of ``z_lr`` (B, C, H, W). ``predict`` is
-    read only where the mask is True; the state it is given is overwritten by the step, and what it
-    returned may be, from the third call after that. ``faithful`` runs eqs. 9 and 11 as printed (the
+    ``z_lr`` (B, C, H, W) is the unrefined picture on the diffusion grid. ``predict`` is read only
+    where the mask is True; the state it is given is overwritten by the step, and what it returned
+    may be, from the third call after that. ``faithful`` runs eqs. 9 and 11 as printed (the
     network sees zeros outside the mask, the other side is N(z_lr, one step's variance)) instead of
     the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose variance it borrows.
     """
-    total = schedule.num_steps
-    mask = time_mask(attention, lower_bound, timesteps[1] + 1, total)
     noise = draw(timesteps[0])
     z = q_sample(schedule, z_lr, timesteps[0], noise)
+    mask = policy(timesteps[0], timesteps[1], z, None)
     torch.where(mask, noise, z, out=z)
     history: History | None = None
     for index, (t, s) in enumerate(pairwise(timesteps)):
-        mask = time_mask(attention, lower_bound, s + 1, total)
+        if history is not None:
+            mask = policy(t, s, z, history.z_0)
         noise = draw(s) if s > 0 else z.new_zeros(()).expand_as(z)  # the last step is noiseless
         z_0 = predict(z * mask if faithful else z, t, mask)
         for band in bands(z):  # every pixel for itself: in place, a few rows at a time
@@ -93,7 +118,7 @@ def masked_sample(
         if on_step is not None:
             on_step(StepRecord(index, t, s, mask, z.clone(), z_0.clone()))
     if not bool(mask.all()):
-        raise ValueError(f"the last mask must cover the picture: lower bound {lower_bound} < 1/T")
+        raise ValueError("the last mask must cover the picture: is the lower bound below 1/T?")
     return z
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks: data sets × arms → rows, one per picture and arm, kept as they come.
+"""Benchmarks: data sets × methods → rows, one per picture and method, kept as they come.
 
 A run that was stopped goes on from its journal; what it measured is not measured again.
 """
@@ -24,7 +24,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.errors import InputError, OutputError, YodaError
 from yoda_cli.evaluation.datasets import Dataset, Pair
-from yoda_cli.evaluation.methods import Arm, Outcome
+from yoda_cli.evaluation.methods import Method, Outcome
 from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
 from yoda_cli.images import Picture, encode_picture, read_picture
@@ -40,7 +40,7 @@ class Bench:
     """What is compared, on what, and how."""
 
     datasets: Sequence[Dataset]
-    arms: Sequence[Arm]
+    methods: Sequence[Method]
     metrics: Sequence[Metric]
     frame: Frame
     scale: int
@@ -70,7 +70,7 @@ class Journal:
         return journal
 
     def keep(self, row: dict[str, Any]) -> None:
-        self.rows[row["dataset"], row["picture"], row["arm"]] = row
+        self.rows[row["dataset"], row["picture"], row["method"]] = row
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row here and on disk."""
@@ -99,8 +99,8 @@ def run_bench(
 
 
 def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterator[dict[str, Any]]:
-    """One picture through every arm; a picture that cannot be read is a row that says so."""
-    known = [journal.rows.get((dataset, pair.name, arm.name)) for arm in bench.arms]
+    """One picture through every method; a picture that cannot be read is a row that says so."""
+    known = [journal.rows.get((dataset, pair.name, method.name)) for method in bench.methods]
     if all(row is not None and (not bench.crops or "crop" in row) for row in known):
         yield from (row for row in known if row is not None)
         return
@@ -109,11 +109,11 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
             raise InputError(pair.problem)
         hr, lr = load_pair(pair, bench.scale)
     except YodaError as error:
-        yield {"dataset": dataset, "picture": pair.name, "arm": "", "error": str(error)}
+        yield {"dataset": dataset, "picture": pair.name, "method": "", "error": str(error)}
         return
-    for arm in bench.arms:
-        row = {"dataset": dataset, "picture": pair.name, "arm": arm.name}
-        row |= one(arm, hr, lr, bench)
+    for method in bench.methods:
+        row = {"dataset": dataset, "picture": pair.name, "method": method.name}
+        row |= one(method, hr, lr, bench)
         journal.add(row)
         yield row
 
@@ -141,10 +141,10 @@ def resized_down(hr: Tensor, scale: int) -> Tensor:
     return imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255
 
 
-def one(arm: Arm, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
-    """One arm on one picture: metrics, calls, time, memory."""
+def one(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
+    """One method on one picture: metrics, calls, time, memory."""
     began = time.perf_counter()
-    outcome = arm.run(lr)
+    outcome = method.run(lr)
     seconds = time.perf_counter() - began
     sample = Sample(outcome.image, hr, lr, outcome.tile_lines)
     row: dict[str, Any] = {
@@ -187,7 +187,7 @@ def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptio
         __version__, torch.__version__, model.name, digest_of(model), options, bench.frame,
         bench.scale, [m.name for m in bench.metrics],
     ]  # fmt: skip
-    facts += [str(arm.settings["file"]) for arm in bench.arms if "file" in arm.settings]
+    facts += [str(method.settings["file"]) for method in bench.methods if "file" in method.settings]
     facts += [str(pair) for dataset in bench.datasets for pair in dataset.pairs]
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return folder / "bench" / f"{key}.jsonl"
@@ -195,10 +195,9 @@ def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptio
 
 def digest_of(model: Model) -> str:
     """The weights, in a few characters."""
-    assert isinstance(model.backbone, torch.nn.Module)
     total = hashlib.sha256()
-    if model.parts is not None:  # gigabytes that are not read yet
-        for path in model.parts.files.values():
+    if model.family is not None:  # gigabytes that are not read yet
+        for path in model.family.files.values():
             status = path.stat()
             total.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
         return total.hexdigest()[:16]
@@ -209,14 +208,14 @@ def digest_of(model: Model) -> str:
 
 
 def summarise(rows: Iterable[Mapping[str, Any]], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
-    """Means over the pictures of each data set and arm, of each metric where it applies."""
+    """Means over the pictures of each data set and method, of each metric where it applies."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if "error" not in row:
-            groups.setdefault((row["dataset"], row["arm"]), []).append(row)
+            groups.setdefault((row["dataset"], row["method"]), []).append(row)
     summary = []
-    for (dataset, arm), members in groups.items():
-        line: dict[str, Any] = {"dataset": dataset, "arm": arm, "pictures": len(members)}
+    for (dataset, method), members in groups.items():
+        line: dict[str, Any] = {"dataset": dataset, "method": method, "pictures": len(members)}
         for name in [metric.name for metric in metrics]:
             line[name] = mean(row[name] for row in members)
         for name in ("calls", "dense_calls", "seconds", "attention_seconds", "gflop"):

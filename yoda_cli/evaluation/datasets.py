@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
-from yoda_cli.training.data import SUFFIXES
+from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.weights import Cache, Registry, Watch
 from yoda_cli.weights.inventory import pull
 

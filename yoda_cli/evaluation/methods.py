@@ -1,6 +1,6 @@
 """What a benchmark compares: ways to enlarge one LR picture, by name.
 
-An arm is our network with some options, a resize, the regression base, or any file spandrel reads.
+A method is our network with some options, a resize, the base, or any file spandrel reads.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from yoda_cli.diffusion.yoda import StepRecord, share
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.calibration import costs_of
-from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.conditioning import attention_map
-from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
-from yoda_cli.upscaling.result import Observer, Pass
+from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
+from yoda_cli.upscaling.result import Observer, PassBegin
+from yoda_cli.upscaling.settings import resolve
 from yoda_cli.weights import Cache, Watch, load_registry
 
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful", *SOURCES, *HEADED)
@@ -64,7 +64,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Method:
     """``run`` enlarges (1, 3, h, w) in [0, 1]; ``settings`` say what was asked."""
 
     name: str
@@ -72,11 +72,11 @@ class Arm:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-def make_arm(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Arm:
+def make_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
     """The peer called ``name``: one of ``PEERS``, or a checkpoint file."""
     if name in ("bicubic", "lanczos"):
         scale = model.scale
-        return Arm(name, lambda lr: Outcome(resized(lr, scale, name)))
+        return Method(name, lambda lr: Outcome(resized(lr, scale, name)))
     variants: dict[str, UpscaleOptions] = {
         "base": replace(options, fidelity=1.0),
         "plain": replace(options, attention="uniform"),
@@ -86,22 +86,22 @@ def make_arm(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> 
     if name in variants:
         return ours(name, variants[name], model, watch)
     if name == "shuffled":
-        return Arm(name, lambda lr: enlarge(lr, model, options, shuffled=True))
+        return Method(name, lambda lr: enlarge(lr, model, options, shuffled=True))
     path = Path(name)
     if path.suffix in (".pth", ".pt", ".ckpt", ".safetensors"):
         return foreign(path, model)
     raise UsageError(f"unknown peer {name!r}; use {', '.join(PEERS)}, or a file spandrel reads")
 
 
-def ours(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Arm:
+def ours(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
     """Our network with ``options``, its attention's weights fetched first."""
     if options.attention in HEADED:
-        find_model(options, watch)
-    return Arm(name, lambda lr: enlarge(lr, model, options))
+        get_model(options, watch)
+    return Method(name, lambda lr: enlarge(lr, model, options))
 
 
-def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> list[Arm]:
-    """One arm per value of the setting that ``kind`` varies."""
+def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> list[Method]:
+    """One method per value of the setting that ``kind`` varies."""
     if kind not in ABLATIONS:
         raise UsageError(f"unknown ablation {kind!r}; use {', '.join(ABLATIONS)}")
     key, values = ABLATIONS[kind]
@@ -111,14 +111,14 @@ def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> 
         values = (*values, *ready)
     if kind == "faithful":
         options = replace(options, sampler="ddpm")  # both need the same one
-    arms = []
+    methods = []
     for value in values:
         changed = replace(options, **{key: value})  # type: ignore[arg-type]
-        arm = ours(f"{kind} {value}".lower(), changed, model, watch)
+        method = ours(f"{kind} {value}".lower(), changed, model, watch)
         if kind == "attention":
-            arm = replace(arm, run=with_attention_time(arm.run, changed, model))
-        arms.append(replace(arm, settings={key: value}))
-    return arms
+            method = replace(method, run=with_attention_time(method.run, changed, model))
+        methods.append(replace(method, settings={key: value}))
+    return methods
 
 
 def with_attention_time(
@@ -129,7 +129,7 @@ def with_attention_time(
     def timed(lr: Tensor) -> Outcome:
         with torch.inference_mode():
             began = time.perf_counter()
-            attention_map(lr, None, model, options)
+            attention_map(lr, model, resolve(options, model))
             seconds = time.perf_counter() - began
         return replace(run(lr), attention_seconds=seconds)
 
@@ -143,11 +143,12 @@ def enlarge(
     active: list[float] = []
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     flops: list[float] = []
-    encoder, network = (0.0, 0.0) if model.parts else flops_per_pixel(model)
+    settings = resolve(options, model)
+    encoder, network = (0.0, 0.0) if model.family else flops_per_pixel(model)
 
-    def on_pass(run: Pass) -> None:
-        height, width = run.survey.size
-        plan = run.survey.plan
+    def on_pass(run: PassBegin) -> None:
+        height, width = run.plan.size
+        plan = run.plan.first
         flops.append(encoder * plan.pixels + network * plan.network_pixels)
         first = plan.layouts[0] if plan.fixed and plan.layouts else None
         cores = [tile.core for tile in (*first.active, *first.idle)] if first else []
@@ -157,9 +158,9 @@ def enlarge(
     def on_step(record: StepRecord) -> None:
         active.append(share(record.mask))
 
-    attention = shuffle(plan_picture(lr, model, options).attention) if shuffled else None
+    attention = shuffle(plan_picture(lr, model, settings).attention) if shuffled else None
     observer = Observer(on_pass=on_pass, on_step=on_step, whole=True)
-    result = upscale_tensor(lr, model, options, observer, attention=attention)
+    result = upscale_tensor(lr, model, settings, observer, attention=attention)
     return Outcome(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
         lines[0] if len(lines) == 1 else ((), ()), (flops[0] or None) if len(flops) == 1 else None,
@@ -168,7 +169,7 @@ def enlarge(
 
 def get_ready(model: Model) -> None:
     """Measure and count what is kept: it belongs to no picture's seconds."""
-    if model.parts is None:
+    if model.family is None:
         costs_of(model)
         flops_per_pixel(model)
 
@@ -177,7 +178,7 @@ def get_ready(model: Model) -> None:
 def flops_per_pixel(model: Model) -> tuple[float, float]:
     """Of the encoder and of one network call, per output pixel, counted on a small picture."""
     net, side = model.backbone, 64
-    lr = torch.zeros(1, net.in_channels, side, side, device=model.device)
+    lr = torch.zeros(1, net.geometry.in_channels, side, side, device=model.device)
     with torch.inference_mode(), model.context():
         with FlopCounterMode(display=False) as encoder:
             condition = net.encode(lr)
@@ -185,7 +186,7 @@ def flops_per_pixel(model: Model) -> tuple[float, float]:
         mask = torch.ones_like(z[:, :1], dtype=torch.bool)
         with FlopCounterMode(display=False) as network:
             net.predict(z, net.schedule.num_steps, condition, mask)
-    pixels = (side * net.scale) ** 2
+    pixels = (side * net.geometry.scale) ** 2
     return encoder.get_total_flops() / pixels, network.get_total_flops() / pixels
 
 
@@ -218,7 +219,7 @@ def resized(lr: Tensor, scale: int, kind: str) -> Tensor:
     return torch.from_numpy(large.copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def foreign(path: Path, model: Model) -> Arm:
+def foreign(path: Path, model: Model) -> Method:
     """A network of somebody else's that spandrel knows, of the same factor."""
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
@@ -241,4 +242,4 @@ def foreign(path: Path, model: Model) -> Arm:
             return Outcome(loaded(lr.to(model.device)).clamp(0, 1).float().cpu(), calls=1)
 
     status = path.stat()
-    return Arm(path.stem, run, {"file": (str(path), status.st_size, status.st_mtime_ns)})
+    return Method(path.stem, run, {"file": (str(path), status.st_size, status.st_mtime_ns)})

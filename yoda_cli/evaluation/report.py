@@ -18,10 +18,10 @@ EXTREMES = 4  # so many of the worst and of the best pictures are shown
 
 
 def as_csv(document: Mapping[str, Any]) -> str:
-    """One line per picture and arm."""
+    """One line per picture and method."""
     names = list(document["definitions"])
     counts = ("calls", "planned_calls", "dense_calls", "gflop", "seconds", "peak_mb")
-    columns = ["dataset", "picture", "arm", "width", "height", *names, *counts, "error"]
+    columns = ["dataset", "picture", "method", "width", "height", *names, *counts, "error"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -53,7 +53,7 @@ def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
     for dataset in sorted({line["dataset"] for line in summary}):
         mine = [line for line in summary if line["dataset"] == dataset]
         area: dict[str, list[Point]] = {
-            line["arm"]: [
+            line["method"]: [
                 ((i + 1) / len(line["active"]), 100 * mean, 100 * std)
                 for i, (mean, std) in enumerate(line["active"])
             ]
@@ -68,19 +68,19 @@ def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
             if ablated is None or any(value is None for value in values):
                 continue
             points: list[Point] = [
-                (setting_of(line["arm"], i), line[metric], 0.0) for i, line in enumerate(mine)
+                (setting_of(line["method"], i), line[metric], 0.0) for i, line in enumerate(mine)
             ]
-            names = ", ".join(line["arm"].removeprefix(f"{ablated} ") for line in mine)
+            names = ", ".join(line["method"].removeprefix(f"{ablated} ") for line in mine)
             label = f"{ablated}: {names}"
             chart = line_chart(f"{dataset}: {metric}", label, metric, {metric: points})
             found[f"{dataset}_{ablated}_{metric}"] = chart
     return found
 
 
-def setting_of(arm: str, index: int) -> float:
-    """The number in an ablation arm's name, or its place where it is a word."""
+def setting_of(method: str, index: int) -> float:
+    """The number in an ablation method's name, or its place where it is a word."""
     try:
-        return float(arm.rsplit(" ", 1)[-1])
+        return float(method.rsplit(" ", 1)[-1])
     except ValueError:
         return float(index)
 
@@ -92,8 +92,8 @@ def page(
     """The HTML page: one file that asks for nothing."""
     names = list(document["definitions"])
     extra = ["calls", "dense_calls", "gflop", "seconds", "peak_mb"]
-    summary = ["dataset", "arm", "pictures", *names, *extra]
-    each = ["dataset", "picture", "arm", *names, "calls", "dense_calls", "gflop", "seconds"]
+    summary = ["dataset", "method", "pictures", *names, *extra]
+    each = ["dataset", "picture", "method", *names, "calls", "dense_calls", "gflop", "seconds"]
     content = {
         "about": f"{document['model']}, x{document['scale']}, {document['date']}, yoda "
         f"{document['yoda']}, torch {document['torch']}, {document['device']}, "
@@ -117,7 +117,7 @@ def cells(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[lis
 
 
 def extremes(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Crops of the pictures on which the first arm does worst and best by the first metric."""
+    """Crops of the pictures on which the first method does worst and best by the first metric."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if "crop" in row and metrics and row.get(metrics[0]) is not None:
@@ -137,8 +137,8 @@ def extremes(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[
 
 
 def caption(row: Mapping[str, Any], metric: str) -> str:
-    """An arm and its number."""
-    return f"{row['arm']} {metric} {row[metric]:.4g}"
+    """A method and its number."""
+    return f"{row['method']} {metric} {row[metric]:.4g}"
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
@@ -157,7 +157,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
             numbers = [f"{line[name]:.{2 if name == 'psnr' else 3}f}" for name in shown]
             gflop = "" if line["gflop"] is None else f"{line['gflop']:.0f}"
             numbers += [f"{line['calls']:.1f}", gflop, f"{line['seconds']:.2f}"]
-            lines.append(f"| {line['arm']} | {' | '.join(numbers)} |")
+            lines.append(f"| {line['method']} | {' | '.join(numbers)} |")
         lines.append("")
     lines += [f"{name}: {document['definitions'][name]}." for name in shown]
     count = document["threads"]

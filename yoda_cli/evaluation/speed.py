@@ -1,6 +1,6 @@
-"""Speed: every arm on every size, after a warm-up, in turn; medians, spreads, ratios to the first.
+"""Speed: every method on every size, after a warm-up, in turn; medians and ratios to the first.
 
-Arms take turns inside each round, so a busy moment of a shared machine meets all of them.
+Methods take turns inside each round, so a busy moment of a shared machine meets all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from yoda_cli.evaluation.methods import Arm
+from yoda_cli.evaluation.methods import Method
 from yoda_cli.images.resize import imresize
 
 ROUNDS = 5
@@ -24,9 +24,9 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one arm on one LR size, and what they are of the first arm's there."""
+    """Seconds of one method on one LR size, and what they are of the first method's there."""
 
-    arm: str
+    method: str
     width: int
     height: int
     median: float
@@ -39,37 +39,37 @@ class Timing:
 
 
 def measure(
-    arms: Sequence[Arm], sample: Tensor, sizes: Sequence[int], scale: int,
+    methods: Sequence[Method], sample: Tensor, sizes: Sequence[int], scale: int,
     on_round: Callable[[str], None] = lambda line: None, rounds: int = ROUNDS,
 ) -> list[Timing]:  # fmt: skip
-    """Time ``arms`` on ``sample`` made square at each of ``sizes`` (LR pixels)."""
+    """Time ``methods`` on ``sample`` made square at each of ``sizes`` (LR pixels)."""
     timings: list[Timing] = []
     for size in sizes:
         lr = imresize(sample, (size, size)).clamp(0, 1)
-        calls = [arm.run(lr).calls for arm in arms]  # the warm-up
-        seconds: list[list[float]] = [[] for _ in arms]
+        calls = [method.run(lr).calls for method in methods]  # the warm-up
+        seconds: list[list[float]] = [[] for _ in methods]
         for number in range(rounds):
-            for arm, found in zip(arms, seconds, strict=True):
+            for method, found in zip(methods, seconds, strict=True):
                 began = time.perf_counter()
-                arm.run(lr)
+                method.run(lr)
                 found.append(time.perf_counter() - began)
             on_round(f"{size}×{size}: round {number + 1} of {rounds}")
         baseline = statistics.median(seconds[0])
         megapixels = (size * scale) ** 2 / 1e6
-        for arm, found, count in zip(arms, seconds, calls, strict=True):
+        for method, found, count in zip(methods, seconds, calls, strict=True):
             median = statistics.median(found)
             timings.append(
-                Timing(arm.name, size, size, median, min(found), max(found), median / baseline,
-                       median / megapixels, gflop(arm, lr), count)
+                Timing(method.name, size, size, median, min(found), max(found), median / baseline,
+                       median / megapixels, gflop(method, lr), count)
             )  # fmt: skip
     return timings
 
 
-def gflop(arm: Arm, lr: Tensor) -> float | None:
+def gflop(method: Method, lr: Tensor) -> float | None:
     """10⁹ floating-point operations of one run (a multiply-add is two); None where none count."""
     counter = FlopCounterMode(display=False)
     with counter:
-        arm.run(lr)
+        method.run(lr)
     total = counter.get_total_flops()
     return total / 1e9 if total else None
 

@@ -46,7 +46,7 @@ def adain_fix(content: Tensor, style: Tensor) -> Tensor:
     return (content - mean) / deviation * new_deviation + new_mean
 
 
-COLOUR_FIXES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+COLOR_FIXES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "wavelet": wavelet_fix,
     "adain": adain_fix,
     "none": lambda content, style: content,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli.devices.memory import let_go
-from yoda_cli.evaluation.metrics import luma
+from yoda_cli.images.color import luma
 from yoda_cli.images.resize import as_floats
 
 WORST_QUALITY, BEST_QUALITY = 30, 95

@@ -45,6 +45,9 @@ FORMATS = {
     "GIF": Format((".gif",), side=65_535, has_colours=False, holds=frozenset({"comment"})),
 }
 
+#: What is taken for a picture by its name: what is written, and HEIF, which is read only.
+SUFFIXES = frozenset(s for form in FORMATS.values() for s in form.suffixes) | {".heic", ".heif"}
+
 BY_SUFFIX = {suffix: kind for kind, form in FORMATS.items() for suffix in form.suffixes}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +14,9 @@ from torch import Tensor
 from yoda_cli.config import WriteOptions
 from yoda_cli.devices.memory import let_go
 from yoda_cli.errors import OutputError
-from yoda_cli.files import temporary_beside
-from yoda_cli.images import Picture, shown
+from yoda_cli.files import shown, temporary_beside
+from yoda_cli.images.picture import Picture
 from yoda_cli.images.writing import QUALITY, to_write
-from yoda_cli.upscaling.picture import Item
 
 SYSTEM_ERROR = re.compile(r"^(?:unix|system) error: (.+)$", re.MULTILINE)
 
@@ -28,14 +28,15 @@ def to_bytes(pixels: Tensor, *, grey: bool) -> Tensor:
 
 
 def encode(
-    made: Tensor, picture: Picture, item: Item, mark: dict[str, str], writing: WriteOptions
-) -> None:
-    """Bytes (H, W, C) as a file of the target's format, under its final name when it is whole."""
+    made: Tensor, picture: Picture, target: Path, kind: str, mark: dict[str, str],
+    writing: WriteOptions,
+) -> None:  # fmt: skip
+    """Bytes (H, W, C) as a file of the format ``kind``, under its final name when it is whole."""
     import pyvips
 
     height, width, channels = made.shape
     large = replace(picture, rgb=picture.rgb.new_zeros(1, 1, 1, 1).expand(1, 3, height, width))
-    metadata, mark_left = to_write(large, item.kind, writing.strip_metadata, mark)
+    metadata, mark_left = to_write(large, kind, writing.strip_metadata, mark)
     pixels = made.numpy()
     image: Any = pyvips.Image.new_from_memory(pixels.data, width, height, channels, "uchar")
     image = image.copy(interpretation="b-w" if picture.is_grey else "srgb")
@@ -47,7 +48,7 @@ def encode(
         if data:
             image.set_type(pyvips.GValue.blob_type, name, data)
     texts = dict(metadata.text)
-    if mark_left and item.kind == "PNG":
+    if mark_left and kind == "PNG":
         import json
 
         texts["yoda"] = json.dumps(mark_left)
@@ -55,22 +56,22 @@ def encode(
         image.set_type(pyvips.GValue.gstr_type, f"png-comment-{number}-{name}", text)
     image.set_progress(True)
     image.signal_connect("eval", lambda *_: let_go())
-    partial = temporary_beside(item.target)
+    partial = temporary_beside(target)
     quality = writing.quality or QUALITY
     try:
-        if item.kind == "PNG":
+        if kind == "PNG":
             image.pngsave(os.fsencode(partial))
-        elif item.kind == "JPEG":
+        elif kind == "JPEG":
             image.jpegsave(os.fsencode(partial), Q=quality, subsample_mode="off")
         else:
             image.tiffsave(os.fsencode(partial), bigtiff=True, compression="deflate", tile=True)
         with partial.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
-        partial.replace(item.target)
+        partial.replace(target)
     except pyvips.Error as error:
         found = SYSTEM_ERROR.search(error.detail)
         reason = found[1] if found else " ".join(f"{error.message}: {error.detail}".split())
-        raise OutputError(f"cannot write {shown(item.target)}: {reason}") from error
+        raise OutputError(f"cannot write {shown(target)}: {reason}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the loop needs from a network: the Backbone protocol and the Condition it makes of an image.
+"""What the loop needs from a network: a Backbone, and the Condition it makes of an image.
 
 A backbone knows how its network was trained (prediction type, residual space, clamps, ranges) and
 hands over ẑ_0 in fp32. It knows no sampler, no tile and no file.
@@ -6,14 +6,18 @@ hands over ẑ_0 in fp32. It knows no sampler, no tile and no file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from yoda_cli.devices.device import compiled
 from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, predict_z0
+from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.tiling.windows import Window
 
 if TYPE_CHECKING:
@@ -23,17 +27,62 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """What steers a network of latents besides the picture.
+
+    ``tokens`` are states (1, L, C) that the networks attend to, by name (``text``, ``image``);
+    ``negative`` those of what is not wanted. Without them, or at ``cfg`` 1, the networks run once
+    a step. ``strength`` multiplies the controls: one number, or one each. ``fidelity`` in [0, 1]
+    draws every estimate towards the condition. ``rescale_cfg`` lets the scale rise from 1 to
+    cfg + 1 as t falls.
+    """
+
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    negative: Mapping[str, Tensor] | None = None
+    cfg: float = 1.0
+    strength: float | Sequence[float] = 1.0
+    fidelity: float = 0.0
+    rescale_cfg: bool = False
+
+    def scale(self, t: int, num_steps: int) -> float:
+        """The guidance scale at time t in 1 … T = ``num_steps``."""
+        if not self.rescale_cfg:
+            return self.cfg
+        rise = math.cos(math.pi * ((num_steps - (t - 1)) / num_steps) ** 5)
+        return 1 + self.cfg * (1 - rise) / 2
+
+    @property
+    def calls(self) -> int:
+        """How often the networks run in one step."""
+        return 1 if self.negative is None or self.cfg == 1 else 2
+
+
+@dataclass(frozen=True)
 class Condition:
     """What a backbone derives once from the LR image.
 
     ``z_lr`` (B, C, H, W) is the unrefined picture on the diffusion grid. ``maps`` hold whatever
     else ``predict`` and ``decode`` read, each (B, c, H/f, W/f) with an integer f.
     ``attention`` (B, 1, h, w) in [0, 1] is the learned map on the LR grid, if the network has one.
+    ``guidance`` steers a network of latents; it is the same for every window.
     """
 
     z_lr: Tensor
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     attention: Tensor | None = None
+    guidance: Guidance | None = None
+
+
+def stack_conditions(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of equal windows of one picture, one after another in the batch."""
+    first = conditions[0]
+    if len(conditions) == 1:
+        return first
+    return Condition(
+        torch.cat([c.z_lr for c in conditions]),
+        {name: torch.cat([c.maps[name] for c in conditions]) for name in first.maps},
+        guidance=first.guidance,
+    )
 
 
 def crop_condition(condition: Condition, window: Window) -> Condition:
@@ -48,6 +97,7 @@ def crop_condition(condition: Condition, window: Window) -> Condition:
         cut(condition.z_lr),
         {name: cut(value) for name, value in condition.maps.items()},
         None if attention is None else cut(attention),
+        condition.guidance,
     )
 
 
@@ -59,55 +109,48 @@ def build_config(kind: type[C], values: Mapping[str, Any]) -> C:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-class Backbone(Protocol):
-    """A diffusion super-resolution network. Implementations are ``nn.Module`` as well.
+class Backbone(nn.Module, ABC):
+    """A diffusion super-resolution network.
 
-    ``scale`` is the native factor. ``stride``: the LR image's sides must be multiples of it.
-    ``halo`` is how far, in output pixels, one call looks beyond a pixel (for tiles), and
-    ``plan_halo`` how far where tiles move from step to step, so that what is cut off does not add
-    up. ``pixel_bytes`` is about what one call holds per output pixel.
-    ``in_channels`` are those of what is enlarged, 3 but for latents. ``variant`` tells apart the
-    ways to run one network that cost differently.
-    ``z_channels`` is the C of the diffusion space; ``prediction`` is what ``denoise`` puts out.
+    ``prediction`` is what ``denoise`` puts out, ``geometry`` how the network looks from outside.
     """
 
-    scale: int
-    stride: int
-    halo: int
-    plan_halo: int
-    pixel_bytes: int
-    in_channels: int
-    variant: str
-    z_channels: int
+    geometry: Geometry
     prediction: Prediction
     schedule: NoiseSchedule
+    is_compiled: bool = False
 
+    def compile_denoise(self, device: torch.device) -> None:
+        """Have torch compile the network: its first calls are slow then, the others faster."""
+        self.denoise = compiled(self.denoise, device)  # type: ignore[method-assign]
+        self.is_compiled = True
+
+    @abstractmethod
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        """From the LR image (B, 3, h, w) in [0, 1]; sides divide by ``stride``. Once per image.
+        """From the LR image (B, 3, h, w) in [0, 1]; sides divide by the stride. Once per image.
 
         ``strength`` in [0, 1], a number or (B,), is the degradation to expect in it; networks
         that were not trained for it ignore it.
         """
-        ...
 
+    @abstractmethod
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
         """ẑ_0 in fp32 for the state z_t (B, C, H, W) at time t in 1…T.
 
         ``mask`` (B, 1, H, W) is where the result will be read; networks may use it as an input.
         """
-        ...
 
+    @abstractmethod
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
-        """The image (B, 3, H, W), nominally in [0, 1], not clipped."""
-        ...
+        """The image (B, 3, H, W), nominally in [0, 1], not clipped; of latents, z_0 itself."""
 
+    @abstractmethod
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
         """The inverse of ``decode``: where an HR image (B, 3, H, W) in [0, 1] lies in z space."""
-        ...
 
+    @abstractmethod
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         """The network's raw output for times ``t`` (B,), for training."""
-        ...
 
 
 def predict_clipped(

@@ -18,26 +18,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoda_cli.devices.device import COMPILED
 from yoda_cli.diffusion.noise import NoiseField
 from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.diffusion.timesteps import spaced_timesteps
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import cache_folder
 from yoda_cli.images.fidelity import drawn_back
-from yoda_cli.models import Condition, crop_condition
+from yoda_cli.models.base import Condition, crop_condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.cost import Costs
 from yoda_cli.tiling.windows import Window
 
-RECORD = "costs-5.json"
+RECORD = "costs-6.json"
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
 SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
 SLOW_FIRST = 3.0  # preparations take less
@@ -48,12 +46,27 @@ LEAN = 0.4  # how far one run moves it
 PACES = (0.5, 4.0)
 
 
-def costs_of(model: Model) -> Costs:
-    """Measured now, or on an earlier run on this machine with this network."""
-    key = _key(model)
+ConditionOf = Callable[[Tensor], Condition]
+
+
+def costs_of(model: Model, condition_of: ConditionOf | None = None, variant: str = "") -> Costs:
+    """Measured now, or on an earlier run on this machine with this network.
+
+    ``condition_of`` makes a condition of an LR image (or latent) in place of the network's own
+    ``encode``; ``variant`` names what then costs differently.
+    """
+    key = _key(model, variant)
     if key not in _KNOWN:
-        _KNOWN[key] = _kept_or_measured(key, model)
+        _KNOWN[key] = _kept_or_measured(key, model, condition_of)
     return _KNOWN[key]
+
+
+def known_costs(model: Model, variant: str = "") -> Costs | None:
+    """What was measured on an earlier run, None if there was none; nothing is run."""
+    key = _key(model, variant)
+    with contextlib.suppress(WeightsError, KeyError, TypeError):
+        return _KNOWN.get(key) or Costs(**_kept(cache_folder() / RECORD)[key])
+    return None
 
 
 def learn(model: Model, forecast: float, seconds: float) -> None:
@@ -67,10 +80,11 @@ def learn(model: Model, forecast: float, seconds: float) -> None:
         _keep(cache_folder() / RECORD, key, _KNOWN[key])
 
 
-def _key(model: Model) -> str:
-    parameters = sum(p.numel() for p in cast(nn.Module, model.backbone).parameters())
+def _key(model: Model, variant: str = "") -> str:
     net = model.backbone
-    name = f"{type(net).__name__} {parameters} {net.variant} {model.precision} {model.device}"
+    parameters = sum(p.numel() for p in net.parameters())
+    how = "compiled" if net.is_compiled else variant
+    name = f"{type(net).__name__} {parameters} {how} {model.precision} {model.device}"
     machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     return f"{name} {machine} {torch.get_num_threads()} threads"
 
@@ -78,14 +92,14 @@ def _key(model: Model) -> str:
 _KNOWN: dict[str, Costs] = {}
 
 
-def _kept_or_measured(key: str, model: Model) -> Costs:
+def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) -> Costs:
     try:
         record = cache_folder() / RECORD
     except WeightsError:  # no home, no cache: measured every time
-        return measure(model)
+        return measure(model, condition_of)
     with contextlib.suppress(KeyError, TypeError):
         return Costs(**_kept(record)[key])
-    costs = measure(model)
+    costs = measure(model, condition_of)
     _keep(record, key, costs)
     return costs
 
@@ -107,13 +121,13 @@ def _keep(record: Path, key: str, costs: Costs) -> None:
 
 
 @torch.inference_mode()
-def measure(model: Model) -> Costs:
+def measure(model: Model, condition_of: ConditionOf | None = None) -> Costs:
     """Time the encoder, the network on a few windows, and the loop around it."""
-    net = model.backbone
-    grid = net.stride * net.scale
+    net = model.backbone.geometry
+    grid = net.align
     sides = [max(side // grid, 1) * grid for side in SIDES]
     fitting = [n for n in sides if n**2 * net.pixel_bytes <= LARGEST_BYTES] or sides[:1]
-    canvas = Bench.of(model, max(fitting))
+    canvas = Canvas.of(model, max(fitting), condition_of or model.backbone.encode)
     seconds: dict[int, float] = {}
     firsts: list[float] = []
     for side in fitting:
@@ -137,7 +151,7 @@ def measure(model: Model) -> Costs:
 
 
 @dataclass
-class Bench:
+class Canvas:
     """A canvas from which windows are cut and into which results are pasted, as in a run."""
 
     model: Model
@@ -145,20 +159,21 @@ class Bench:
     condition: Condition
     z_t: Tensor
     mask: Tensor
+    condition_of: ConditionOf
     calls: int = 0
 
     @staticmethod
-    def of(model: Model, side: int) -> Bench:
+    def of(model: Model, side: int, condition_of: ConditionOf) -> Canvas:
         """Large enough for windows of ``side`` at several places."""
-        net = model.backbone
-        grid = net.stride * net.scale
-        side += min(8 * grid, side)
+        net = model.backbone.geometry
+        side += min(8 * net.align, side)
         lr = torch.full((1, net.in_channels, side // net.scale, side // net.scale), 0.5)
         lr = lr.to(model.device)
         with model.context():
-            condition = net.encode(lr)
+            condition = condition_of(lr)
         z_t = torch.zeros_like(condition.z_lr).contiguous()
-        return Bench(model, lr, condition, z_t, torch.ones_like(z_t[:, :1], dtype=torch.bool))
+        mask = torch.ones_like(z_t[:, :1], dtype=torch.bool)
+        return Canvas(model, lr, condition, z_t, mask, condition_of)
 
     @property
     def pixels(self) -> int:
@@ -166,12 +181,12 @@ class Bench:
 
     def encode(self) -> None:
         with self.model.context():
-            self.model.backbone.encode(self.lr)
+            self.condition_of(self.lr)
 
     def call(self, side: int) -> None:
         """One window, at another place each time."""
         net = self.model.backbone
-        grid = net.stride * net.scale
+        grid = net.geometry.align
         places = (self.z_t.shape[-1] - side) // grid + 1
         at = self.calls % places * grid
         self.calls += 1
@@ -186,25 +201,25 @@ class Bench:
 def _step_seconds(model: Model) -> float:
     """Of the loop around the network, per output pixel and step."""
     side, steps = 1024, 4  # larger than a CPU's caches
-    z = torch.zeros(1, model.backbone.z_channels, side, side, device=model.device)
+    z = torch.zeros(1, model.backbone.geometry.z_channels, side, side, device=model.device)
     attention = torch.full_like(z[:, :1], 0.5)
     schedule = make_schedule("cosine", 100)
     times = spaced_timesteps(100, steps)
 
     def run() -> None:
         masked_sample(
-            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times, attention, 0.3, z,
-            lambda step: z,
+            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times,
+            AttentionMask(attention, 0.3, 100), z, lambda step: z,
         )  # fmt: skip
 
     return _least(run, model) / side**2 / steps
 
 
-def _seconds_once(model: Model, canvas: Bench) -> float:
+def _seconds_once(model: Model, canvas: Canvas) -> float:
     """Of one output pixel before and after the loop: its noise, its way back to a picture."""
     net = model.backbone
     height, width = canvas.z_t.shape[-2:]
-    field = NoiseField(0, net.z_channels)
+    field = NoiseField(0, net.geometry.z_channels)
 
     def run() -> None:
         field.draw(0, 0, 0, height, width)
@@ -216,7 +231,7 @@ def _seconds_once(model: Model, canvas: Bench) -> float:
 
 
 def _compiles(model: Model) -> bool:
-    return model.backbone.variant.endswith(COMPILED)
+    return model.backbone.is_compiled
 
 
 def _timed(run: Callable[[], object], model: Model) -> float:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import nn
 
-from yoda_cli.attention import LEARNED
-from yoda_cli.attention.sources import find_source
 from yoda_cli.config import SampleDefaults, UpscaleOptions
-from yoda_cli.devices.device import COMPILED, compiled, pick_device, pick_precision
+from yoda_cli.devices.device import pick_device, pick_precision
 from yoda_cli.devices.memory import keep_freed
 from yoda_cli.errors import UsageError, WeightsError, need
-from yoda_cli.models import Backbone, build_config
+from yoda_cli.models import BACKBONES
+from yoda_cli.models.base import Backbone, build_config
 from yoda_cli.models.checkpoint import load_checkpoint
-from yoda_cli.models.latent.components import Parts
-from yoda_cli.models.latent.settings import TASKS, Version
+from yoda_cli.models.latent.catalog import FAMILIES
+from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import Model
 from yoda_cli.models.published import load_reference
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
@@ -33,18 +30,10 @@ PICKLES = (".pth", ".pt", ".ckpt")
 def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     """The model ``options`` name: one of the registry, or a checkpoint file.
 
-    Downloads what is missing, the attention source's weights too; ``watch`` is told what, how
-    large, under which licence, and to where.
+    Downloads what is missing; ``watch`` is told what, how large, under which licence, and to where.
     """
     watch = watch or Watch()
-    device = pick_device(options.device)  # refuse before a long download
-    name = options.attention
-    if name is not None and name != LEARNED:
-        find_source(name, options.heads, device, watch)
-    return _named_model(options, watch)
-
-
-def _named_model(options: UpscaleOptions, watch: Watch) -> Model:
+    pick_device(options.device)  # refuse before a long download
     path = Path(options.model)
     if path.suffix == ".safetensors":
         return load_model(path, path.stem, options)
@@ -63,8 +52,11 @@ def published_model(
     """A model whose weights others published, with YODA's masks applied while sampling."""
     cache = Cache.default()
     defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
-    if entry.backbone == "diffbir":
+    if entry.backbone in FAMILIES:
         return latent_model(entry, registry, cache, defaults, options, watch)
+    if entry.backbone not in BACKBONES:
+        known = ", ".join((*BACKBONES, *FAMILIES))
+        raise WeightsError(f"model {entry.name}: backbone {entry.backbone!r} is not one of {known}")
     paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
     return place(load_reference(paths["network"]), options.model, defaults, options)
 
@@ -73,17 +65,18 @@ def latent_model(
     entry: ModelEntry, registry: Registry, cache: Cache, defaults: SampleDefaults,
     options: UpscaleOptions, watch: Watch,
 ) -> Model:  # fmt: skip
-    """A DiffBIR model: only the files that this run will read are fetched."""
+    """A model of latents: only the files that this run will read are fetched."""
     need("diffusers", "diffbir")
     if options.compile:
         raise UsageError(f"--compile does nothing for {entry.name}")
     try:
-        version = build_config(Version, entry.settings)
+        settings = build_config(FamilySettings, entry.settings)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"the settings of {entry.name} cannot be used: {error}") from error
     device = pick_device(options.device)
     precision = pick_precision("fp32" if options.exact else options.precision, device)
-    roles = ["controlnet", "diffusion"]
+    family = FAMILIES[entry.backbone]
+    roles = list(family.roles)
     wanted = TASKS[options.task or "sr"]
     first = options.stage1
     if first is None and wanted in entry.files:
@@ -97,14 +90,14 @@ def latent_model(
     )
     paths = {role: obtain(entry.files[role], registry, cache, watch) for role in roles}
     files = {("stage1" if role == wanted else role): path for role, path in paths.items()} | own
-    parts = Parts(entry.name, version, files, device, precision)
+    made = family.make(entry.name, settings, files, device, precision)
     card = {
         "about": entry.summary,
         "licence": entry.licence,
         "source": entry.source,
         "files": {role: path.name for role, path in files.items()},
     }
-    return Model(options.model, parts.net, defaults, device, precision, card, parts, entry.scale)
+    return Model(options.model, made.net, defaults, device, precision, card, made, entry.scale)
 
 
 def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
@@ -140,13 +133,11 @@ def place(
     precision = pick_precision("fp32" if options.exact else options.precision, device)
     if device.type == "cpu":
         keep_freed()
-    module = cast(nn.Module, backbone)
-    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for parameter in module.parameters():  # buffers stay fp32
+    backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in backbone.parameters():  # buffers stay fp32
         parameter.data = parameter.data.to(precision)
     if options.compile:
         if options.exact:
             raise UsageError("--exact promises bytes that --compile may change; give one of them")
-        backbone.denoise = compiled(backbone.denoise, device)  # type: ignore[method-assign]
-        backbone.variant = f"{backbone.variant} {COMPILED}".strip()
+        backbone.compile_denoise(device)
     return Model(name, backbone, defaults, device, precision)

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from yoda_cli.config import SampleDefaults, UpscaleOptions
+from yoda_cli.config import SampleDefaults
 from yoda_cli.devices.device import autocast
-from yoda_cli.models import Backbone
-from yoda_cli.models.latent.components import Parts
+from yoda_cli.models.base import Backbone
+from yoda_cli.models.latent.family import LatentFamily
 
 FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
 
@@ -21,7 +21,7 @@ FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless
 class Model:
     """A network ready to run, and how it likes to be sampled.
 
-    ``parts`` are what a latent model has beside its network; its ``native`` factor is only a
+    ``family`` is what a latent model has beside its network; its ``native`` factor is only a
     default.
     """
 
@@ -31,13 +31,13 @@ class Model:
     device: torch.device
     precision: torch.dtype
     card: Mapping[str, Any] = field(default_factory=dict)
-    parts: Parts | None = None
+    family: LatentFamily | None = None
     native: int = 0
 
     @property
     def scale(self) -> int:
         """The factor by which it enlarges when none is asked for."""
-        return self.native or self.backbone.scale
+        return self.native or self.backbone.geometry.scale
 
     @property
     def can_denoise(self) -> bool:
@@ -45,13 +45,12 @@ class Model:
         options = self.card.get("training", {}).get("options", {})
         return float(options.get("degrade", 0)) > 0
 
-    def fidelity(self, options: UpscaleOptions) -> float:
-        """What was asked for; else the checkpoint's own, and more where the picture is degraded:
-        what is made up there is more often wrong."""
-        if options.fidelity is not None:
-            return options.fidelity
-        drier = min(DRIEST, FIDELITY_PER_DENOISE * (options.denoise or 0))
-        return max(self.defaults.fidelity, drier)
+    def fidelity(self, asked: float | None, strength: float) -> float:
+        """What was asked for; else the checkpoint's own, and more where the picture is degraded by
+        ``strength``: what is made up there is more often wrong."""
+        if asked is not None:
+            return asked
+        return max(self.defaults.fidelity, min(DRIEST, FIDELITY_PER_DENOISE * strength))
 
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from yoda_cli.diffusion.schedule import Prediction, ScheduleKind, make_schedule
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Condition, build_config, predict_clipped
+from yoda_cli.models.base import Backbone, Condition, build_config, predict_clipped
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.sr3 import Norm, SR3UNet
+from yoda_cli.tiling.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,13 @@ SR3_COMPACT = SR3Config(
 )
 
 
-class SR3(nn.Module):
+class SR3(Backbone):
     """The backbone; its state dict has the published keys ``denoise_fn.*``."""
 
     def __init__(self, config: SR3Config) -> None:
         super().__init__()
         self.config = config
-        self.scale, self.prediction = config.scale, config.prediction
-        self.z_channels = 3
+        self.prediction = config.prediction
         self.schedule = make_schedule(
             config.schedule,
             config.num_steps,
@@ -113,15 +113,18 @@ class SR3(nn.Module):
             feature_channels=config.encoder_channels if self.is_compact else 0,
         )
         grid = config.unshuffle * 2 ** (len(config.channel_mults) - 1)
-        self.stride = grid // math.gcd(grid, config.scale)
         reach = 2 * (config.res_blocks + 1)  # lowest cells: two 3×3 convolutions a block
-        self.halo = grid * (2 if self.is_compact else reach)
-        self.plan_halo = grid if self.is_compact else self.halo
-        self.in_channels, self.variant = 3, ""
-        self.pixel_bytes = 4 * config.inner_channel * 16 // config.unshuffle**2 + 64
+        halo = grid * (2 if self.is_compact else reach)
+        self.geometry = Geometry(
+            scale=config.scale,
+            stride=grid // math.gcd(grid, config.scale),
+            halo=halo,
+            plan_halo=grid if self.is_compact else halo,
+            pixel_bytes=4 * config.inner_channel * 16 // config.unshuffle**2 + 64,
+        )
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        lr_up = imresize(lr, scale=self.scale)
+        lr_up = imresize(lr, scale=self.config.scale)
         if not self.is_compact:
             z_lr = lr_up * 2 - 1
             return Condition(z_lr, {"seen": z_lr})

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from yoda_cli.diffusion.schedule import (
     NoiseSchedule,
@@ -23,10 +23,11 @@ from yoda_cli.diffusion.schedule import (
     schedule_from_betas,
 )
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Condition, build_config, clip_to, predict_clipped
+from yoda_cli.models.base import Backbone, Condition, build_config, clip_to, predict_clipped
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet
+from yoda_cli.tiling.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,13 @@ SRDIFF_COMPACT = SRDiffConfig(
 )
 
 
-class SRDiff(nn.Module):
+class SRDiff(Backbone):
     """The backbone; its state dict has the published keys ``denoise_fn.*`` and ``rrdb.*``."""
 
     def __init__(self, config: SRDiffConfig) -> None:
         super().__init__()
         self.config = config
-        self.scale, self.prediction = config.scale, config.prediction
-        self.z_channels = 3
+        self.prediction = config.prediction
         self.schedule = _schedule(config)
         self.is_compact = config.encoder == "residual"
         if self.is_compact != (config.unshuffle == config.scale):
@@ -119,24 +119,27 @@ class SRDiff(nn.Module):
         )
         levels = len(config.dim_mults)
         grid = config.unshuffle * 2 ** (levels - 1)  # HR pixels that one lowest cell spans
-        self.stride = max(grid // config.scale, 1)
         # Two 3×3 convolutions a block, on the way down and up, widest at the bottom. The compact
         # network hardly uses that reach: 15 steps with a halo of 32 are 50 to 70 dB from those
         # without tiles, 47 to 66 dB with 16.
         reach = 2 * (config.unet_blocks + 1)
-        self.halo = grid * (2 if self.is_compact else reach)
-        self.plan_halo = grid if self.is_compact else self.halo
-        self.in_channels, self.variant = 3, ""
-        self.pixel_bytes = 4 * config.dim * 16 // config.unshuffle**2 + 64
+        halo = grid * (2 if self.is_compact else reach)
+        self.geometry = Geometry(
+            scale=config.scale,
+            stride=max(grid // config.scale, 1),
+            halo=halo,
+            plan_halo=grid if self.is_compact else halo,
+            pixel_bytes=4 * config.dim * 16 // config.unshuffle**2 + 64,
+        )
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        lr_up = imresize(lr * (255 / self.config.lr_divisor), scale=self.scale)
+        lr_up = imresize(lr * (255 / self.config.lr_divisor), scale=self.config.scale)
         if not self.is_compact:
             features = self.rrdb.features(lr * 2 - 1)
             projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
             return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
         encoding = self.encoder(lr, lr_up, strength)
-        seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.scale)
+        seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.config.scale)
         seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         return Condition(

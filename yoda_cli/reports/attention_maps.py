@@ -34,9 +34,9 @@ from yoda_cli.reports.visualize import coloured, overlay, sheet, with_legend
 from yoda_cli.upscaling.batch.outputs import check_target
 from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.picture import source_notices
-from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import plan_picture
-from yoda_cli.upscaling.settings import settings_of
+from yoda_cli.upscaling.settings import Settings, resolve
 
 OVERLAY_SIDE = 640  # smaller pictures are enlarged to this, so that colours and legend can be read
 PANEL_SIDE = 256
@@ -81,21 +81,22 @@ def look(
     picture = read_picture(source)
     alpha = picture.alpha
     lr = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
-    seen = plan_picture(lr, model, options)
+    settings = resolve(options, model)
+    seen = plan_picture(lr, model, settings)
     check_steps(wanted.mask_steps, seen)
-    files = dict(pictures(seen, model, options, wanted))
+    files = dict(pictures(seen, model, settings, wanted))
     targets = {place(source, folder, name): data for name, data in files.items()}
     for target in targets:
         check_target(source, target, writing, taken)
     for target, data in targets.items():
         write_atomically(target, data)
         taken.add(target.resolve())
-    name = options.attention or model.defaults.attention
     height, width = lr.shape[-2:]
     return Looked(
-        source, name, (width, height), float(seen.attention.mean()), entropy(seen.attention),
-        steps_of(seen), seen.planned_calls, seen.dense_calls, list(targets),
-        picture.notices + source_notices(lr, model, options),
+        source, settings.mask.source, (width, height), float(seen.attention.mean()),
+        entropy(seen.attention), steps_of(seen), seen.planned_calls, seen.dense_calls,
+        list(targets),
+        picture.notices + source_notices(lr, model, settings),
     )  # fmt: skip
 
 
@@ -109,19 +110,19 @@ def place(source: Path, folder: Path | None, name: str) -> Path:
     return folder / f"{source.stem}_{name}"
 
 
-def check_steps(steps: tuple[int, ...], seen: Survey) -> None:
+def check_steps(steps: tuple[int, ...], seen: PicturePlan) -> None:
     """Refuse a t that the chain does not have."""
-    total = seen.plan.timesteps[0]
+    total = seen.first.timesteps[0]
     for t in steps:
         if not 1 <= t <= total:
             raise UsageError(f"step t = {t} is not allowed; this model has 1 … {total}")
 
 
 def pictures(
-    seen: Survey, model: Model, options: UpscaleOptions, wanted: MapOptions
+    seen: PicturePlan, model: Model, settings: Settings, wanted: MapOptions
 ) -> list[tuple[str, bytes]]:
     """(name, bytes) of every file that is wanted."""
-    mark = {"software": "yoda", "settings": str(dict(settings_of(model, options)))}
+    mark = {"software": "yoda", "settings": str(dict(settings.rows()))}
     attention = seen.attention.cpu()
     found = []
     if wanted.map_format == "npy":
@@ -134,7 +135,7 @@ def pictures(
     if wanted.overlay:
         found.append(("overlay.png", png(overlay_of(seen.lr, attention), mark)))
     if wanted.grid:
-        found.append(("grid.png", png(grid_of(seen, model, options), mark)))
+        found.append(("grid.png", png(grid_of(seen, model, settings), mark)))
     for t in wanted.mask_steps:
         found.append((f"mask_t{t:04d}.png", grey_png(seen.mask(t).float().cpu(), 8, mark)))
     return found
@@ -165,19 +166,19 @@ def overlay_of(lr: Tensor, attention: Tensor) -> Tensor:
     return with_legend(overlay(picture, fitted(attention, side)))
 
 
-def grid_of(seen: Survey, model: Model, options: UpscaleOptions) -> Tensor:
+def grid_of(seen: PicturePlan, model: Model, settings: Settings) -> Tensor:
     """All heads and aggregations of the source, or all sources where it has no heads."""
     lr = seen.lr.cpu()
-    name = options.attention or model.defaults.attention
+    name, heads_asked = settings.mask.source, settings.mask.heads or None
     panels = [("picture", small(fitted(lr, PANEL_SIDE), PANEL_SIDE))]
-    heads = None if name == LEARNED else find_source(name, options.heads, model.device).heads
+    heads = None if name == LEARNED else find_source(name, heads_asked, model.device).heads
     maps: dict[str, Tensor] = {}
     if heads is not None:
         values = heads(lr)
         maps = {f"head {i}": values[:, i : i + 1] for i in range(values.shape[1])}
         maps |= {AVG: aggregate(values, AVG), MAX: aggregate(values, MAX)}
     else:
-        if (learned := learned_map(lr, model, options)) is not None:
+        if (learned := learned_map(lr, model, settings)) is not None:
             maps[LEARNED] = learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
         maps |= {other: source(lr) for other, source in SOURCES.items()}
         if name not in maps:

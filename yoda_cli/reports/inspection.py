@@ -29,8 +29,8 @@ from yoda_cli.images import (
     shown,
     write_atomically,
 )
-from yoda_cli.upscaling.picture_plan import Survey
-from yoda_cli.upscaling.result import Pass
+from yoda_cli.upscaling.picture_plan import PicturePlan
+from yoda_cli.upscaling.result import PassBegin
 
 PANEL = 384  # longest side of a panel of the animation and of the report's steps, pixels
 MAX_FRAMES = 60
@@ -58,9 +58,9 @@ class Frame:
     mask: Tensor
 
 
-def steps_of(seen: Survey) -> list[StepRow]:
+def steps_of(seen: PicturePlan) -> list[StepRow]:
     """Every transition of a plan and what it refines, before anything is computed."""
-    times = seen.plan.timesteps
+    times = seen.first.timesteps
     return [
         StepRow(i, t, s, share(seen.mask(s + 1)))
         for i, (t, s) in enumerate(itertools.pairwise(times))
@@ -74,7 +74,7 @@ def entropy(attention: Tensor) -> float:
     return float(-(shares * shares.clamp(min=1e-300).log2()).sum()) + 0.0
 
 
-def estimate_of(run: Pass, record: StepRecord) -> Tensor:
+def estimate_of(run: PassBegin, record: StepRecord) -> Tensor:
     """ẑ_0 as a picture: inside the mask the network's, outside the unrefined picture."""
     return run.decode(torch.where(record.mask, record.z_0, run.z_lr))
 
@@ -95,18 +95,18 @@ class Film:
     every: int = 1
     frames: list[Frame] = field(default_factory=list)
     rows: list[StepRow] = field(default_factory=list)
-    run: Pass | None = None
+    run: PassBegin | None = None
 
-    def on_pass(self, run: Pass) -> None:
+    def on_pass(self, run: PassBegin) -> None:
         self.run = run
 
     def on_step(self, record: StepRecord) -> None:
         assert self.run is not None
         run = self.run
-        mask = run.survey.cut(record.mask)
+        mask = run.plan.cut(record.mask)
         row = StepRow(record.index, record.t, record.s, share(mask))
         self.rows.append(row)
-        stride = max(self.every, math.ceil((len(run.survey.plan.timesteps) - 1) / MAX_FRAMES))
+        stride = max(self.every, math.ceil((len(run.plan.first.timesteps) - 1) / MAX_FRAMES))
         if record.index % stride and record.s > 0:
             return
         state, estimate = small(run.decode(record.z_s)), small(estimate_of(run, record))
@@ -157,12 +157,12 @@ class Dump:
     written: list[Path] = field(default_factory=list)
     passes: int = 0
 
-    def on_pass(self, run: Pass) -> None:
+    def on_pass(self, run: PassBegin) -> None:
         self.passes += 1
         self.film.on_pass(run)
         self.film.every = self.wanted.every
         if self.wanted.attention:
-            self._picture("attention", run.survey.attention, bits=16)
+            self._picture("attention", run.plan.attention, bits=16)
 
     def on_step(self, record: StepRecord) -> None:
         self.film.on_step(record)
@@ -172,7 +172,7 @@ class Dump:
             return
         step = f"{record.index:04d}_t{record.t:04d}-{record.s:04d}"
         if self.wanted.masks:
-            self._picture(f"mask_{step}", run.survey.cut(record.mask).float())
+            self._picture(f"mask_{step}", run.plan.cut(record.mask).float())
         if self.wanted.steps:
             self._picture(f"state_{step}", run.decode(record.z_s))
             self._picture(f"estimate_{step}", estimate_of(run, record))

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.errors import OutputError
 from yoda_cli.images import Picture, encode_picture, shown, write_atomically
@@ -28,9 +27,7 @@ from yoda_cli.models.model import Model
 from yoda_cli.reports.inspection import Dump, Film, Wanted, dump_folder, small
 from yoda_cli.reports.visualize import overlay, with_legend
 from yoda_cli.upscaling.picture import Finished
-from yoda_cli.upscaling.provenance import command
-from yoda_cli.upscaling.result import Pass
-from yoda_cli.upscaling.settings import settings_of
+from yoda_cli.upscaling.result import PassBegin
 from yoda_cli.version import __version__
 
 GENERATOR = b'<meta name="generator" content="yoda">'
@@ -72,7 +69,7 @@ class Watcher:
         """Whether there is anything to keep."""
         return self.dump is not None or self.film is not None
 
-    def on_pass(self, run: Pass) -> None:
+    def on_pass(self, run: PassBegin) -> None:
         for part in (self.dump, self.film):
             if part is not None:
                 part.on_pass(run)
@@ -82,25 +79,23 @@ class Watcher:
             if part is not None:
                 part.on_step(record)
 
-    def finish(self, done: Finished, model: Model, options: UpscaleOptions) -> None:
+    def finish(self, done: Finished, model: Model) -> None:
         """Write what is written at the end."""
         if self.dump is not None:
             self.dump.finish()
         if self.report is not None and self.film is not None:
-            write_report(self.report, done, self.film, model, options)
+            write_report(self.report, done, self.film, model)
 
 
-def write_report(
-    path: Path, done: Finished, film: Film, model: Model, options: UpscaleOptions
-) -> None:
+def write_report(path: Path, done: Finished, film: Film, model: Model) -> None:
     """Write the page about a finished picture."""
     page = (files("yoda_cli.reports") / "report.html").read_text(encoding="utf-8")
-    content = json.dumps(document(done, film, model, options), ensure_ascii=False)
+    content = json.dumps(document(done, film, model), ensure_ascii=False)
     safe = content.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
     write_atomically(path, Template(page).substitute(data=safe).encode())
 
 
-def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) -> dict[str, Any]:
+def document(done: Finished, film: Film, model: Model) -> dict[str, Any]:
     """Everything the page shows."""
     assert film.run is not None
     image, lr = done.result.image, done.lr
@@ -109,13 +104,13 @@ def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) 
     size = (after.shape[1], after.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
     reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
-    first = film.rows[: len(film.run.survey.plan.timesteps) - 1]
+    first = film.rows[: len(film.run.plan.first.timesteps) - 1]
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
         f"{done.result.seconds:.1f} s",
         "shown": f"{width}×{height}{reduced}. Drag, or use the arrow keys on the slider.",
-        "attention": f"Attention {options.attention or model.defaults.attention}: yellow is refined"
+        "attention": f"Attention {done.settings.mask.source}: yellow is refined"
         " from the first step, blue from the last. "
         f"Mean {float(done.result.attention.mean()):.3f}.",
         "images": {
@@ -133,10 +128,10 @@ def document(done: Finished, film: Film, model: Model, options: UpscaleOptions) 
                 "mask": address(frame.mask),
             }
             for frame in film.frames
-            if frame.row in first
+            if any(frame.row is row for row in first)  # equal ones may be of another pass
         ],
-        "facts": facts(done, model, options),
-        "command": command(done.source, done.target, model, options),
+        "facts": facts(done, model),
+        "command": done.settings.command(done.source, done.target),
         "card": card_rows(model.card),
     }
 
@@ -147,12 +142,13 @@ def address(picture: Tensor) -> str:
     return "data:image/webp;base64," + base64.b64encode(packed).decode()
 
 
-def facts(done: Finished, model: Model, options: UpscaleOptions) -> list[tuple[str, str]]:
+def facts(done: Finished, model: Model) -> list[tuple[str, str]]:
     """Settings, counts and times as rows."""
     result = done.result
     saved = result.dense_calls - result.calls
     return [
-        *((name.replace("_", " "), str(value)) for name, value in settings_of(model, options)),
+        *((name.replace("_", " "), str(value)) for name, value in done.settings.rows()),
+        *((name, "on") for name in done.settings.switches()),
         ("network calls", f"{result.calls} made, {result.planned_calls} planned"),
         ("skipped calls", f"{saved} of {result.dense_calls} (idle tiles; the same result)"),
         (

@@ -8,48 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-VARIANCE = 0.01
+from yoda_cli.tiling.windows import Window
 
-Window = tuple[int, int, int, int]  # top, left, bottom, right
-
-
-def starts(length: int, size: int, step: int) -> list[int]:
-    """Where windows of ``size`` begin along ``length``; the last one ends with it."""
-    if length <= size:
-        return [0]
-    return [*range(0, length - size, step), length - size]
-
-
-def make_windows(height: int, width: int, size: int, step: int) -> list[Window]:
-    """Windows of ``size`` (or of the whole side, where it is shorter) every ``step``."""
-    return [
-        (top, left, min(top + size, height), min(left + size, width))
-        for top in starts(height, size, step)
-        for left in starts(width, size, step)
-    ]
-
-
-def blend(
-    see: Callable[[int, int, int, int], Tensor], windows: Sequence[Window], canvas: Tensor
-) -> Tensor:
-    """The weighted mean on ``canvas`` (1, C, H, W, zeros) of what ``see`` gives per window."""
-    total = canvas.new_zeros(1, 1, *canvas.shape[-2:])
-    for top, left, bottom, right in windows:
-        rows, columns = slice(top, bottom), slice(left, right)
-        weight = tent(bottom - top, canvas)[:, None] * tent(right - left, canvas)
-        canvas[..., rows, columns] += weight * see(top, left, bottom, right)
-        total[..., rows, columns] += weight
-    return canvas / total
-
-
-def tent(size: int, like: Tensor) -> Tensor:
-    """Rises to the middle and falls again, above 0 everywhere."""
-    position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
-    return 1 - (2 * position / size - 1).abs() * 0.98
+VARIANCE = 0.01  # of the bell, in window sides
 
 
 def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
-    """Windows in row order; the last of a row or column ends at the border."""
+    """Windows in row order, of ``size`` or of the whole side where it is shorter; the last of a
+    row or column ends at the border."""
 
     def starts(length: int) -> list[int]:
         last = max(length - size, 0)
@@ -60,6 +26,22 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Win
         for top in starts(height)
         for left in starts(width)
     ]
+
+
+def blend(see: Callable[[Window], Tensor], windows: Sequence[Window], canvas: Tensor) -> Tensor:
+    """The mean on ``canvas`` (1, C, H, W, zeros) of what ``see`` gives per window, by tents."""
+    total = canvas.new_zeros(1, 1, *canvas.shape[-2:])
+    for window in windows:
+        weight = tent(window.height, canvas)[:, None] * tent(window.width, canvas)
+        window.cut(canvas).add_(weight * see(window))
+        window.cut(total).add_(weight)
+    return canvas / total
+
+
+def tent(size: int, like: Tensor) -> Tensor:
+    """Rises to the middle and falls again, above 0 everywhere."""
+    position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    return 1 - (2 * position / size - 1).abs() * 0.98
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run will do, known before its first network call: blocks, tiles of every transition, cost.
+"""What a run will do, known before its first network call: the tiles of every transition, and cost.
 
 Windows and cores are output pixels. A tile is active in a transition where ``time_mask`` is True
 anywhere in its core; the mask grows with A, so that is asked of the core's largest A.
@@ -6,7 +6,6 @@ anywhere in its core; the mask grows with A, so that is asked of the core's larg
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.config import UpscaleOptions
-from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import time_mask
-from yoda_cli.errors import UsageError
-from yoda_cli.models.calibration import costs_of
-from yoda_cli.models.model import Model
 from yoda_cli.tiling.cost import Costs
+from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.tiling.overlap import sliding_windows
 from yoda_cli.tiling.partition import Canvas, partitions
 from yoda_cli.tiling.windows import Tile, make_tiles, of_one_shape, rounded_up, with_halo
@@ -31,6 +26,27 @@ WINDOW = 64  # what Stable Diffusion 2.1 was trained on
 MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
 CELLS = 24  # the planner's grid has at most so many cells a side
+
+
+@dataclass(frozen=True)
+class TileChoice:
+    """What was asked of tiles and blocks, in output pixels; None leaves it to the planner.
+
+    ``core`` is a tile's side (0: one tile), ``halo`` what is computed around it, ``block`` the
+    side of an independent block (0: one). ``exact`` has all tiles of one shape, so that every
+    call rounds alike; ``skip`` leaves out tiles that need no call.
+    """
+
+    core: int | None = None
+    halo: int | None = None
+    block: int | None = None
+    exact: bool = False
+    skip: bool = True
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every transition has the same tiles."""
+        return self.exact or self.core is not None
 
 
 @dataclass(frozen=True)
@@ -94,43 +110,36 @@ def forecast_seconds(plans: Iterable[Plan], costs: Costs) -> float:
     return costs.pace * (total + costs.shape * len(shapes))
 
 
-def chain_of(model: Model, options: UpscaleOptions) -> tuple[list[int], float]:
-    """The timesteps and the lower bound asked for."""
-    total = model.backbone.schedule.num_steps
-    lower = options.lower_bound or model.defaults.lower_bound
-    if not bool(time_mask(torch.zeros(()), lower, 1, total)):
-        raise UsageError(f"lower bound {lower:g} is below 1/T = 1/{total}: noise would remain")
-    return spaced_timesteps(total, options.steps or model.defaults.steps), lower
-
-
 def make_plan(
-    attention: Tensor, model: Model, options: UpscaleOptions, *, lean: bool = False
-) -> Plan:
-    """Timesteps and tiles for ``attention`` (1, 1, H, W) on the canvas; small windows if lean."""
-    timesteps, lower = chain_of(model, options)
+    attention: Tensor, timesteps: Sequence[int], lower_bound: float, geometry: Geometry,
+    overhead: float, largest: float, tiles: TileChoice,
+) -> Plan:  # fmt: skip
+    """Tiles for ``attention`` (1, 1, H, W) on the canvas along ``timesteps`` = [T, …, 0].
+
+    ``overhead`` is what a call costs before its first pixel, and ``largest`` how many a call may
+    have; both in output pixels.
+    """
     height, width = attention.shape[-2:]
-    fixed = options.exact or options.tile is not None
-    if model.fidelity(options) >= 1:
-        layouts: list[Layout] = []  # the unrefined picture needs no network
-    elif fixed:
-        layouts = fixed_layouts(attention, timesteps, lower, model, options)
+    if tiles.is_fixed:
+        cut = grid_tiles(height, width, geometry, tiles)
+        layouts = fixed_layouts(attention, timesteps, lower_bound, cut)
     else:
-        layouts = cheapest_layouts(attention, timesteps, lower, model, options, lean=lean)
-    return Plan(timesteps, lower, layouts, options.skip, fixed, height * width)
+        canvas = canvas_of(height, width, geometry, overhead, largest, tiles)
+        layouts = cheapest_layouts(attention, timesteps, lower_bound, canvas)
+    return Plan(timesteps, lower_bound, layouts, tiles.skip, tiles.is_fixed, height * width)
 
 
 def fixed_layouts(
-    attention: Tensor, timesteps: Sequence[int], lower: float, model: Model,
-    options: UpscaleOptions,
+    attention: Tensor, timesteps: Sequence[int], lower_bound: float, tiles: Sequence[Tile],
+    num_steps: int = 0,
 ) -> list[Layout]:  # fmt: skip
-    """The same tiles in every transition."""
-    height, width = attention.shape[-2:]
-    tiles = grid_tiles(height, width, model, options)
+    """The same tiles in every transition; ``num_steps`` is T, the chain's first time if 0."""
     peaks = torch.stack([tile.core.cut(attention).amax() for tile in tiles])
     layouts: dict[tuple[bool, ...], Layout] = {}
     result = []
     for _, s in pairwise(timesteps):
-        active = tuple(time_mask(peaks, lower, s + 1, timesteps[0]).tolist())
+        mask = time_mask(peaks, lower_bound, s + 1, num_steps or timesteps[0])
+        active = tuple(mask.tolist())
         if active not in layouts:
             pairs = list(zip(tiles, active, strict=True))
             layouts[active] = Layout(
@@ -142,14 +151,12 @@ def fixed_layouts(
 
 
 def cheapest_layouts(
-    attention: Tensor, timesteps: Sequence[int], lower: float, model: Model,
-    options: UpscaleOptions, *, lean: bool = False,
-) -> list[Layout]:  # fmt: skip
+    attention: Tensor, timesteps: Sequence[int], lower_bound: float, canvas: Canvas
+) -> list[Layout]:
     """For every transition the cheapest partition into active and idle tiles."""
-    canvas = canvas_of(attention.shape[-2], attention.shape[-1], model, options, lean=lean)
     peaks = F.max_pool2d(attention, canvas.cell, ceil_mode=True)[0, 0].cpu()
     times = [s + 1 for _, s in pairwise(timesteps)]
-    active = torch.stack([time_mask(peaks, lower, t, timesteps[0]) for t in times])
+    active = torch.stack([time_mask(peaks, lower_bound, t, timesteps[0]) for t in times])
     layouts: dict[int, Layout] = {}
     result = []
     for cores in partitions(active.numpy(), canvas):
@@ -163,55 +170,40 @@ def cheapest_layouts(
 
 
 def canvas_of(
-    height: int, width: int, model: Model, options: UpscaleOptions, *, lean: bool = False
-) -> Canvas:
-    """The planner's grid over a canvas, and what windows on it cost here."""
-    from yoda_cli.upscaling.memory_limits import largest_window
-
-    align = model.backbone.stride * model.backbone.scale
+    height: int, width: int, geometry: Geometry, overhead: float, largest: float,
+    tiles: TileChoice,
+) -> Canvas:  # fmt: skip
+    """The planner's grid over a canvas, and what windows on it cost."""
+    align = geometry.align
     cell = rounded_up(max(MIN_TILE, -(-max(height, width) // CELLS)), align)
-    halo = options.tile_overlap
-    halo = rounded_up(model.backbone.plan_halo if halo is None else halo, align)
-    return Canvas(
-        height,
-        width,
-        cell,
-        halo,
-        costs_of(model).overhead_pixels,
-        largest_window(model, height * width, lean=lean),
-    )
+    return Canvas(height, width, cell, plan_halo(geometry, tiles), overhead, largest)
 
 
-def grid_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
+def plan_halo(geometry: Geometry, tiles: TileChoice) -> int:
+    """Pixels around a core of the planner's tiles."""
+    halo = geometry.plan_halo if tiles.halo is None else tiles.halo
+    return rounded_up(halo, geometry.align)
+
+
+def grid_tiles(height: int, width: int, geometry: Geometry, asked: TileChoice) -> list[Tile]:
     """A regular grid of the tile size asked for."""
-    net = model.backbone
-    core = options.tile
+    core = asked.core
     if core is None:
-        core = EXACT_TILE if options.exact else 0
-    halo = net.halo if options.tile_overlap is None else options.tile_overlap
-    tiles = make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)
-    return of_one_shape(tiles, height, width) if options.exact else tiles
+        core = EXACT_TILE if asked.exact else 0
+    halo = geometry.halo if asked.halo is None else asked.halo
+    tiles = make_tiles(height, width, core=core, halo=halo, align=geometry.align)
+    return of_one_shape(tiles, height, width) if asked.exact else tiles
 
 
 def window_plan(
-    attention: Tensor, timesteps: Sequence[int], lower: float, num_steps: int, size: int,
+    attention: Tensor, timesteps: Sequence[int], lower_bound: float, num_steps: int, size: int,
     stride: int = 0, *, skip: bool,
 ) -> Plan:  # fmt: skip
-    """The windows of every transition for A (1, 1, h, w); a window is needed where any pixel of
-    it is active. ``size`` 0 is one window, ``stride`` 0 half of it."""
+    """The overlapping windows of every transition for A (1, 1, h, w); a window is needed where any
+    pixel of it is active. ``size`` 0 is one window, ``stride`` 0 half of it."""
     height, width = attention.shape[-2:]
     size = size or max(height, width)
     windows = sliding_windows(height, width, size, stride or max(size // 2, 1))
-    peaks = torch.stack([window.cut(attention).amax() for window in windows])
     tiles = [Tile(window, window) for window in windows]
-    layouts = []
-    for _, s in itertools.pairwise(timesteps):
-        active = time_mask(peaks, lower, s + 1, num_steps).tolist()
-        pairs = list(zip(tiles, active, strict=True))
-        layouts.append(
-            Layout(
-                tuple(tile for tile, needed in pairs if needed),
-                tuple(tile for tile, needed in pairs if not needed),
-            )
-        )
-    return Plan(timesteps, lower, layouts, skip, True, height * width)
+    layouts = fixed_layouts(attention, timesteps, lower_bound, tiles, num_steps)
+    return Plan(timesteps, lower_bound, layouts, skip, True, height * width)

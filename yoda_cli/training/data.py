@@ -20,12 +20,12 @@ from torch import Tensor
 
 from yoda_cli.attention import SOURCES
 from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.images.resize import crop_to_multiple, imresize
 from yoda_cli.training.degrade import degrade_pair
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
 VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 

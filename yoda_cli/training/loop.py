@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from yoda_cli.attention import SOURCES
 from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.errors import UsageError
-from yoda_cli.models import BACKBONES, Backbone
+from yoda_cli.models import BACKBONES
+from yoda_cli.models.base import Backbone
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from yoda_cli.training.data import PairStore, list_pictures, load_reduced, split_validation
 from yoda_cli.training.objective import losses
@@ -57,8 +58,8 @@ def rate_at(progress: float, step: int, options: TrainOptions) -> float:
 class Run:
     """What changes while training: the owner of weights, optimiser and counters."""
 
-    net: nn.Module
-    ema: nn.Module
+    net: Backbone
+    ema: Backbone
     optimizers: Optimizers
     generator: torch.Generator
     step: int = 0
@@ -104,7 +105,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     """Networks and optimiser of a fresh run, or of one that goes on from a checkpoint."""
     torch.manual_seed(recipe.train.seed)  # the one place: layers draw their start from it
     build = BACKBONES[recipe.backbone]
-    net, ema = cast(nn.Module, build(recipe.net)), cast(nn.Module, build(recipe.net))
+    net, ema = build(recipe.net), build(recipe.net)
     if init is not None:
         start_from(net, init)
     ema.load_state_dict(net.state_dict())
@@ -123,7 +124,7 @@ def start_from(net: nn.Module, path: Path) -> None:
     So a network for faces can start from the encoder of one for photographs.
     """
     loaded, _ = load_checkpoint(path)
-    own, theirs = net.state_dict(), cast(nn.Module, loaded).state_dict()
+    own, theirs = net.state_dict(), loaded.state_dict()
     fitting = {k: v for k, v in theirs.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise UsageError(f"{path} has no tensor that fits this recipe's network")
@@ -137,7 +138,7 @@ def train_step(
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> dict[str, float]:  # fmt: skip
     """One optimiser step; returns the loss terms."""
-    net = cast(Backbone, run.net)
+    net = run.net
     batch = store.batch(
         options.batch, options.patch // store.scale, run.generator, options.degrade,
         options.candidates,
@@ -198,7 +199,7 @@ class Session:
         """Validate the EMA; keep it as ``last``, and as ``best`` if none was better."""
         options = self.recipe.train
         score = validate(
-            cast(Backbone, run.ema),
+            run.ema,
             [load_reduced(path, options.reduce[0]) for path in self.held_out],
             options.validation_steps,
             self.device,

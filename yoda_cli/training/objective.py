@@ -16,7 +16,13 @@ from yoda_cli.config import TrainOptions
 from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import predict_z0, prediction_target
 from yoda_cli.diffusion.timesteps import spaced_timesteps
-from yoda_cli.diffusion.yoda import masked_loss, masked_sample, time_mask, training_state
+from yoda_cli.diffusion.yoda import (
+    AttentionMask,
+    masked_loss,
+    masked_sample,
+    time_mask,
+    training_state,
+)
 from yoda_cli.errors import UsageError
 from yoda_cli.models import Backbone, Condition
 from yoda_cli.training.data import Batch
@@ -166,7 +172,8 @@ class Task:
 
         noise = torch.cat([self.noise(), self.noise()])
         masked_sample(
-            predict, ddim_step, net.schedule, chain, self.on_grid().repeat(2, 1, 1, 1), self.lower,
+            predict, ddim_step, net.schedule, chain,
+            AttentionMask(self.on_grid().repeat(2, 1, 1, 1), self.lower, net.schedule.num_steps),
             condition.z_lr, lambda step: noise,
         )  # fmt: skip
         return {name: sum_of(scores, name) / (len(chain) - 1) for name in scores[0]}
@@ -186,7 +193,7 @@ class Task:
             net.decode(torch.where(mask, z, condition.z_lr), seen)
             for z in (z_0, self.z_0.repeat(2, 1, 1, 1))
         )
-        texture = texture_loss(ours, theirs, net.scale, self.generator)
+        texture = texture_loss(ours, theirs, net.geometry.scale, self.generator)
         return {"energy": energy, "texture": options.texture_weight * texture}
 
 

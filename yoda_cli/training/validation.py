@@ -15,7 +15,7 @@ from torch import Tensor
 from yoda_cli.diffusion.noise import NoiseField
 from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.timesteps import spaced_timesteps
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.evaluation.metrics import psnr, quantise, texture_distance
 from yoda_cli.images.resize import imresize
 from yoda_cli.models import Backbone
@@ -53,9 +53,9 @@ def validate(
     scores: list[tuple[float, float, float, float]] = []
     for index, picture in enumerate(pictures):
         hr = centre_crop(picture, CROP).float() / 255
-        lr = quantise(imresize(hr, scale=1 / net.scale))
+        lr = quantise(imresize(hr, scale=1 / net.geometry.scale))
         base, sample = reconstruct(net, lr.to(device), steps, index, autocast)
-        up = imresize(lr, scale=net.scale)
+        up = imresize(lr, scale=net.geometry.scale)
         scores.append(
             (
                 psnr(quantise(up), hr, border=4),
@@ -78,7 +78,7 @@ def reconstruct(
     with autocast():
         condition = net.encode(lr)
     height, width = condition.z_lr.shape[-2:]
-    field = NoiseField(seed, net.z_channels)
+    field = NoiseField(seed, net.geometry.z_channels)
 
     def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
         with autocast():
@@ -89,8 +89,7 @@ def reconstruct(
         ddim_step,
         net.schedule,
         spaced_timesteps(net.schedule.num_steps, steps),
-        torch.ones_like(condition.z_lr[:, :1]),
-        1.0,
+        AttentionMask(torch.ones_like(condition.z_lr[:, :1]), 1.0, net.schedule.num_steps),
         condition.z_lr,
         lambda step: field.draw(step, 0, 0, height, width).to(lr.device),
     )

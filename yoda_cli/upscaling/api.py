@@ -15,19 +15,19 @@ from torch import Tensor
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.images import read_picture
 from yoda_cli.images.degradation import estimate
-from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
 from yoda_cli.upscaling.picture import settle_denoise, visible
-from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.result import Result
-from yoda_cli.upscaling.settings import check_options, scale_for, with_scale
+from yoda_cli.upscaling.settings import Settings, resolve
 
 Input = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
 
 
 @lru_cache(maxsize=2)
 def _model(options: UpscaleOptions) -> Model:
-    return find_model(options)
+    return get_model(options)
 
 
 def _ready(options: UpscaleOptions) -> Model:
@@ -55,32 +55,32 @@ def upscale(image: Input, options: UpscaleOptions | None = None) -> Result:
     """
     options = options or UpscaleOptions()
     model = _ready(options)
-    lr, options = _settled(image, model, options)
-    height, width = lr.shape[-2:]
-    options = with_scale(options, scale_for(options, width, height, model.scale))
-    return upscale_tensor(lr, model, options)
+    lr, settings = _settled(image, model, options)
+    return upscale_tensor(lr, model, settings)
 
 
 def attention_map(image: Input, options: UpscaleOptions | None = None) -> Tensor:
     """A (1, 1, H, W) in [0, 1] on the picture's own grid: where diffusion would work first."""
     options = options or UpscaleOptions()
     model = _ready(options)
-    lr, options = _settled(image, model, options)
-    with torch.inference_mode():
-        return plan_picture(lr, model, options).attention
+    lr, settings = _settled(image, model, options)
+    return plan_picture(lr, model, settings).attention
 
 
-def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tensor, UpscaleOptions]:
-    """The LR tensor, and options whose ``denoise`` is a number."""
+def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tensor, Settings]:
+    """The LR tensor, and options resolved for it."""
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
         lr = visible(picture)
-        return lr, settle_denoise(picture, lr, model, options)[0]
-    lr = _tensor(image)
-    if options.denoise is None:
-        strength = estimate(lr, None).strength if model.can_denoise else 0.0
-        options = replace(options, denoise=strength)
-    return lr, options
+        options, _ = settle_denoise(picture, lr, model, options)
+    else:
+        lr = _tensor(image)
+        if options.denoise is None:
+            strength = estimate(lr, None).strength if model.can_denoise else 0.0
+            options = replace(options, denoise=strength)
+    height, width = lr.shape[-2:]
+    options = with_scale(options, scale_for(options, width, height, model.scale))
+    return lr, resolve(options, model)
 
 
 def _tensor(image: Image.Image | npt.NDArray[np.uint8] | Tensor) -> Tensor:

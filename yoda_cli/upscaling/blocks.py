@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from yoda_cli.attention import LEARNED
-from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.memory import Scratch, give_back, let_go
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.diffusion.noise import make_draw
-from yoda_cli.diffusion.samplers import SAMPLERS
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.fidelity import drawn_back
 from yoda_cli.images.resize import as_floats
-from yoda_cli.models import Condition
+from yoda_cli.models.base import Condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import grid_window, replicated
-from yoda_cli.tiling.plan import canvas_of
+from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
 from yoda_cli.upscaling.conditioning import encode, strided
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP, LEAN_PIXELS, check_memory, make_blocks
-from yoda_cli.upscaling.picture_plan import Survey, survey
-from yoda_cli.upscaling.result import Observer, Pass
-from yoda_cli.upscaling.settings import group_of, sampler_name
+from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
+from yoda_cli.upscaling.result import Observer, PassBegin
+from yoda_cli.upscaling.settings import Settings
 
 HASHED = 1 << 20  # values turned into numbers of 16 bits at once
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
@@ -53,11 +51,14 @@ def picture_seed(seed: int, lr: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The encoder's output for every block, kept where there is room, made again where not."""
+    """The encoder's output for every block, kept where there is room, made again where not.
+
+    ``kept`` is filled by ``attention`` and emptied by ``take``.
+    """
 
     lr: Tensor
     model: Model
-    options: UpscaleOptions
+    settings: Settings
     blocks: Sequence[Tile]
     counter: Counter = field(default_factory=Counter)
     kept: dict[int, Condition] = field(default_factory=dict)
@@ -68,16 +69,16 @@ class Conditions:
         """For one block; not kept any longer."""
         if index in self.kept:
             return self.kept.pop(index)
-        window = self.blocks[index].window.divided(self.model.backbone.scale)
+        window = self.blocks[index].window.divided(self.model.backbone.geometry.scale)
         lr = as_floats(replicated(self.lr, window))  # a canvas is larger than lr, by padding
-        return encode(lr, self.model, self.options, self.counter)
+        return encode(lr, self.model, self.settings, self.counter)
 
     def attention(self) -> Tensor | None:
         """The learned map of the whole picture, if the network has one.
 
         What was encoded for it is kept for the run where all of it can be.
         """
-        scale = self.model.backbone.scale
+        scale = self.model.backbone.geometry.scale
         canvas = self.scratch.zeros(1, 1, *strided(self.lr, self.model))
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
@@ -92,79 +93,77 @@ class Conditions:
 
 
 def bytes_of(condition: Condition) -> int:
-    """Memory that a condition holds."""
+    """Memory that the maps of a condition hold, nearly all of what it holds."""
     tensors = {t.untyped_storage().data_ptr(): t for t in condition.maps.values()}
     return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
 
 def begin(
-    lr: Tensor, model: Model, options: UpscaleOptions, attention: Tensor | None, *, whole: bool,
+    lr: Tensor, model: Model, settings: Settings, attention: Tensor | None = None, *,
     counter: Counter | None = None, keep_bytes: int = KEPT_BYTES, scratch: Scratch | None = None,
-) -> tuple[Survey, Conditions]:  # fmt: skip
+) -> tuple[PicturePlan, Conditions]:  # fmt: skip
     """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``.
 
-    ``lr`` (1, 3, h, w) may be bytes; the learned map is put in ``scratch``.
+    ``lr`` (1, 3, h, w) may be bytes; the learned map is put in ``scratch``. ``attention`` on its
+    grid takes the place of the source's map.
     """
-    height, width = (n * model.backbone.scale for n in strided(lr, model))
-    if whole:
-        options = replace(options, block=0)
-    blocks = make_blocks(height, width, model, options)
+    geometry = model.backbone.geometry
+    height, width = (n * geometry.scale for n in strided(lr, model))
+    blocks = make_blocks(height, width, geometry.align, settings.tiles.block)
     check_memory(blocks, model)
     conditions = Conditions(
-        upload(lr, model.device), model, options, blocks, counter or Counter(),
+        upload(lr, model.device), model, settings, blocks, counter or Counter(),
         keep_bytes=keep_bytes, scratch=scratch or Scratch(),
     )  # fmt: skip
     again = False
-    is_learned = (options.attention or model.defaults.attention) == LEARNED
-    if attention is None and is_learned and options.heads is None:
+    if attention is None and settings.mask.source == LEARNED and not settings.mask.heads:
         learned = conditions.attention()
         again = not conditions.kept
         attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
-    seen = survey(lr, model, options, None, attention, whole=whole)
-    return replace(seen, encoded_again=again), conditions
-
-
-def blended(seen: Survey, made: Iterable[Tensor]) -> Tensor:
-    """The picture (1, 3, H, W) from its blocks, in their order, one in memory at a time."""
-    if len(seen.blocks) == 1:
-        (only,) = made
-        return seen.cut(only)
-    canvas = seen.blocks[-1].core
-    image = torch.zeros(1, 3, canvas.bottom, canvas.right)
-    for block, window in zip(seen.blocks, made, strict=True):
-        block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
-        if canvas.bottom * canvas.right > LEAN_PIXELS:
-            give_back()
-    return seen.cut(image)
+    return plan_blocks(lr, model, settings, attention, encoded_again=again), conditions
 
 
 def run_block(
-    seen: Survey, index: int, condition: Condition, model: Model, options: UpscaleOptions,
+    plan: PicturePlan, index: int, condition: Condition, model: Model, settings: Settings,
     observer: Observer, seed: int, counter: Counter,
 ) -> Tensor:  # fmt: skip
     """One trajectory: the window of a block as a picture (1, 3, h, w) in [0, 1], on the CPU."""
-    net, plan, window = model.backbone, seen.plans[index], seen.blocks[index].window
-    z_lr = condition.z_lr
+    net, tiles, window = model.backbone, plan.plans[index], plan.blocks[index].window
+    sampling, z_lr = settings.sampling, condition.z_lr
     if observer.whole:
-        observer.on_pass(Pass(seen, z_lr, lambda z: seen.cut(net.decode(z, condition))))
-    fidelity = model.fidelity(options)
+        observer.on_pass(PassBegin(plan, z_lr, lambda z: plan.cut(net.decode(z, condition))))
     z_0 = z_lr
-    if fidelity < 1:
-        sampler = sampler_name(model, options)
-        halo = canvas_of(z_lr.shape[-2], z_lr.shape[-1], model, options).halo
+    if settings.refines:
+        halo = plan_halo(net.geometry, settings.tiles)
+        attention = grid_window(plan.attention, window, net.geometry.scale)
         z_0 = masked_sample(
-            TiledDenoiser(model, condition, plan, halo, group_of(model, options), counter),
-            SAMPLERS[sampler],
+            TiledDenoiser(model, condition, tiles, halo, settings.group, counter),
+            sampling.sampler.step,
             net.schedule,
-            plan.timesteps,
-            upload(grid_window(seen.attention, window, net.scale), model.device),
-            plan.lower_bound,
+            tiles.timesteps,
+            AttentionMask(
+                upload(attention, model.device), tiles.lower_bound, net.schedule.num_steps
+            ),
             z_lr,
-            make_draw(z_lr, seed, sampler, window.top, window.left),
-            faithful=options.faithful,
+            make_draw(z_lr, seed, sampling.sampler, window.top, window.left, upload=upload),
+            faithful=settings.mask.faithful,
             on_step=observer.on_step if observer.whole else None,
         )
     image = net.decode(z_0, condition).float()
-    if 0 < fidelity < 1:
-        image = drawn_back(image, net.decode(z_lr, condition).float(), fidelity)
+    if settings.refines and sampling.fidelity > 0:
+        image = drawn_back(image, net.decode(z_lr, condition).float(), sampling.fidelity)
     return image.clamp_(0, 1).cpu()
+
+
+def blended(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
+    """The picture (1, 3, H, W) from its blocks, in their order, one in memory at a time."""
+    if len(plan.blocks) == 1:
+        (only,) = made
+        return plan.cut(only)
+    canvas = plan.blocks[-1].core
+    image = torch.zeros(1, 3, canvas.bottom, canvas.right)
+    for block, window in zip(plan.blocks, made, strict=True):
+        block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
+        if canvas.bottom * canvas.right > LEAN_PIXELS:
+            give_back()
+    return plan.cut(image)

@@ -1,4 +1,4 @@
-"""What the loop is given for one picture: tiles, the encoded condition, the attention map.
+"""What the loop is given for one picture: the encoded condition, and the attention map.
 
 Images and maps on the LR grid are (1, C, h, w) in [0, 1]; padding repeats border pixels.
 """
@@ -11,62 +11,51 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
-from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import upload
-from yoda_cli.devices.out_of_memory import Counter, free_memory, is_out_of_memory
-from yoda_cli.errors import DeviceError, UsageError
-from yoda_cli.models import Condition
+from yoda_cli.devices.out_of_memory import Counter, run_with_less_memory
+from yoda_cli.errors import UsageError
+from yoda_cli.models.base import Condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.plan import MIN_TILE
 from yoda_cli.tiling.windows import Tile, halves, rounded_up
 from yoda_cli.upscaling.memory_limits import ENCODER_HALOS, encoder_tiles
+from yoda_cli.upscaling.settings import Settings
 
 
 def encode(
-    lr: Tensor, model: Model, options: UpscaleOptions, counter: Counter | None = None
+    lr: Tensor, model: Model, settings: Settings, counter: Counter | None = None
 ) -> Condition:
     """The condition of the whole picture, computed tile by tile where it is large.
 
     Where memory runs out the same tile is tried again, then its halves; ``counter`` is told.
     """
-    net = model.backbone
-    height, width = (n * net.scale for n in lr.shape[-2:])
-    tiles = encoder_tiles(height, width, model, options)
-    parts = [
-        part for tile in tiles for part in _encoded(tile, lr, model, options, counter or Counter())
-    ]
-    return parts[0][1] if len(parts) == 1 else joined(parts, height, width)
+    geometry = model.backbone.geometry
+    height, width = (n * geometry.scale for n in lr.shape[-2:])
+    parts: list[tuple[Tile, Condition]] = []
+
+    def work(tiles: Sequence[Tile]) -> None:
+        (tile,) = tiles
+        with model.context():
+            small = tile.window.divided(geometry.scale).cut(lr)
+            parts.append((tile, model.backbone.encode(small, settings.sampling.strength)))
+
+    def smaller(tile: Tile) -> Sequence[Tile]:
+        if max(tile.core.height, tile.core.width) <= max(MIN_TILE, geometry.align):
+            return ()
+        halo = rounded_up(ENCODER_HALOS * geometry.halo, geometry.align)
+        return halves(tile, halo, geometry.align, height, width)
+
+    def refusal(tile: Tile) -> str:
+        return f"out of memory on {model.device} while encoding the smallest tile"
+
+    for tile in encoder_tiles(height, width, model, settings.tiles):
+        run_with_less_memory([tile], work, smaller, counter or Counter(), refusal)
+    return parts[0][1] if len(parts) == 1 else stitch(parts, height, width)
 
 
-def _encoded(
-    tile: Tile, lr: Tensor, model: Model, options: UpscaleOptions, counter: Counter
-) -> list[tuple[Tile, Condition]]:
-    """The tile, or what it had to be cut into, each with its condition."""
-    net = model.backbone
-    for again in (False, True):
-        try:
-            with model.context():
-                small = tile.window.divided(net.scale).cut(lr)
-                condition = net.encode(small, options.denoise or 0.0)
-            counter.repeated += int(again)
-            return [(tile, condition)]
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        free_memory()
-    align = net.stride * net.scale
-    if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
-        raise DeviceError(f"out of memory on {model.device} while encoding the smallest tile")
-    counter.smaller_tiles += 1
-    height, width = (n * net.scale for n in lr.shape[-2:])
-    halo = rounded_up(ENCODER_HALOS * net.halo, align)
-    cut = halves(tile, halo, align, height, width)
-    return [part for half in cut for part in _encoded(half, lr, model, options, counter)]
-
-
-def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:
-    """One condition from the cores of many."""
+def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> Condition:
+    """One condition of (height, width) from the cores of many."""
     first = parts[0][1]
 
     def join(pick: Callable[[Condition], Tensor]) -> Tensor:
@@ -93,39 +82,36 @@ def joined(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
     )
 
 
-def learned_map(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor | None:
+def learned_map(lr: Tensor, model: Model, settings: Settings) -> Tensor | None:
     """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
-    net = model.backbone
+    scale = model.backbone.geometry.scale
     padded = replicate(upload(lr, model.device), *strided(lr, model))
     canvas = padded.new_empty(1, 1, *padded.shape[-2:])
-    height, width = (n * net.scale for n in padded.shape[-2:])
-    for tile in encoder_tiles(height, width, model, options):
+    height, width = (n * scale for n in padded.shape[-2:])
+    for tile in encoder_tiles(height, width, model, settings.tiles):
         with model.context():
-            condition = net.encode(
-                tile.window.divided(net.scale).cut(padded), options.denoise or 0.0
-            )
+            small = tile.window.divided(scale).cut(padded)
+            condition = model.backbone.encode(small, settings.sampling.strength)
         if condition.attention is None:
             return None
-        tile.divided(net.scale).paste(canvas, condition.attention)
+        tile.divided(scale).paste(canvas, condition.attention)
     return canvas
 
 
-def attention_map(
-    lr: Tensor, condition: Condition | None, model: Model, options: UpscaleOptions
-) -> Tensor:
+def attention_map(lr: Tensor, model: Model, settings: Settings) -> Tensor:
     """A on the LR grid, (1, 1, h, w) in [0, 1], from the source asked for."""
-    name = options.attention or model.defaults.attention
-    if name == LEARNED:
-        learned = condition.attention if condition else learned_map(lr, model, options)
-        if learned is None:
-            raise UsageError(f"model {model.name} has no learned attention; use another source")
-        if options.heads is not None:
-            raise UsageError("the learned attention has no heads")
-        return learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
-    return find_source(name, options.heads, model.device).attend(lr)
+    source, heads = settings.mask.source, settings.mask.heads or None
+    if source != LEARNED:
+        return find_source(source, heads, model.device).attend(lr)
+    if heads is not None:
+        raise UsageError("the learned attention has no heads")
+    learned = learned_map(lr, model, settings)
+    if learned is None:
+        raise UsageError(f"model {model.name} has no learned attention; use another source")
+    return learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
 
 
 def strided(lr: Tensor, model: Model) -> tuple[int, int]:
     """Height and width of ``lr``, rounded up to what the network's stride divides."""
-    stride = model.backbone.stride
+    stride = model.backbone.geometry.stride
     return rounded_up(lr.shape[-2], stride), rounded_up(lr.shape[-1], stride)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
 from yoda_cli.models.model import Model
-from yoda_cli.tiling.plan import MIN_TILE, grid_tiles
+from yoda_cli.tiling.plan import MIN_TILE, TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 
 LARGEST_WINDOW = 768 * 1024  # pixels of one network call in a lean run, where memory allows
@@ -28,7 +27,7 @@ BLOCK_OVERLAP = 32  # on every side of a block's core
 def largest_window(model: Model, pixels: int, *, lean: bool = False) -> float:
     """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
     memory holds, at most the constants above."""
-    free = free_bytes(model.device) / 4 / model.backbone.pixel_bytes
+    free = free_bytes(model.device) / 4 / model.backbone.geometry.pixel_bytes
     half = HALF * pixels if pixels <= WHOLE_WINDOW else 0
     most = LARGEST_WINDOW if lean else max(LARGEST_QUICK, half)
     return max(min(free, most), MIN_TILE**2)
@@ -45,28 +44,31 @@ def check_memory(blocks: Sequence[Tile], model: Model) -> None:
         )
 
 
-def encoder_tiles(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
+def encoder_tiles(height: int, width: int, model: Model, asked: TileChoice) -> list[Tile]:
     """The windows in which a canvas is encoded, once: as large as memory allows."""
-    net = model.backbone
-    if options.exact:
-        return grid_tiles(height, width, model, options)
+    geometry = model.backbone.geometry
+    if asked.exact:
+        return grid_tiles(height, width, geometry, asked)
     whole = height * width <= WHOLE_WINDOW
     together = ENCODED_TOGETHER if whole else 1
     side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
     core = 0 if height * width <= side * side else side
-    halo = ENCODER_HALOS * net.halo
-    return make_tiles(height, width, core=core, halo=halo, align=net.stride * net.scale)
+    halo = ENCODER_HALOS * geometry.halo
+    return make_tiles(height, width, core=core, halo=halo, align=geometry.align)
 
 
-def make_blocks(height: int, width: int, model: Model, options: UpscaleOptions) -> list[Tile]:
-    """Cores that partition a canvas, each with the window of an independent trajectory."""
-    align = model.backbone.stride * model.backbone.scale
-    if options.block == 0 or (options.block is None and height * width <= WHOLE_PIXELS):
+def make_blocks(height: int, width: int, align: int, block: int | None) -> list[Tile]:
+    """Cores that partition a canvas, each with the window of an independent trajectory.
+
+    ``block`` is their side in pixels: 0 for one block, None for what suits the canvas. Edges lie
+    on multiples of ``align``.
+    """
+    if block == 0 or (block is None and height * width <= WHOLE_PIXELS):
         return make_tiles(height, width, core=0, halo=0, align=align)
     pixels = WHOLE_PIXELS if height * width <= LEAN_PIXELS else LEAN_BLOCK
-    side = options.block or math.isqrt(pixels)
+    side = block or math.isqrt(pixels)
     rows = _even(height, side, align)
-    columns = _even(width, side if options.block else pixels // min(rows, height), align)
+    columns = _even(width, side if block else pixels // min(rows, height), align)
     cores = [
         Window(top, left, min(top + rows, height), min(left + columns, width))
         for top in range(0, height, rows)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from yoda_cli.attention import LEARNED
@@ -37,11 +36,12 @@ from yoda_cli.images.picture import ANIMATED
 from yoda_cli.images.resize import as_floats, imresize
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM
-from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.checks import with_scale
+from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
-from yoda_cli.upscaling.settings import with_scale
+from yoda_cli.upscaling.settings import Settings, resolve
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Finished:
-    """One picture that was written; ``options`` as they were in the end, ``denoise`` settled.
+    """One picture that was written, and the settings it was made with.
 
     Of an animation ``lr`` and ``result`` are the first frame's, and the counts those of all.
     """
@@ -84,7 +84,7 @@ class Finished:
     result: Result
     size: tuple[int, int]
     notices: tuple[str, ...]
-    options: UpscaleOptions
+    settings: Settings
     frames: int = 1
     peak_bytes: int = 0
 
@@ -95,7 +95,6 @@ class Computed:
 
     finished: Finished
     animation: Animation
-    scale: float
 
 
 def read(item: Item, stream: bytes | None = None) -> Animation:
@@ -113,21 +112,20 @@ def compute(
     """Enlarge every frame; all of them share the noise of the first, so that still parts stand
     still."""
     reset_peak(model.device)
-    options = item.settled(options)
     lr = visible(animation.frames[0])
-    settled, said = settle_denoise(animation.frames[0], lr, model, options)
+    settings, said = settle(animation.frames[0], lr, model, item.settled(options))
     results = [
-        upscale_tensor(visible(frame), model, settled, observer, noise_of=lr)
+        upscale_tensor(visible(frame), model, settings, observer, noise_of=lr)
         for frame in animation.frames
     ]
-    made = assembled(item, animation.frames, results, model, settled, said)
+    made = assembled(item, animation.frames, results, model, settings, said)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 
 
 def assembled(
     item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
-    options: UpscaleOptions, said: tuple[str, ...] = (),
+    settings: Settings, said: tuple[str, ...] = (),
 ) -> Computed:  # fmt: skip
     """Results with what their files carried: transparency, metadata, notices."""
     first, lr = frames[0], visible(frames[0])
@@ -136,16 +134,15 @@ def assembled(
         size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
         alpha = None if frame.alpha is None else imresize(frame.alpha, size).clamp(0, 1)
         made.append(replace(frame, rgb=result.image, alpha=alpha))
-    notices = first.notices + losses(first, item.kind) + source_notices(lr, model, options) + said
+    notices = first.notices + losses(first, item.kind) + source_notices(lr, model, settings) + said
     if item.frames > len(frames):
         notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
     height, width = made[0].rgb.shape[-2:]
     done = Finished(
-        item.source, item.target, lr, summed(results), (width, height), notices, options,
+        item.source, item.target, lr, summed(results), (width, height), notices, settings,
         len(frames), peak_bytes(),
     )  # fmt: skip
-    scale = options.scale if options.scale is not None else float(model.scale)
-    return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1), scale)
+    return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1))
 
 
 def summed(results: Sequence[Result]) -> Result:
@@ -160,7 +157,7 @@ def summed(results: Sequence[Result]) -> Result:
 def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -> Finished:
     """Encode, then write beside and rename, or to standard output."""
     done, animation = computed.finished, computed.animation
-    mark = provenance(model, done.options, computed.scale)
+    mark = provenance(model.name, done.settings)
     if len(animation.frames) > 1:
         data = encode_frames(
             animation, kind=item.kind, quality=writing.quality,
@@ -191,13 +188,20 @@ def visible(picture: Picture) -> Tensor:
 
 def look_ahead(
     item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
-) -> tuple[Survey, UpscaleOptions]:
+) -> tuple[PicturePlan, Settings]:
     """The plan of a picture's first frame and pass, without running it."""
     picture = read_picture(item.source if stream is None else stream)
     lr = visible(picture)
-    options, _ = settle_denoise(picture, lr, model, item.settled(options))
-    with torch.inference_mode():
-        return plan_picture(lr, model, options), options
+    settings, _ = settle(picture, lr, model, item.settled(options))
+    return plan_picture(lr, model, settings), settings
+
+
+def settle(
+    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+) -> tuple[Settings, tuple[str, ...]]:
+    """``options`` resolved for a picture, and a notice where its degradation was estimated."""
+    options, said = settle_denoise(picture, rgb, model, options)
+    return resolve(options, model), said
 
 
 def settle_denoise(
@@ -217,10 +221,10 @@ def settle_denoise(
     return replace(options, denoise=found.strength), notice
 
 
-def source_notices(lr: Tensor, model: Model, options: UpscaleOptions) -> tuple[str, ...]:
+def source_notices(lr: Tensor, model: Model, settings: Settings) -> tuple[str, ...]:
     """What the attention source has to say about this picture."""
-    name = options.attention or model.defaults.attention
-    if name == LEARNED:
+    mask = settings.mask
+    if mask.source == LEARNED:
         return ()
-    notice = find_source(name, options.heads, model.device).notice(as_floats(lr))
+    notice = find_source(mask.source, mask.heads or None, model.device).notice(as_floats(lr))
     return (notice,) if notice else ()

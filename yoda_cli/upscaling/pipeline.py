@@ -8,24 +8,73 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from yoda_cli.attention import LEARNED
+from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.out_of_memory import Recovered, is_out_of_memory
+from yoda_cli.devices.device import pick_device
+from yoda_cli.devices.out_of_memory import is_out_of_memory
 from yoda_cli.errors import DeviceError
 from yoda_cli.images.resize import imresize
+from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.latent import photo_pass, photo_survey
-from yoda_cli.upscaling.picture_plan import Survey, survey
-from yoda_cli.upscaling.pixel import one_pass
-from yoda_cli.upscaling.result import Observer, Passed, Result
-from yoda_cli.upscaling.settings import check_model, check_options
+from yoda_cli.upscaling.latent import LatentPipeline
+from yoda_cli.upscaling.picture_plan import PicturePlan
+from yoda_cli.upscaling.pixel import PixelPipeline
+from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of
+from yoda_cli.upscaling.settings import Settings
+from yoda_cli.weights import Watch
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
+
+
+class Pipeline(Protocol):
+    """How the models of a kind are run on one picture.
+
+    One that can be cut into blocks may give them to several workers, and one that can be streamed
+    writes them to the disk one by one. ``one_pass``: any scale is reached at once.
+    """
+
+    @property
+    def can_stream(self) -> bool: ...
+    @property
+    def can_cut(self) -> bool: ...
+    @property
+    def one_pass(self) -> bool: ...
+
+    def plan(self, lr: Tensor, settings: Settings, attention: Tensor | None = None) -> PicturePlan:
+        """Where a pass would work and what it would cost, without running it."""
+        ...
+
+    def run(
+        self, lr: Tensor, settings: Settings, observer: Observer,
+        attention: Tensor | None = None, noise_of: Tensor | None = None,
+    ) -> PassEnd:  # fmt: skip
+        """One pass."""
+        ...
+
+
+def pipeline_of(model: Model) -> Pipeline:
+    """The pipeline of a model's kind."""
+    if model.family is not None:
+        return LatentPipeline(model, model.family)
+    return PixelPipeline(model)
+
+
+def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """The model that ``options`` name, and the weights of the attention source they name.
+
+    Downloads what is missing; ``watch`` is told what, how large, under which licence, to where.
+    """
+    device = pick_device(options.device)  # refuse before a long download
+    if options.attention not in (None, LEARNED):
+        find_source(str(options.attention), options.heads, device, watch or Watch())
+    return find_model(options, watch)
 
 
 @contextmanager
@@ -59,13 +108,13 @@ def memory_errors_named() -> Iterator[None]:
 def upscale_tensor(
     lr: Tensor,
     model: Model,
-    options: UpscaleOptions,
+    settings: Settings,
     observer: Observer | None = None,
     *,
     attention: Tensor | None = None,
     noise_of: Tensor | None = None,
 ) -> Result:
-    """Enlarge ``lr`` by ``options.scale`` (the model's own factor if None).
+    """Enlarge ``lr`` by ``settings.scale``.
 
     ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass;
     ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
@@ -73,52 +122,23 @@ def upscale_tensor(
     Further passes of the model are run when the scale is well beyond its factor; what remains is
     a bicubic resize.
     """
-    check_options(options)
-    check_model(model, options)
+    began, pipeline = time.perf_counter(), pipeline_of(model)
     observer = observer or Observer()
-    if model.parts is not None:
-        with exactly(options.exact), memory_errors_named():
-            passed = photo_pass(lr, model, options, observer, attention, noise_of)
-        return finished([passed], passed.image, passed.seconds)
-    began = time.perf_counter()
-    native = model.backbone.scale
-    scale = options.scale if options.scale is not None else float(native)
-    target = tuple(max(1, round(n * scale)) for n in lr.shape[-2:])
+    height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
-    passes: list[Passed] = []
-    while not passes or scale / reached > RESIZE_ONLY:
-        with exactly(options.exact), memory_errors_named():
-            passes.append(one_pass(image, model, options, observer, attention, noise_of))
-        attention, options = None, replace(options, denoise=0.0)  # what it made is clean
+    passes: list[PassEnd] = []
+    while not passes or (not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY):
+        with exactly(settings.tiles.exact), memory_errors_named():
+            passes.append(pipeline.run(image, settings, observer, attention, noise_of))
+        attention, settings = None, settings.for_next_pass()
         image = passes[-1].image
-        reached *= native
-    if tuple(image.shape[-2:]) != target:
-        image = imresize(image, (target[0], target[1])).clamp(0, 1)
-    return finished(passes, image, time.perf_counter() - began)
+        reached *= model.scale
+    if tuple(image.shape[-2:]) != (height, width):
+        image = imresize(image, (height, width)).clamp(0, 1)
+    return result_of(passes, image, time.perf_counter() - began)
 
 
-def plan_picture(lr: Tensor, model: Model, options: UpscaleOptions) -> Survey:
-    """Where a run would work and what it would cost, without running it."""
-    check_model(model, options)
-    if model.parts is not None:
-        return photo_survey(lr, model, options)
-    return survey(lr, model, options)
-
-
-def finished(passes: list[Passed], image: Tensor, seconds: float) -> Result:
-    """One result of all passes; map and budget are those of the first."""
-    seen = passes[0].survey
-    recovered = sum((p.recovered for p in passes), Recovered())
-    return Result(
-        image,
-        seen.attention,
-        sum(p.survey.planned_calls for p in passes),
-        sum(p.calls for p in passes),
-        sum(p.survey.dense_calls for p in passes),
-        seconds,
-        sum(p.forecast_seconds for p in passes),
-        sum(len(p.survey.blocks) for p in passes),
-        seen.plan.lower_bound,
-        seen.spent,
-        recovered,
-    )
+@torch.inference_mode()
+def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
+    """Where a run's first pass would work and what it would cost, without running it."""
+    return pipeline_of(model).plan(lr, settings)

@@ -1,50 +1,58 @@
-"""One pass of a model over a picture: survey and plan, then blocks of masked reverse diffusion.
-
-A block is an independent trajectory on a window of the canvas. Neighbours overlap widely, share
-the noise and the map, and are blended once. Images are (1, 3, H, W) float32 in [0, 1].
-"""
+"""Models of pixels: survey the picture, then masked reverse diffusion block by block."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.blocks import begin, blended, picture_seed, run_block
-from yoda_cli.upscaling.result import Observer, Passed
+from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
+from yoda_cli.upscaling.result import Observer, PassEnd
+from yoda_cli.upscaling.settings import Settings
 
 
-def one_pass(
-    lr: Tensor,
-    model: Model,
-    options: UpscaleOptions,
-    observer: Observer,
-    attention: Tensor | None = None,
-    noise_of: Tensor | None = None,
-) -> Passed:
-    """Masked reverse diffusion at the model's native factor.
+@dataclass(frozen=True)
+class PixelPipeline:
+    """One pass enlarges by the network's own factor; larger scales take several."""
 
-    The noise is that of the picture ``noise_of``, ``lr`` if left out.
-    """
-    began = time.perf_counter()
-    counter = Counter(observer.on_call)
-    seen, conditions = begin(
-        lr, model, options, attention, whole=observer.whole, counter=counter
-    )  # fmt: skip
-    forecast = seen.forecast(model)
-    observer.on_plan(seen.planned_calls, forecast)
-    seed = picture_seed(options.seed, lr if noise_of is None else noise_of)
-    made = (
-        run_block(seen, i, conditions.take(i), model, options, observer, seed, counter)
-        for i in range(len(seen.blocks))
-    )
-    image = blended(seen, made)
-    seconds = time.perf_counter() - began
-    recovered = counter.recovered()
-    if not (observer.whole or seen.plan.fixed or recovered):  # others are slower for their reasons
-        learn(model, forecast, seconds)
-    return Passed(image, seen, counter.calls, forecast, seconds, recovered)
+    model: Model
+    can_stream: bool = True
+    can_cut: bool = True
+    one_pass: bool = False
+
+    def plan(self, lr: Tensor, settings: Settings, attention: Tensor | None = None) -> PicturePlan:
+        """Where a pass over ``lr`` (1, 3, h, w) would work, without running it."""
+        return plan_blocks(lr, self.model, settings, attention)
+
+    def run(
+        self, lr: Tensor, settings: Settings, observer: Observer,
+        attention: Tensor | None = None, noise_of: Tensor | None = None,
+    ) -> PassEnd:  # fmt: skip
+        """One pass over ``lr`` (1, 3, h, w) in [0, 1].
+
+        ``attention`` (1, 1, h, w) takes the place of the source's map. The noise is that of the
+        picture ``noise_of``, ``lr`` if left out.
+        """
+        began, model = time.perf_counter(), self.model
+        counter = Counter(observer.on_call)
+        settings = settings.with_block(0) if observer.whole else settings
+        plan, conditions = begin(lr, model, settings, attention, counter=counter)
+        forecast = plan.forecast_seconds or 0.0
+        observer.on_plan(plan.planned_calls, forecast)
+        seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
+        made = (
+            run_block(plan, i, conditions.take(i), model, settings, observer, seed, counter)
+            for i in range(len(plan.blocks))
+        )
+        image = blended(plan, made)
+        seconds = time.perf_counter() - began
+        recovered = counter.recovered()
+        # Runs that are watched, of fixed tiles, or short of memory are slower for their reasons.
+        if not (observer.whole or plan.first.fixed or recovered):
+            learn(model, forecast, seconds)
+        return PassEnd(image, plan, counter.calls, forecast, seconds, recovered)

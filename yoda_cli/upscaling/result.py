@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,17 +10,17 @@ from torch import Tensor
 from yoda_cli.devices.out_of_memory import Recovered
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.tiling.budget import Spent
-from yoda_cli.upscaling.picture_plan import Survey
+from yoda_cli.upscaling.picture_plan import PicturePlan
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One run of the model on a picture in one block.
+class PassBegin:
+    """One run of the model on a picture in one block, as it begins.
 
     ``decode_state`` turns its states into pictures, cut to size.
     """
 
-    survey: Survey
+    plan: PicturePlan
     z_lr: Tensor
     decode_state: Callable[[Tensor], Tensor]
 
@@ -36,7 +36,7 @@ class Observer:
     ``whole`` keeps the picture in one block, as ``on_pass`` and ``on_step`` need it.
     """
 
-    on_pass: Callable[[Pass], None] = lambda began: None
+    on_pass: Callable[[PassBegin], None] = lambda begun: None
     on_plan: Callable[[int, float], None] = lambda calls, seconds: None
     on_call: Callable[[], None] = lambda: None
     on_step: Callable[[StepRecord], None] = lambda record: None
@@ -44,11 +44,11 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Passed:
+class PassEnd:
     """What one pass made, (1, 3, H, W), and how."""
 
     image: Tensor
-    survey: Survey
+    plan: PicturePlan
     calls: int
     forecast_seconds: float
     seconds: float
@@ -74,3 +74,21 @@ class Result:
     lower_bound: float
     spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
+
+
+def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Result:
+    """One result of all passes; map and budget are those of the first."""
+    plan = passes[0].plan
+    return Result(
+        image=image,
+        attention=plan.attention,
+        planned_calls=sum(p.plan.planned_calls for p in passes),
+        calls=sum(p.calls for p in passes),
+        dense_calls=sum(p.plan.dense_calls for p in passes),
+        seconds=seconds,
+        forecast_seconds=sum(p.forecast_seconds for p in passes),
+        blocks=sum(len(p.plan.blocks) for p in passes),
+        lower_bound=plan.first.lower_bound,
+        spent=plan.spent,
+        recovered=sum((p.recovered for p in passes), Recovered()),
+    )

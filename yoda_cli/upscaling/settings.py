@@ -1,192 +1,228 @@
-"""Options checked, and resolved against a model."""
+"""Options resolved against a model, once: what a run does, with nothing left to ask.
+
+What decides the pixels is hashed, written into files and printed as a command from here alone.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.diffusion.samplers import ANCESTRAL_SAMPLERS, SAMPLERS
+from yoda_cli.diffusion.samplers import SAMPLERS, Sampler
+from yoda_cli.diffusion.timesteps import CHAINS
+from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.errors import UsageError
-from yoda_cli.models.latent.settings import TASKS
+from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.model import Model
-from yoda_cli.tiling.plan import MIN_TILE
+from yoda_cli.tiling.plan import TileChoice
+from yoda_cli.upscaling.checks import check_model
 
-MAX_SCALE = 16.0
-LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
-PRECISION_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-MIN_BLOCK = 256
-
-
-def check_options(options: UpscaleOptions) -> None:
-    """Refuse values that cannot be meant."""
-    check_work(options)
-    check_latent(options)
-    check_sizes(options)
-    lower = options.lower_bound
-    if lower is not None and not (0 < lower <= 1):
-        raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
-    if options.fidelity is not None and not 0 <= options.fidelity <= 1:
-        raise UsageError(f"fidelity {options.fidelity:g} is not allowed; give 0 … 1")
-    if options.denoise is not None and not 0 <= options.denoise <= 1:
-        raise UsageError(f"denoise {options.denoise:g} is not allowed; give auto or 0 … 1")
-    if options.steps is not None and options.steps < 1:
-        raise UsageError(f"steps {options.steps} is not allowed; give 1 or more")
-    if not 0 <= options.seed < 2**63:
-        raise UsageError(f"seed {options.seed} is not allowed; give 0 … 2^63-1")
-    if options.sampler is not None and options.sampler not in SAMPLERS:
-        raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
-    if options.faithful and options.sampler not in (None, *ANCESTRAL_SAMPLERS):
-        raise UsageError(
-            f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
-            f"has none: use {' or '.join(ANCESTRAL_SAMPLERS)}"
-        )
+PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+GROUP = 8  # windows that go through a GPU together, where nothing is said
+LATENT_GROUP = 4  # of latents: each is a whole U-Net of Stable Diffusion
+EVEN = "even"  # the spacing of every chain of pixels
 
 
-def check_latent(options: UpscaleOptions) -> None:
-    """Refuse values of what only latent models read."""
-    if options.task is not None and options.task not in TASKS:
-        raise UsageError(f"unknown task {options.task!r}; use {', '.join(TASKS)}")
-    if options.attention_from not in (None, "stage1", "lr"):
-        raise UsageError(f"attention from {options.attention_from!r}? use stage1 or lr")
-    if options.cfg is not None and not (math.isfinite(options.cfg) and 0 <= options.cfg <= 30):
-        raise UsageError(f"cfg {options.cfg:g} is not allowed; give 0 … 30")
-    if options.strength is not None and not 0 <= options.strength <= 2:
-        raise UsageError(f"strength {options.strength:g} is not allowed; give 0 … 2")
+@dataclass(frozen=True)
+class MaskSettings:
+    """Where diffusion works: the source of A (a name or a picture's path), which of its heads (""
+    for the source's own choice), l in (0, 1], and the share of the dense time to spend (0: as it
+    comes). ``faithful`` runs the paper's equations as printed."""
+
+    source: str
+    heads: str
+    lower_bound: float
+    budget: float
+    faithful: bool
 
 
-#: Options that only a latent model reads.
-LATENT_ONLY = (
-    "task", "stage1", "attention_from", "prompt", "negative_prompt", "cfg", "strength",
-)  # fmt: skip
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the chain is run: ``timesteps`` are [T, …, 0].
+
+    ``fidelity`` in [0, 1] draws the result towards the unrefined picture, ``strength`` in [0, 1]
+    is the degradation to expect. Both change for further passes, whose picture is clean.
+    """
+
+    sampler: Sampler
+    timesteps: tuple[int, ...]
+    seed: int
+    fidelity: float
+    strength: float
+    fidelity_when_clean: float
 
 
-def check_model(model: Model, options: UpscaleOptions) -> None:
-    """Refuse options that this model would not read."""
-    if model.parts is not None:
-        if options.block is not None:
-            raise UsageError(f"model {model.name} works on one block; leave out --block")
-        return
-    for name in LATENT_ONLY:
-        if getattr(options, name) is not None:
-            flag = name.replace("_", "-")
-            raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
+@dataclass(frozen=True)
+class LatentSettings:
+    """What only models of latents read: see ``UpscaleOptions``."""
+
+    task: str
+    stage1: str  # "" for the task's own restorer
+    attention_from: str
+    steering: Steering
 
 
-def check_work(options: UpscaleOptions) -> None:
-    """Refuse tiles, blocks and budgets that cannot work."""
-    tile, overlap, block = options.tile, options.tile_overlap, options.block
-    if tile is not None and tile != 0 and tile < MIN_TILE:
-        raise UsageError(
-            f"tile {tile} is not allowed; give 0 (no tiles) or at least {MIN_TILE} pixels"
-        )
-    if overlap is not None and overlap < 0:
-        raise UsageError(f"tile overlap {overlap} is not allowed; give 0 or more pixels")
-    if overlap is not None and tile is not None and 0 < tile <= overlap:
-        raise UsageError(f"tile overlap {overlap} must be smaller than the tile, {tile}")
-    if block is not None and block != 0 and block < MIN_BLOCK:
-        raise UsageError(
-            f"block {block} is not allowed; give 0 (no blocks) or at least {MIN_BLOCK} pixels"
-        )
-    if options.batch is not None and options.batch < 1:
-        raise UsageError(f"batch {options.batch} is not allowed; give 1 or more")
-    if options.budget is not None and not 0 < options.budget <= 1:
-        raise UsageError(
-            f"budget {options.budget:g} is not allowed; give a share of the dense time "
-            "above 0, at most 1"
-        )
-    if options.exact and options.precision not in ("auto", "fp32"):
-        raise UsageError(f"--exact computes in fp32; precision {options.precision} does not fit")
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run is told. ``group`` windows go through a GPU together."""
+
+    model: str
+    scale: float
+    mask: MaskSettings
+    sampling: SamplingSettings
+    tiles: TileChoice
+    group: int
+    compile: bool
+    device: torch.device
+    precision: torch.dtype
+    latent: LatentSettings | None = None
+
+    def for_next_pass(self) -> Settings:
+        """The same for a picture that the model made itself."""
+        sampling = self.sampling
+        fidelity = sampling.fidelity_when_clean
+        return replace(self, sampling=replace(sampling, fidelity=fidelity, strength=0.0))
+
+    def with_block(self, block: int) -> Settings:
+        """The same, with blocks of that side; 0 keeps the picture in one."""
+        return replace(self, tiles=replace(self.tiles, block=block))
+
+    @property
+    def refines(self) -> bool:
+        """Whether the network is called at all; at fidelity 1 the unrefined picture is kept."""
+        return self.sampling.fidelity < 1
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Every setting that decides the pixels, by the name of its option."""
+        sampling, mask, tiles = self.sampling, self.mask, self.tiles
+        rows: list[tuple[str, object]] = [
+            ("model", self.model),
+            ("scale", f"{self.scale:.12g}"),
+            ("attention", mask.source),
+            ("lower_bound", mask.lower_bound),
+            ("steps", len(sampling.timesteps) - 1),
+            ("sampler", sampling.sampler.name),
+            ("seed", sampling.seed),
+            ("fidelity", sampling.fidelity),
+            ("denoise", sampling.strength),
+            ("device", self.device),
+            ("precision", PRECISION_NAMES[self.precision]),
+            ("tile", "auto" if tiles.core is None else tiles.core),
+        ]
+        asked = {
+            "heads": mask.heads or None,
+            "budget": mask.budget or None,
+            "tile_overlap": tiles.halo,
+            "block": tiles.block,
+            "batch": self.group if self.group > 1 else None,
+        }
+        rows += [(name, value) for name, value in asked.items() if value is not None]
+        if self.latent is not None:
+            rows += _latent_rows(self.latent)
+        return rows
+
+    def switches(self) -> list[str]:
+        """Options without a value that decide the pixels."""
+        chosen = {
+            "exact": self.tiles.exact,
+            "faithful": self.mask.faithful,
+            "compile": self.compile,
+            "no-skip": not self.tiles.skip,
+        }
+        return [name for name, is_on in chosen.items() if is_on]
+
+    def command(self, source: Path, target: Path) -> str:
+        """A line for the shell that makes the same picture again."""
+        words = ["yoda", "upscale", str(source), "-o", str(target)]
+        for name, value in self.rows():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words + [f"--{name}" for name in self.switches()])
 
 
-def check_sizes(options: UpscaleOptions) -> None:
-    """Refuse a factor or a length that cannot be meant, and contradicting ones."""
-    check_scale(options.scale)
-    asked = [name for name in LENGTHS if getattr(options, name) is not None]
-    if len(asked) > 1 or (asked and options.scale is not None):
-        both = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise UsageError(f"one size is enough: leave out all but one of --scale, {both}")
-    for name in asked:
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise UsageError(f"{flag} {getattr(options, name)} is not allowed; give 1 or more")
-
-
-def check_scale(scale: float | None) -> None:
-    """Refuse a factor that is not in (0, 16]."""
-    if scale is not None and not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
-        raise UsageError(f"scale {scale:g} is not allowed; give a number above 0, at most 16")
-
-
-def scale_for(options: UpscaleOptions, width: int, height: int, native: int) -> float | None:
-    """The factor for a picture of width × height pixels; None for the model's own."""
-    found = options.scale
-    if options.width is not None:
-        found = options.width / width
-    elif options.height is not None:
-        found = options.height / height
-    elif options.short_side is not None:
-        found = options.short_side / min(width, height)
-    elif options.min_size is not None:
-        found = max(float(native), options.min_size / min(width, height))
-    check_scale(found)
-    return found
-
-
-def with_scale(options: UpscaleOptions, scale: float | None) -> UpscaleOptions:
-    """The same, the factor settled."""
-    return replace(options, scale=scale, width=None, height=None, short_side=None, min_size=None)
-
-
-def size_label(options: UpscaleOptions, native: int) -> str:
-    """What a folder of results is called by: x4, w2000."""
-    for name, letter in LENGTHS.items():
-        if (length := getattr(options, name)) is not None:
-            return f"{letter}{length}"
-    return f"x{options.scale if options.scale is not None else float(native):g}"
-
-
-def group_of(model: Model, options: UpscaleOptions) -> int:
-    """How many windows go through the network together."""
-    if model.device.type == "cpu" or options.exact:
-        return 1
-    return options.batch or 8
-
-
-def sampler_name(model: Model, options: UpscaleOptions) -> str:
-    """The sampler to use; ``--faithful`` needs an ancestral one and takes ``ddpm`` by default."""
-    return options.sampler or ("ddpm" if options.faithful else model.defaults.sampler)
-
-
-def settings_of(model: Model, options: UpscaleOptions) -> list[tuple[str, object]]:
-    """Every setting that decides the pixels, defaults filled in."""
-    defaults = model.defaults
-    settings: list[tuple[str, object]] = [
-        ("model", options.model),
-        ("scale", f"{options.scale if options.scale is not None else model.scale:g}"),
-        ("attention", options.attention or defaults.attention),
-        ("lower_bound", options.lower_bound or defaults.lower_bound),
-        ("steps", min(options.steps or defaults.steps, model.backbone.schedule.num_steps)),
-        ("sampler", sampler_name(model, options)),
-        ("seed", options.seed),
-        ("fidelity", model.fidelity(options)),
-        ("denoise", options.denoise or 0.0),
-        ("device", model.device),
-        ("precision", PRECISION_NAMES[str(model.precision).removeprefix("torch.")]),
-        ("tile", "auto" if options.tile is None else options.tile),
+def _latent_rows(latent: LatentSettings) -> list[tuple[str, object]]:
+    steering = latent.steering
+    rows: list[tuple[str, object]] = [
+        ("task", latent.task),
+        ("cfg", steering.cfg),
+        ("prompt", steering.prompt),
+        ("negative_prompt", steering.negative_prompt),
+        ("strength", steering.strength),
+        ("attention_from", latent.attention_from),
     ]
-    if model.parts is not None:
-        version = model.parts.version
-        settings += [
-            ("task", options.task or "sr"),
-            ("cfg", version.cfg if options.cfg is None else options.cfg),
-            ("prompt", version.prompt if options.prompt is None else options.prompt),
-            ("negative_prompt", version.negative_prompt if options.negative_prompt is None
-             else options.negative_prompt),
-            ("strength", 1.0 if options.strength is None else options.strength),
-            ("attention_from", options.attention_from or "stage1"),
-        ]  # fmt: skip
-        settings += [] if options.stage1 is None else [("stage1", options.stage1)]
-    if options.heads is not None:
-        settings.append(("heads", options.heads))
-    return settings
+    return rows + ([("stage1", latent.stage1)] if latent.stage1 else [])
+
+
+def resolve(asked: UpscaleOptions, model: Model) -> Settings:
+    """``asked``, whose values can be meant, with the model's own where nothing was said.
+
+    ``asked.scale`` is the picture's own by now, and ``asked.denoise`` a number: what was left to
+    estimate counts as a clean picture. UsageError where the two do not fit each other.
+    """
+    check_model(model, asked)
+    strength = asked.denoise or 0.0
+    lower_bound = asked.lower_bound or model.defaults.lower_bound
+    total = model.backbone.schedule.num_steps
+    if not bool(time_mask(torch.zeros(()), lower_bound, 1, total)):
+        raise UsageError(
+            f"lower bound {lower_bound:g} is below 1/T = 1/{total}: noise would remain"
+        )
+    # --faithful needs an ancestral sampler and takes ddpm by default.
+    name = asked.sampler or ("ddpm" if asked.faithful else model.defaults.sampler)
+    sampling = SamplingSettings(
+        SAMPLERS[name],
+        _timesteps(asked.steps or model.defaults.steps, SAMPLERS[name], model),
+        asked.seed,
+        model.fidelity(asked.fidelity, strength),
+        strength,
+        model.fidelity(asked.fidelity, 0.0),
+    )
+    mask = MaskSettings(
+        asked.attention or model.defaults.attention, asked.heads or "", lower_bound,
+        asked.budget or 0.0, asked.faithful,
+    )  # fmt: skip
+    return Settings(
+        asked.model,
+        asked.scale if asked.scale is not None else float(model.scale),
+        mask,
+        sampling,
+        TileChoice(asked.tile, asked.tile_overlap, asked.block, asked.exact, asked.skip),
+        _group(asked, model),
+        asked.compile,
+        model.device,
+        model.precision,
+        _latent(asked, model, sampling.fidelity),
+    )
+
+
+def _timesteps(steps: int, sampler: Sampler, model: Model) -> tuple[int, ...]:
+    spacing = EVEN
+    if model.family is not None:  # published chains may end in a long leap
+        spacing = sampler.timesteps or model.family.settings.chain
+    return tuple(CHAINS[spacing](model.backbone.schedule.num_steps, steps))
+
+
+def _group(asked: UpscaleOptions, model: Model) -> int:
+    """A CPU takes windows one by one: it rounds by the size of the group."""
+    if model.device.type == "cpu" or asked.exact:
+        return 1
+    return asked.batch or (GROUP if model.family is None else LATENT_GROUP)
+
+
+def _latent(asked: UpscaleOptions, model: Model, fidelity: float) -> LatentSettings | None:
+    if model.family is None:
+        return None
+    own = model.family.settings
+    steering = Steering(
+        own.prompt if asked.prompt is None else asked.prompt,
+        own.negative_prompt if asked.negative_prompt is None else asked.negative_prompt,
+        own.cfg if asked.cfg is None else asked.cfg,
+        1.0 if asked.strength is None else asked.strength,
+        fidelity,
+    )
+    return LatentSettings(
+        asked.task or "sr", asked.stage1 or "", asked.attention_from or "stage1", steering
+    )

@@ -30,11 +30,11 @@ from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
-from yoda_cli.upscaling.picture import Finished, Item, settle_denoise, source_notices
-from yoda_cli.upscaling.picture_plan import Survey
-from yoda_cli.upscaling.pipeline import exactly, memory_errors_named
+from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices
+from yoda_cli.upscaling.picture_plan import PicturePlan
+from yoda_cli.upscaling.pipeline import exactly, memory_errors_named, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
-from yoda_cli.upscaling.result import Observer, Result
+from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
@@ -44,7 +44,7 @@ KINDS = ("PNG", "JPEG", "TIFF")
 def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether the picture is of a kind that streams, and pyvips is there."""
     native = model.scale
-    if model.parts is not None or STREAM in (item.source, item.target):
+    if not pipeline_of(model).can_stream or STREAM in (item.source, item.target):
         return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
@@ -93,38 +93,35 @@ def stream(
     with writing_named(item.target):
         picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
         lr = picture.rgb
-        height, width = (n * model.backbone.scale for n in lr.shape[-2:])
+        height, width = (n * model.backbone.geometry.scale for n in lr.shape[-2:])
         channels = 1 if picture.is_grey else 3
         made = scratch.zeros(height, width, channels, dtype=torch.uint8)  # before the long work
-    options, said = settle_denoise(picture, lr, model, item.settled(options))
-    options = in_small_blocks(options)
-    notices = picture.notices + source_notices(lr, model, options) + said
+    settings, said = settle(picture, lr, model, in_small_blocks(item.settled(options)))
+    notices = picture.notices + source_notices(lr, model, settings) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
-    with exactly(options.exact), memory_errors_named(), writing_named(item.target):
-        counter, seed = Counter(observer.on_call), picture_seed(options.seed, lr)
+    with exactly(settings.tiles.exact), memory_errors_named(), writing_named(item.target):
+        counter, seed = Counter(observer.on_call), picture_seed(settings.sampling.seed, lr)
         seen, conditions = begin(
-            lr, model, options, None, whole=False, counter=counter, keep_bytes=0, scratch=scratch
+            lr, model, settings, counter=counter, keep_bytes=0, scratch=scratch
         )  # fmt: skip
         give_back()
-        forecast = seen.forecast(model)
+        forecast = seen.forecast_seconds or 0.0
         observer.on_plan(seen.planned_calls, forecast)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)
-            return run_block(seen, index, condition, model, options, observer, seed, counter)
+            return run_block(seen, index, condition, model, settings, observer, seed, counter)
 
         write_blocks(seen, block, made, scratch)
-        encode(made, picture, item, provenance(model, options, float(seen.scale)), writing)
+        encode(made, picture, item.target, item.kind, provenance(model.name, settings), writing)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
-    if not (seen.plan.fixed or recovered):
+    if not (seen.first.fixed or recovered):
         learn(model, forecast, seconds)
-    result = Result(
-        torch.empty(0), seen.attention, seen.planned_calls, counter.calls, seen.dense_calls,
-        seconds, forecast, len(seen.blocks), seen.plan.lower_bound, seen.spent, recovered,
-    )  # fmt: skip
+    end = PassEnd(torch.empty(0), seen, counter.calls, forecast, seconds, recovered)
+    result = result_of([end], end.image, seconds)
     return Finished(item.source, item.target, lr, result, (width, height),
-                    (*notices, "streamed"), options, 1, peak_bytes())  # fmt: skip
+                    (*notices, "streamed"), settings, 1, peak_bytes())  # fmt: skip
 
 
 def in_small_blocks(options: UpscaleOptions) -> UpscaleOptions:
@@ -139,7 +136,7 @@ def as_it_will_run(item: Item, model: Model, options: UpscaleOptions) -> Upscale
 
 
 def write_blocks(
-    seen: Survey, block: Callable[[int], Tensor], made: Tensor, scratch: Scratch
+    seen: PicturePlan, block: Callable[[int], Tensor], made: Tensor, scratch: Scratch
 ) -> None:
     """The picture as bytes into ``made`` (H, W, C), block by block.
 

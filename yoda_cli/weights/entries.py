@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from yoda_cli.errors import WeightsError
 
 PACKAGE = Path(__file__).parent.parent
-BACKBONES = ("sr3", "srdiff", "diffbir")
 FORMATS = ("safetensors", "pth", "zip")
 
 

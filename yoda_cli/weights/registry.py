@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.weights.entries import (
-    BACKBONES,
     PACKAGE,
     DatasetEntry,
     FileEntry,
@@ -216,8 +215,6 @@ class Document:
     def _check_model(self, model: ModelEntry, registry: Registry) -> None:
         if bool(model.bundled) == bool(model.files):
             raise self.error("needs either bundled or files", "models", model.name)
-        if model.backbone not in BACKBONES:
-            raise self.error(f"one of {', '.join(BACKBONES)}", "models", model.name, "backbone")
         for name in model.files.values():
             if name not in registry.files:
                 raise self.error(f"no file {name!r}", "models", model.name, "files")

@@ -8,7 +8,7 @@ Pictures are (1, 3, H, W) in [-1, 1], sides divisible by 8; latents (1, 4, H/8, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.models.latent.diffbir import FACTOR
+from yoda_cli.models.latent.controlled import FACTOR
+from yoda_cli.models.nets import ldm
+from yoda_cli.models.nets.filling import built
 from yoda_cli.tiling.windows import Tile, make_tiles
 
 SCALING = 0.18215
@@ -73,8 +75,8 @@ class Autoencoder:
         return self._tiled(run, image, latent, FACTOR, 1)
 
     @torch.no_grad()
-    def decode(self, latent: Tensor) -> Tensor:
-        """The picture, not clipped."""
+    def decode(self, latent: Tensor, restored: Tensor | None = None) -> Tensor:
+        """The picture, not clipped; ``restored`` is not read."""
 
         def run(z: Tensor) -> Tensor:
             out: Tensor = self.vae.decoder(self.vae.post_quant_conv(z / SCALING))
@@ -137,3 +139,15 @@ def _pool_norms(net: nn.Module) -> None:
             setattr(net, name, PooledGroupNorm(child))
         elif not isinstance(child, PooledGroupNorm):
             _pool_norms(child)
+
+
+def load_vae(
+    state: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Any:  # fmt: skip
+    """The autoencoder of LDM tensors, without prefixes."""
+    config = ldm.infer_vae(state)
+    return built(
+        lambda: ldm.make_vae(config), lambda key: ldm.vae_name(key, config), state, name,
+        device, dtype,
+    )  # fmt: skip

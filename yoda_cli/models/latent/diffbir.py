@@ -1,197 +1,115 @@
-"""DiffBIR (arXiv:2308.15070) on its diffusion space: latents of Stable Diffusion 2.
-
-``scale`` is 1: its "LR image" is the VAE code of a restored picture, of four channels. Text and
-control strengths are settings of the object; both are the same for every window.
-"""
+"""DiffBIR (arXiv:2308.15070): a restorer, then Stable Diffusion under a ControlNet."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, make_schedule
-from yoda_cli.models.base import Condition, predict_clipped
+from yoda_cli.devices.memory import free_bytes
+from yoda_cli.devices.out_of_memory import free_memory
+from yoda_cli.errors import WeightsError
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.components import MARGIN, UNET, Components
+from yoda_cli.models.latent.controlled import LATENT, ControlledUNet
+from yoda_cli.models.latent.family import Codec, Steering
+from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.nets import ldm
-from yoda_cli.models.nets.filling import Named, built, check_fit, fill_skeleton, skeleton
 
-NUM_STEPS = 1000
-BETAS = (0.00085, 0.012)
-LATENT = 4
-FACTOR = 8  # image pixels to a latent's side
+CONTROL = "control_model."
 
 
-@dataclass(frozen=True)
-class Guidance:
-    """What steers the networks besides the condition.
+class DiffBIR:
+    """Files by role: ``diffusion`` (Stable Diffusion 2.1), ``controlnet``, ``stage1`` or none.
 
-    ``prompt`` and ``negative`` are (1, L, C) text states; without ``negative``, or at ``cfg`` 1,
-    the networks run once a step. ``strength`` multiplies the controls: one number, or one each.
-    ``fidelity`` in [0, 1] draws every estimate towards the condition. ``rescale_cfg`` lets the
-    scale rise from 1 to cfg + 1 as t falls.
+    ``net`` has the networks' shapes from the start and their weights inside ``denoiser``.
     """
-
-    prompt: Tensor
-    negative: Tensor | None = None
-    cfg: float = 1.0
-    strength: float | Sequence[float] = 1.0
-    fidelity: float = 0.0
-    rescale_cfg: bool = False
-
-    def scale(self, t: int) -> float:
-        """The guidance scale at time t in 1 … T."""
-        if not self.rescale_cfg:
-            return self.cfg
-        rise = math.cos(math.pi * ((NUM_STEPS - (t - 1)) / NUM_STEPS) ** 5)
-        return 1 + self.cfg * (1 - rise) / 2
-
-
-def make_diffbir_schedule(prediction: Prediction) -> NoiseSchedule:
-    """Stable Diffusion's chain; networks that predict v were tuned at a zero terminal SNR."""
-    start, end = BETAS
-    return make_schedule(
-        "scaled_linear", NUM_STEPS, beta_start=start, beta_end=end,
-        zero_terminal_snr=prediction == "v",
-    )  # fmt: skip
-
-
-class DiffBIR(nn.Module):
-    """The denoising U-Net and its ControlNet; implements Backbone.
-
-    It begins with shapes only: ``fill`` brings the weights, ``unload`` frees them. ``offloaded``
-    keeps them in the machine's memory and each network on the device only while it runs.
-    """
-
-    scale = 1
-    stride = 8
-    halo = 16
-    plan_halo = 16
-    pixel_bytes = 256 << 10
-    z_channels = LATENT
-    in_channels = LATENT
 
     def __init__(
-        self, unet: ldm.UNetConfig, control: ldm.UNetConfig, prediction: Prediction = "eps"
-    ) -> None:
-        super().__init__()
-        self.configs = {"unet": unet, "control": control}
-        self.unet: nn.Module = skeleton(lambda: ldm.make_unet(unet))
-        self.control: nn.Module = skeleton(lambda: ldm.ControlNet(control))
-        self.prediction: Prediction = prediction
-        self.schedule = make_diffbir_schedule(prediction)
-        self.guidance: Guidance | None = None
-        self.variant = ""
-        self.offloaded = False
+        self, name: str, settings: FamilySettings, files: Mapping[str, Path],
+        device: torch.device, precision: torch.dtype,
+    ) -> None:  # fmt: skip
+        """Look at the files, so that a wrong one is refused before any work."""
+        self.name, self.settings, self.files = name, settings, files
+        self.parts = Components(name, settings, files, device, precision)
+        control = self.parts.tensors("controlnet", CONTROL)
+        diffusion = self.parts.tensors("diffusion", UNET)
+        if "zero_convs.0.0.weight" not in control:
+            raise WeightsError(self.parts.unexpected("controlnet", "DiffBIR's ControlNet"))
+        if "out.2.weight" not in diffusion:
+            raise WeightsError(self.parts.unexpected("diffusion", "Stable Diffusion 2.1"))
+        head = settings.head_dim
+        one, other = ldm.infer_unet(diffusion, head), ldm.infer_unet(control, head)
+        if replace(other, in_channels=one.in_channels) != one:
+            what = f"the partner of {files['controlnet']}"
+            raise WeightsError(self.parts.unexpected("diffusion", what))
+        if other.in_channels != one.in_channels + LATENT:
+            raise WeightsError(self.parts.unexpected("controlnet", "DiffBIR's ControlNet"))
+        self.net = ControlledUNet(one, other, settings.prediction)
+        self.net.check("unet", diffusion, str(files["diffusion"]))
+        self.net.check("control", control, str(files["controlnet"]))
+
+    def check_memory(self) -> None:
+        """Where a GPU has room for one of the two networks at a time they are offloaded."""
+        if not self.net.is_empty:
+            return
+        parts, size = self.parts, torch.finfo(self.parts.precision).bits / 8 * MARGIN
+        whole = _values(self.net) * size
+        larger = max(_values(self.net.unet), _values(self.net.control)) * size
+        free = free_bytes(parts.device)
+        self.net.offloaded = parts.device.type == "cuda" and larger < free < whole
+        if not self.net.offloaded:
+            parts.check_memory(_values(self.net))
+
+    def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
+        """By stage one; without one the enlarged picture."""
+        with self.parts.restorer() as restorer:
+            if restorer is None:
+                return imresize(lr, (height, width)).clamp(0, 1)
+            return restorer.restore(lr, height, width)
+
+    def codec(self, tile: int, steering: Steering) -> AbstractContextManager[Codec]:
+        """Stable Diffusion's own autoencoder."""
+        return self.parts.autoencoder(tile)
+
+    def condition(self, z_lr: Tensor, restored: Tensor, steering: Steering) -> Condition:
+        """The code as the ControlNet's hint, and the prompts' states."""
+        encoded = self.net.encode(z_lr)
+        tokens = {"text": self.parts.text(steering.prompt)}
+        negative = None
+        if steering.cfg != 1:
+            negative = {"text": self.parts.text(steering.negative_prompt)}
+        guidance = Guidance(
+            tokens, negative, steering.cfg, steering.strength, steering.fidelity
+        )  # fmt: skip
+        return replace(encoded, guidance=guidance)
 
     @contextmanager
-    def visiting(self, part: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-        """``part`` on ``device``; where it is offloaded, only while it is used."""
-        if self.offloaded:
-            part.to(device)
-        yield part
-        if self.offloaded:
-            part.to("cpu")
+    def denoiser(self) -> Iterator[ControlledUNet]:
+        """U-Net and ControlNet."""
+        self.load()
+        try:
+            yield self.net
+        finally:
+            if not self.parts.has_room:
+                self.net.unload()
+                free_memory()
 
-    def steer(self, guidance: Guidance) -> None:
-        """Set what steers the networks; with two prompts they take twice the work."""
-        self.guidance = guidance
-        self.variant = "one prompt" if guidance.negative is None else "two prompts"
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there are shapes only."""
-        return any(parameter.is_meta for parameter in self.parameters())
-
-    def named(self, part: str) -> Named:
-        """The published name of a tensor of ``unet`` or ``control``."""
-        config = self.configs[part]
-        return lambda key: ldm.unet_name(key, config)
-
-    def check(self, part: str, state: Mapping[str, Tensor], name: str) -> None:
-        """Refuse tensors that are not those of ``unet`` or ``control``."""
-        check_fit(getattr(self, part), self.named(part), state, name)
-
-    def fill(
-        self, part: str, state: Mapping[str, Tensor], name: str,
-        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
-        """Give ``unet`` or ``control`` its weights."""
-        self.check(part, state, name)
-        fill_skeleton(getattr(self, part), self.named(part), state, name, device, dtype)
-
-    def unload(self) -> None:
-        """Give all weights back; shapes stay."""
-        self.to("meta")
-
-    @torch.no_grad()
-    def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        """``lr`` is a latent (B, 4, h, w); ``strength`` is not read."""
-        return Condition(lr.float(), {"hint": lr.float()})
-
-    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
-        """Nothing: the VAE belongs to the picture, not to the window."""
-        return z_0
-
-    def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
-        return hr
-
-    def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
-        z_0 = predict_clipped(self, z_t, t, condition, mask, 0.0)
-        assert self.guidance is not None
-        return z_0.lerp(condition.z_lr, self.guidance.fidelity)
-
-    def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        """The raw output, with classifier-free guidance where there is any."""
-        guide, hint = self.guidance, condition.maps["hint"]
-        assert guide is not None, "the text states come before the first call"
-        scale = guide.scale(int(t[0]))
-        batch = z_t.shape[0]
-        prompt = guide.prompt.expand(batch, -1, -1)
-        if guide.negative is None or scale == 1:
-            return self.run(z_t, t, prompt, hint, guide.strength)
-        texts = torch.cat([prompt, guide.negative.expand(batch, -1, -1)])
-        both = self.run(
-            torch.cat([z_t, z_t]), torch.cat([t, t]), texts, torch.cat([hint, hint]),
-            guide.strength,
-        )  # fmt: skip
-        wanted, unwanted = both.float().chunk(2)
-        return unwanted + scale * (wanted - unwanted)
-
-    def run(
-        self, z_t: Tensor, t: Tensor, text: Tensor, hint: Tensor,
-        strength: float | Sequence[float] = 1.0,
-    ) -> Tensor:  # fmt: skip
-        """One call of ControlNet and U-Net at times ``t`` (B,) in 1 … T."""
-        dtype = next(self.control.parameters()).dtype
-        z_t, text, hint = z_t.to(dtype), text.to(dtype), hint.to(dtype)
-        with self.visiting(self.control, z_t.device) as control:
-            controls = control(z_t, t - 1, text, hint)
-        strengths = [strength] * len(controls) if isinstance(strength, (int, float)) else strength
-        if len(strengths) != len(controls):
-            raise ValueError(f"{len(controls)} controls need as many strengths")
-        scaled = [c * s for c, s in zip(controls, strengths, strict=True)]
-        with self.visiting(self.unet, z_t.device) as unet:
-            out: Tensor = unet(
-                z_t, t - 1, text,
-                down_block_additional_residuals=tuple(scaled[:-1]),
-                mid_block_additional_residual=scaled[-1],
-                return_dict=False,
-            )[0]  # fmt: skip
-        return out
+    def load(self) -> None:
+        """The weights of both into ``net``, unless they are there."""
+        if not self.net.is_empty:
+            return
+        self.check_memory()
+        where = "cpu" if self.net.offloaded else self.parts.device
+        for part, role, prefix in (("unet", "diffusion", UNET), ("control", "controlnet", CONTROL)):
+            state = self.parts.tensors(role, prefix)
+            self.net.fill(part, state, str(self.files[role]), where, self.parts.precision)
 
 
-def load_vae(
-    state: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Any:  # fmt: skip
-    """The autoencoder of LDM tensors, without prefixes."""
-    config = ldm.infer_vae(state)
-    return built(
-        lambda: ldm.make_vae(config), lambda key: ldm.vae_name(key, config), state, name,
-        device, dtype,
-    )  # fmt: skip
+def _values(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())

@@ -1,29 +1,44 @@
-"""What differs between DiffBIR's versions; a model's ``settings`` table in ``weights.toml``."""
+"""What differs between the versions of a family; a model's ``settings`` table in weights.toml."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 from yoda_cli.diffusion.schedule import Prediction
 
 TASKS = {"sr": "stage1", "face": "stage1_face", "denoise": "stage1_denoise"}
 
+Spacing = Literal["even", "openai", "leading", "trailing"]
+ColorFix = Literal["wavelet", "adain", "none"]
+
 
 @dataclass(frozen=True)
-class Version:
+class FamilySettings:
     """Defaults of a version, and what its tensors do not tell.
 
-    ``chain`` is how its steps are spaced; ``colour`` how the result gets the restored picture's
-    colours. Smaller pictures are worked on at ``shortest`` pixels, the side that Stable Diffusion
-    was trained on. ``head_dim`` and ``text_heads`` (0: as in OpenCLIP) are those of attention.
+    ``chain`` is how its steps are spaced; ``color`` how the result gets the restored picture's
+    colours; ``start`` what the chain begins with outside and inside the mask: pure noise, or the
+    noised restored picture. Smaller pictures are worked on at ``shortest`` pixels, the side that
+    Stable Diffusion was trained on. ``head_dim`` and ``text_heads`` (0: as in OpenCLIP) are those
+    of attention.
     """
 
     prediction: Prediction = "eps"
-    chain: str = "openai"
+    chain: Spacing = "openai"
     cfg: float = 1.0
     prompt: str = ""
     negative_prompt: str = ""
-    colour: str = "wavelet"
+    color: ColorFix = "wavelet"
+    start: Literal["noise", "lr"] = "noise"
     head_dim: int = 64
     text_heads: int = 0
     shortest: int = 512
+
+    def __post_init__(self) -> None:
+        """ValueError for a word that none of the choices is."""
+        hints = get_type_hints(type(self))
+        for name in ("prediction", "chain", "color", "start"):
+            allowed, value = get_args(hints[name]), getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} = {value!r}; use {', '.join(allowed)}")

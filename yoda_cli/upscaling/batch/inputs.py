@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
-from yoda_cli.images import shown
-
-SUFFIXES = {
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib",
-    ".gif", ".avif", ".heic", ".heif",
-}  # fmt: skip
+from yoda_cli.files import shown
+from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")
 

@@ -12,7 +12,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import YodaError, surprises_named
 from yoda_cli.images import Animation
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, settle, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Finished, Item, compute, read, write
 from yoda_cli.upscaling.result import Observer
@@ -39,7 +39,7 @@ def run_here(
                 with surprises_named(str(item.source)):
                     done = written.result()
                     on_done(done)
-                settle(batch, item, record_of(done, model), events)
+                enter(batch, item, record_of(done, model), events)
             except YodaError as error:
                 failures.append(tell(Failure(item.source, error), events))
 
@@ -50,7 +50,7 @@ def run_here(
                     if wants_stream(item, model, item.settled(options)) and not observer.whole:
                         drain(0)
                         done = stream_picture(item, model, options, writing, observer)
-                        settle(batch, item, record_of(done, model), events)
+                        enter(batch, item, record_of(done, model), events)
                         continue
                     computed = compute(item, frames().result(), model, options, observer)
                 behind.append((item, writer.submit(write, item, computed, model, writing)))

@@ -25,8 +25,8 @@ from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import Manifest
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, check_target, folder_for, target_of
+from yoda_cli.upscaling.checks import scale_for
 from yoda_cli.upscaling.picture import Item
-from yoda_cli.upscaling.settings import scale_for
 from yoda_cli.upscaling.streaming import wants_stream
 from yoda_cli.version import __version__
 
@@ -183,7 +183,7 @@ def tell(failure: Failure, events: Events) -> Failure:
     return failure
 
 
-def settle(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
+def enter(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
     """Enter a written picture in its manifest, then tell of it."""
     manifest = batch.manifest_of(item)
     if manifest is not None:

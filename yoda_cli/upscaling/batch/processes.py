@@ -19,11 +19,11 @@ import torch
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, YodaError, surprises_named
-from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, settle, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
+from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.result import Observer
 
 
@@ -38,7 +38,7 @@ class Worker:
     @staticmethod
     def start(options: UpscaleOptions, writing: WriteOptions, threads: int) -> Worker:
         torch.set_num_threads(threads)
-        return Worker(find_model(options), options, writing)
+        return Worker(get_model(options), options, writing)
 
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
@@ -133,5 +133,5 @@ def _round(
                     return []
                 continue
             del left[item]
-            settle(batch, item, record, events)
+            enter(batch, item, record, events)
     return list(left)

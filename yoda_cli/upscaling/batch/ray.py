@@ -27,15 +27,16 @@ from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError
 from yoda_cli.images import Picture
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, settle, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
-from yoda_cli.upscaling.picture import Item, assembled, read, settle_denoise, visible, write
-from yoda_cli.upscaling.picture_plan import Survey
-from yoda_cli.upscaling.pipeline import exactly, finished
-from yoda_cli.upscaling.result import Observer, Passed
+from yoda_cli.upscaling.picture import Item, assembled, read, settle, visible, write
+from yoda_cli.upscaling.picture_plan import PicturePlan
+from yoda_cli.upscaling.pipeline import exactly
+from yoda_cli.upscaling.result import Observer, PassEnd, result_of
+from yoda_cli.upscaling.settings import Settings
 
 TRIES = 3
 CONNECT_SECONDS = 5.0
@@ -46,9 +47,9 @@ IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
 class Looked:
     """A picture that is to be cut, and its plan."""
 
-    survey: Survey
+    plan: PicturePlan
     picture: Picture
-    options: UpscaleOptions
+    settings: Settings
     began: float
 
 
@@ -79,32 +80,36 @@ class Actor:
         began, model = time.time(), self.worker.model
         picture = read(item).frames[0]
         lr = visible(picture)
-        options, _ = settle_denoise(picture, lr, model, item.settled(self.worker.options))
-        with torch.inference_mode(), exactly(options.exact):
-            seen, _ = begin(lr, model, options, None, whole=False)
-        return Looked(seen, picture, options, began)
+        settings, _ = settle(picture, lr, model, item.settled(self.worker.options))
+        with torch.inference_mode(), exactly(settings.tiles.exact):
+            plan, _ = begin(lr, model, settings)
+        return Looked(plan, picture, settings, began)
 
     def block(self, looked: Looked, index: int) -> Block:
         """One block of it."""
-        seen, options, model = looked.survey, looked.options, self.worker.model
-        with torch.inference_mode(), exactly(options.exact):
-            lr = upload(seen.lr, model.device)
-            condition = Conditions(lr, model, options, seen.blocks).take(index)
-            counter, seed = Counter(), picture_seed(options.seed, seen.lr)
-            made = run_block(seen, index, condition, model, options, Observer(), seed, counter)
+        plan, settings, model = looked.plan, looked.settings, self.worker.model
+        with torch.inference_mode(), exactly(settings.tiles.exact):
+            lr = upload(plan.lr, model.device)
+            condition = Conditions(lr, model, settings, plan.blocks).take(index)
+            counter, seed = Counter(), picture_seed(settings.sampling.seed, plan.lr)
+            made = run_block(plan, index, condition, model, settings, Observer(), seed, counter)
         return Block(made, counter.calls, counter.recovered())
 
     def join(self, item: Item, looked: Looked, *blocks: Block) -> dict[str, Any]:
         """The picture from its blocks, written; its record."""
-        seen, model, options = looked.survey, self.worker.model, looked.options
-        image = blended(seen, (block.image for block in blocks))
+        plan, model = looked.plan, self.worker.model
+        image = blended(plan, (block.image for block in blocks))
         seconds = time.time() - looked.began
-        passed = Passed(
-            image, seen, sum(block.calls for block in blocks), seen.forecast(model), seconds,
-            sum((block.recovered for block in blocks), Recovered()),
-        )  # fmt: skip
-        result = finished([passed], image, seconds)
-        done = assembled(item, [looked.picture], [result], model, options)
+        end = PassEnd(
+            image=image,
+            plan=plan,
+            calls=sum(block.calls for block in blocks),
+            forecast_seconds=plan.forecast_seconds or 0.0,
+            seconds=seconds,
+            recovered=sum((block.recovered for block in blocks), Recovered()),
+        )
+        result = result_of([end], image, seconds)
+        done = assembled(item, [looked.picture], [result], model, looked.settings)
         done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
         return record_of(write(item, done, model, self.worker.writing), model)
 
@@ -237,7 +242,7 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
 
     def settled(item: Item) -> Callable[[Any], None]:
         names = {"input": str(item.source), "output": str(item.target)}
-        return lambda made: settle(batch, item, pool.ray.get(made) | names, events)
+        return lambda made: enter(batch, item, pool.ray.get(made) | names, events)
 
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
@@ -266,7 +271,7 @@ def _cutter(
     """What follows a look: its blocks, and then the whole."""
 
     def cut(looked: Any) -> None:
-        count = len(pool.ray.get(looked).survey.blocks)
+        count = len(pool.ray.get(looked).plan.blocks)
         parts: dict[int, Any] = {}
 
         def taken(index: int) -> Callable[[Any], None]:

@@ -1,0 +1,30 @@
+"""The table of latent families: one line each. A model's table in weights.toml names its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from yoda_cli.models.latent.diffbir import DiffBIR
+from yoda_cli.models.latent.family import LatentFamily
+from yoda_cli.models.latent.settings import FamilySettings
+
+Make = Callable[
+    [str, FamilySettings, Mapping[str, Path], torch.device, torch.dtype], LatentFamily
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FamilyLine:
+    """How a family is made, and the roles of the files that every run of it reads."""
+
+    make: Make
+    roles: tuple[str, ...]
+
+
+FAMILIES: dict[str, FamilyLine] = {
+    "diffbir": FamilyLine(DiffBIR, ("controlnet", "diffusion")),
+}

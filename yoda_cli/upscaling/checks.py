@@ -1,0 +1,146 @@
+"""Which values of the options can be meant; asked before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.diffusion.samplers import SAMPLERS
+from yoda_cli.errors import UsageError
+from yoda_cli.models.latent.settings import TASKS
+from yoda_cli.models.model import Model
+from yoda_cli.tiling.plan import MIN_TILE
+
+MAX_SCALE = 16.0
+LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
+MIN_BLOCK = 256
+
+
+def check_options(options: UpscaleOptions) -> None:
+    """Refuse values that cannot be meant."""
+    check_work(options)
+    check_latent(options)
+    check_sizes(options)
+    lower = options.lower_bound
+    if lower is not None and not (0 < lower <= 1):
+        raise UsageError(f"lower bound {lower:g} is not allowed; give a number above 0, at most 1")
+    if options.fidelity is not None and not 0 <= options.fidelity <= 1:
+        raise UsageError(f"fidelity {options.fidelity:g} is not allowed; give 0 … 1")
+    if options.denoise is not None and not 0 <= options.denoise <= 1:
+        raise UsageError(f"denoise {options.denoise:g} is not allowed; give auto or 0 … 1")
+    if options.steps is not None and options.steps < 1:
+        raise UsageError(f"steps {options.steps} is not allowed; give 1 or more")
+    if not 0 <= options.seed < 2**63:
+        raise UsageError(f"seed {options.seed} is not allowed; give 0 … 2^63-1")
+    if options.sampler is not None and options.sampler not in SAMPLERS:
+        raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
+    ancestral = [name for name, sampler in SAMPLERS.items() if sampler.is_ancestral]
+    if options.faithful and options.sampler not in (None, *ancestral):
+        raise UsageError(
+            f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
+            f"has none: use {' or '.join(ancestral)}"
+        )
+
+
+def check_latent(options: UpscaleOptions) -> None:
+    """Refuse values of what only latent models read."""
+    if options.task is not None and options.task not in TASKS:
+        raise UsageError(f"unknown task {options.task!r}; use {', '.join(TASKS)}")
+    if options.attention_from not in (None, "stage1", "lr"):
+        raise UsageError(f"attention from {options.attention_from!r}? use stage1 or lr")
+    if options.cfg is not None and not (math.isfinite(options.cfg) and 0 <= options.cfg <= 30):
+        raise UsageError(f"cfg {options.cfg:g} is not allowed; give 0 … 30")
+    if options.strength is not None and not 0 <= options.strength <= 2:
+        raise UsageError(f"strength {options.strength:g} is not allowed; give 0 … 2")
+
+
+#: Options that only a latent model reads.
+LATENT_ONLY = (
+    "task", "stage1", "attention_from", "prompt", "negative_prompt", "cfg", "strength",
+)  # fmt: skip
+
+
+def check_model(model: Model, options: UpscaleOptions) -> None:
+    """Refuse options that this model would not read."""
+    if model.family is not None:
+        if options.block is not None:
+            raise UsageError(f"model {model.name} works on one block; leave out --block")
+        return
+    for name in LATENT_ONLY:
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
+
+
+def check_work(options: UpscaleOptions) -> None:
+    """Refuse tiles, blocks and budgets that cannot work."""
+    tile, overlap, block = options.tile, options.tile_overlap, options.block
+    if tile is not None and tile != 0 and tile < MIN_TILE:
+        raise UsageError(
+            f"tile {tile} is not allowed; give 0 (no tiles) or at least {MIN_TILE} pixels"
+        )
+    if overlap is not None and overlap < 0:
+        raise UsageError(f"tile overlap {overlap} is not allowed; give 0 or more pixels")
+    if overlap is not None and tile is not None and 0 < tile <= overlap:
+        raise UsageError(f"tile overlap {overlap} must be smaller than the tile, {tile}")
+    if block is not None and block != 0 and block < MIN_BLOCK:
+        raise UsageError(
+            f"block {block} is not allowed; give 0 (no blocks) or at least {MIN_BLOCK} pixels"
+        )
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f"batch {options.batch} is not allowed; give 1 or more")
+    if options.budget is not None and not 0 < options.budget <= 1:
+        raise UsageError(
+            f"budget {options.budget:g} is not allowed; give a share of the dense time "
+            "above 0, at most 1"
+        )
+    if options.exact and options.precision not in ("auto", "fp32"):
+        raise UsageError(f"--exact computes in fp32; precision {options.precision} does not fit")
+
+
+def check_sizes(options: UpscaleOptions) -> None:
+    """Refuse a factor or a length that cannot be meant, and contradicting ones."""
+    check_scale(options.scale)
+    asked = [name for name in LENGTHS if getattr(options, name) is not None]
+    if len(asked) > 1 or (asked and options.scale is not None):
+        both = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"one size is enough: leave out all but one of --scale, {both}")
+    for name in asked:
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise UsageError(f"{flag} {getattr(options, name)} is not allowed; give 1 or more")
+
+
+def check_scale(scale: float | None) -> None:
+    """Refuse a factor that is not in (0, 16]."""
+    if scale is not None and not (math.isfinite(scale) and 0 < scale <= MAX_SCALE):
+        raise UsageError(f"scale {scale:g} is not allowed; give a number above 0, at most 16")
+
+
+def scale_for(options: UpscaleOptions, width: int, height: int, native: int) -> float | None:
+    """The factor for a picture of width × height pixels; None for the model's own."""
+    found = options.scale
+    if options.width is not None:
+        found = options.width / width
+    elif options.height is not None:
+        found = options.height / height
+    elif options.short_side is not None:
+        found = options.short_side / min(width, height)
+    elif options.min_size is not None:
+        found = max(float(native), options.min_size / min(width, height))
+    check_scale(found)
+    return found
+
+
+def with_scale(options: UpscaleOptions, scale: float | None) -> UpscaleOptions:
+    """The same, the factor settled."""
+    return replace(options, scale=scale, width=None, height=None, short_side=None, min_size=None)
+
+
+def size_label(options: UpscaleOptions, native: int) -> str:
+    """What a folder of results is called by: x4, w2000."""
+    for name, letter in LENGTHS.items():
+        if (length := getattr(options, name)) is not None:
+            return f"{letter}{length}"
+    return f"x{options.scale if options.scale is not None else float(native):g}"
