@@ -4,13 +4,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from yoda_cli.config import SampleDefaults, UpscaleOptions
+from yoda_cli.config import SampleDefaults
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Backbone, Condition
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.geometry import Geometry
+from yoda_cli.tiling.plan import make_plan
+from yoda_cli.upscaling.checks import check_options
+from yoda_cli.upscaling.memory_limits import largest_window
+from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.settings import resolve
 
 
@@ -53,9 +57,21 @@ def fake_model(**defaults):
     return model
 
 
-def settings_for(model, **asked):
-    """What ``asked`` of the options means for a model."""
-    return resolve(UpscaleOptions(**asked), model)
+def enlarge(lr, model, options, *observer, **more):
+    """``upscale_tensor`` with what was asked, checked and resolved."""
+    check_options(options)
+    return upscale_tensor(lr, model, resolve(options, model), *observer, **more)
+
+
+def plan_of(attention, model, asked, *, lean=False):
+    """The plan of a canvas in one block; ``attention`` is (1, 1, H, W) on it."""
+    settings, costs = resolve(asked, model), costs_of(model)
+    pixels = attention.shape[-2] * attention.shape[-1]
+    return make_plan(
+        attention, settings.sampling.timesteps, settings.mask.lower_bound,
+        model.backbone.geometry, costs.overhead_pixels,
+        largest_window(model, pixels, lean=lean), settings.tiles,
+    )  # fmt: skip
 
 
 def photo(height, width, seed=0):

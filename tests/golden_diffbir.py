@@ -12,14 +12,9 @@ from yoda_cli.diffusion.samplers import ddim_step, ddpm_step
 from yoda_cli.diffusion.schedule import predict_z0
 from yoda_cli.diffusion.timesteps import leading_timesteps, openai_timesteps, trailing_timesteps
 from yoda_cli.images.color import adain_fix, low_band, wavelet_fix
-from yoda_cli.models.base import Condition
-from yoda_cli.models.latent.autoencoder import Autoencoder
-from yoda_cli.models.latent.diffbir import (
-    DiffBIR,
-    Guidance,
-    load_vae,
-    make_diffbir_schedule,
-)
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
+from yoda_cli.models.latent.controlled import ControlledUNet, make_latent_schedule
 from yoda_cli.models.latent.restorers import restorer_of
 from yoda_cli.models.latent.text import load_text
 from yoda_cli.models.model import Model
@@ -47,7 +42,7 @@ def diffbir_net(golden, prediction="eps"):
     assert inferred.channels == told
     assert inferred.blocks == config["num_res_blocks"]
     assert inferred.context == config["context_dim"]
-    net = DiffBIR(inferred, ldm.infer_unet(control, head), prediction)
+    net = ControlledUNet(inferred, ldm.infer_unet(control, head), prediction)
     net.fill("unet", unet, "golden")
     net.fill("control", control, "golden")
     return net
@@ -77,8 +72,9 @@ def guided(net, inputs, cfg, run):
     results = []
     for b in range(len(inputs["x"])):
         one = {name: inputs[name][b : b + 1] for name in ("x", "c_txt", "c_txt_uncond", "c_img")}
-        net.steer(Guidance(one["c_txt"], one["c_txt_uncond"], cfg))
-        results.append(run(one["x"], Condition(one["c_img"], {"hint": one["c_img"]})))
+        guidance = Guidance({"text": one["c_txt"]}, {"text": one["c_txt_uncond"]}, cfg)
+        condition = Condition(one["c_img"], {"hint": one["c_img"]}, guidance=guidance)
+        results.append(run(one["x"], condition))
     return torch.cat(results)
 
 
@@ -131,11 +127,11 @@ def tiled(net, golden, out):
     size, t = golden.config["tile_size"], golden.config["tiled_t"] + 1
     x, hint = golden.inputs["tiled.x"], golden.inputs["tiled.c_img"]
     text = golden.inputs["c_txt"][:1]
-    net.steer(Guidance(text))
     model = Model("golden", net, SampleDefaults(), CPU, torch.float32)
     ones, stride = torch.ones_like(x[:, :1]), golden.config["tile_stride"]
     plan = window_plan(ones, [t, 0], 1.0, 1000, size, stride, skip=True)
-    z_0 = WindowedDenoiser(model, Condition(hint, {"hint": hint}), plan)(x, t, everywhere(x))
+    condition = Condition(hint, {"hint": hint}, guidance=Guidance({"text": text}))
+    z_0 = WindowedDenoiser(model, condition, plan)(x, t, everywhere(x))
     signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
     out["tiled.model_output"] = (x - signal * z_0) / sigma
     out["untiled.model_output"] = net.run(x, torch.tensor([t]), text, hint)
@@ -190,14 +186,13 @@ def samplers(golden):
     plan = window_plan(torch.ones(1, 1, height, width), [1, 0], 1.0, 1, size, stride, skip=True)
     model = Model("demo", Demo(), SampleDefaults(), CPU, torch.float32)
     out["tiled_fn_demo"] = WindowedDenoiser(model, Condition(x, {}), plan)(x, 1, everywhere(x))
-    text = torch.zeros(1, 77, 8)
     for name in golden.outputs:  # the reference looks the scale up by the network's 0-based time
         if match := re.fullmatch(r"rescaled_cfg_scale_for_cfg([\d.]+)_t0_to_999", name):
-            rising = Guidance(text, text, float(match[1]), rescale_cfg=True)
-            out[name] = torch.tensor([rising.scale(t + 1) for t in range(1000)])
+            rising = Guidance(cfg=float(match[1]), rescale_cfg=True)
+            out[name] = torch.tensor([rising.scale(t + 1, 1000) for t in range(1000)])
     for name, prediction in (("eps", "eps"), ("v_zsnr", "v")):
         for count in golden.config["steps"]:
-            for key, value in coefficients(make_diffbir_schedule(prediction), count).items():
+            for key, value in coefficients(make_latent_schedule(prediction), count).items():
                 out[f"{name}.{key}"] = value
     return out
 

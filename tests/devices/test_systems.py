@@ -76,7 +76,7 @@ def test_waiting_threads_leave_the_cores_to_others(monkeypatch, given, expected)
 
 FAULTS = """
 import resource, sys, torch
-from yoda_cli.memory import keep_freed
+from yoda_cli.devices.memory import keep_freed
 if sys.argv[1] == "keep": keep_freed()
 def work(): held = [torch.ones(4 << 20) for _ in range(4)]
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from fakes import fake_model
+from fakes import fake_model, plan_of
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField, make_draw
@@ -19,7 +19,6 @@ from yoda_cli.diffusion.timesteps import (
 )
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.models import Condition
-from yoda_cli.tiling.plan import make_plan
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 
 SCHEDULE = make_schedule("scaled_linear", 1000, beta_start=0.00085, beta_end=0.012)
@@ -119,7 +118,7 @@ def test_chains_are_falling_end_in_zero_and_have_the_published_spacing():
 def test_a_history_outlives_the_canvases_of_the_tiles(sampler):
     model, options = fake_model(), UpscaleOptions(steps=7, lower_bound=0.2, tile=64)
     attention = torch.rand(1, 1, 128, 192, generator=torch.Generator().manual_seed(1))
-    plan = make_plan(attention, model, options)
+    plan = plan_of(attention, model, options)
     z_lr = NoiseField(1).draw(0, 0, 0, 128, 192)
 
     def run(kept):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+from dataclasses import replace
 
 import pytest
 import spandrel
@@ -12,26 +13,30 @@ from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField
 from yoda_cli.diffusion.samplers import SAMPLERS, ddpm_step
 from yoda_cli.diffusion.timesteps import CHAINS
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, UsageError, WeightsError
 from yoda_cli.evaluation.metrics import psnr
-from yoda_cli.models import Condition
-from yoda_cli.models.latent.autoencoder import Autoencoder
-from yoda_cli.models.latent.components import Parts
-from yoda_cli.models.latent.diffbir import DiffBIR, Guidance, load_vae
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
+from yoda_cli.models.latent.components import Components
+from yoda_cli.models.latent.controlled import ControlledUNet
+from yoda_cli.models.latent.diffbir import DiffBIR
+from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.latent.restorers import Restorer, load_restorer, restorer_of
-from yoda_cli.models.latent.settings import Version
+from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets.filling import check_fit, skeleton
 from yoda_cli.models.nets.text import UNUSED, TextTower, infer_text
 from yoda_cli.tiling.plan import window_plan
 from yoda_cli.upscaling.denoisers import WindowedDenoiser
-from yoda_cli.upscaling.latent import photo_pass, photo_survey
+from yoda_cli.upscaling.latent import LatentPipeline
+from yoda_cli.upscaling.result import Observer
+from yoda_cli.upscaling.settings import resolve
 from yoda_cli.weights.structures import structures
 
 CPU = torch.device("cpu")
-VERSION = Version(negative_prompt="blurry", head_dim=16, text_heads=4, shortest=64)
+VERSION = FamilySettings(negative_prompt="blurry", head_dim=16, text_heads=4, shortest=64)
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +51,31 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def parts_of(folder, version=VERSION, **files):
+def family_of(folder, settings=VERSION, **files):
     names = {
         "controlnet": "tiny_control.pth", "diffusion": "tiny_sd.ckpt", "stage1": "tiny_stage1.pth",
     }  # fmt: skip
     paths = {role: folder / name for role, name in names.items()} | files
-    return Parts("tiny", version, paths, CPU, torch.float32)
+    return DiffBIR("tiny", settings, paths, CPU, torch.float32)
 
 
 def model_of(folder, steps=4, **version):
-    parts = parts_of(folder, Version(**{**VERSION.__dict__, **version}))
+    family = family_of(folder, FamilySettings(**{**VERSION.__dict__, **version}))
     defaults = SampleDefaults("edge", 0.3, steps, "ddpm")
-    return Model("tiny", parts.net, defaults, CPU, torch.float32, {}, parts, 4)
+    return Model("tiny", family.net, defaults, CPU, torch.float32, {}, family, 4)
+
+
+def run(lr, model, **asked):
+    """One pass of the latent pipeline with what is asked."""
+    settings = resolve(UpscaleOptions(**asked), model)
+    with torch.inference_mode():
+        return LatentPipeline(model, model.family).run(lr, settings, Observer())
+
+
+def plan(lr, model, **asked):
+    settings = resolve(UpscaleOptions(**asked), model)
+    with torch.inference_mode():
+        return LatentPipeline(model, model.family).plan(lr, settings)
 
 
 def picture(height=40, width=56, seed=0):
@@ -120,9 +138,9 @@ def test_the_published_restorers_fit_at_full_size(name, scale):
 
 def test_files_of_another_kind_are_refused_by_what_they_are(folder, tmp_path):
     with pytest.raises(WeightsError, match="DiffBIR's ControlNet was expected"):
-        parts_of(folder, controlnet=folder / "tiny_sd.ckpt")
+        family_of(folder, controlnet=folder / "tiny_sd.ckpt")
     with pytest.raises(WeightsError, match=r"Stable Diffusion 2\.1 was expected"):
-        parts_of(folder, diffusion=folder / "tiny_control.pth")
+        family_of(folder, diffusion=folder / "tiny_control.pth")
     # An SD 1.x checkpoint: its cross-attention reads narrower text states.
     old = ldm.UNetConfig(4, (32, 64), 1, (True, False), 12, 16)
     state = {
@@ -131,13 +149,13 @@ def test_files_of_another_kind_are_refused_by_what_they_are(folder, tmp_path):
     }
     torch.save({"state_dict": state}, tmp_path / "old.ckpt")
     with pytest.raises(WeightsError, match=r"context width 12 \(1\.x\), not 2\.1"):
-        parts_of(folder, diffusion=tmp_path / "old.ckpt")
+        family_of(folder, diffusion=tmp_path / "old.ckpt")
     # A ControlNet that reads a hint through a stack of its own has four input channels.
     plain = ldm.UNetConfig(4, (32, 64), 1, (True, False), 16, 16)
     state = tiny.named(ldm.ControlNet(plain), lambda k: ldm.unet_name(k, plain))
     torch.save(state, tmp_path / "hint.pth")
     with pytest.raises(WeightsError, match="DiffBIR's ControlNet was expected"):
-        parts_of(folder, controlnet=tmp_path / "hint.pth")
+        family_of(folder, controlnet=tmp_path / "hint.pth")
     with pytest.raises(WeightsError, match="no restorer that spandrel knows"):
         load_restorer(folder / "tiny_control.pth", CPU)
 
@@ -146,7 +164,7 @@ def test_damaged_weights_are_refused_when_they_are_read(folder, tmp_path):
     state = torch.load(folder / "tiny_control.pth")
     state["zero_convs.0.0.bias"][0] = torch.nan
     torch.save(state, tmp_path / "nan.pth")
-    parts = parts_of(folder, controlnet=tmp_path / "nan.pth")
+    parts = family_of(folder, controlnet=tmp_path / "nan.pth")
     with pytest.raises(WeightsError, match="not finite"):
         parts.load()
 
@@ -159,28 +177,21 @@ def test_a_missing_extra_says_what_to_install(folder, monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
     with pytest.raises(WeightsError, match=r"pip install 'yoda-cli\[diffbir\]'"):
-        parts_of(folder)
+        family_of(folder)
 
 
 def test_too_little_memory_is_said_with_the_figure_before_anything_is_read(folder, monkeypatch):
     model = model_of(folder)
     monkeypatch.setattr("yoda_cli.models.latent.components.free_bytes", lambda device: 1000)
-    monkeypatch.setattr(Parts, "restorer", lambda self: pytest.fail("stage one ran"))
+    monkeypatch.setattr(Components, "restorer", lambda self: pytest.fail("stage one ran"))
     with pytest.raises(DeviceError, match=r"about 0\.0 GB on cpu"):
-        photo_pass(picture(), model, UpscaleOptions(), no_observer())
-
-
-def no_observer():
-    from yoda_cli.upscaling.result import Observer
-
-    return Observer()
+        run(picture(), model)
 
 
 def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
-    parts = parts_of(folder)
-    parts.load()
-    net = parts.net
-    net.steer(parts.guidance(None, None, 4.0, 1.0, 0.0))
+    family = family_of(folder)
+    family.load()
+    net = family.net
     z_lr = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(1))
     chain = CHAINS["openai"](1000, 5)
     field = NoiseField(3, 4)
@@ -191,10 +202,12 @@ def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
     ones = torch.ones(1, 1, 8, 16)
     plan = window_plan(ones, chain, 0.3, 1000, 0, skip=True)
     model = Model("tiny", net, SampleDefaults(), CPU, torch.float32)
-    condition = net.encode(z_lr)
+    steering = Steering(negative_prompt="blurry", cfg=4.0)
+    condition = family.condition(z_lr, picture(), steering)
     denoiser = WindowedDenoiser(model, condition, plan)
     masked = masked_sample(
-        denoiser, SAMPLERS["ddpm"], net.schedule, chain, ones, 0.3, z_lr, draw
+        denoiser, SAMPLERS["ddpm"].step, net.schedule, chain, AttentionMask(ones, 0.3, 1000), z_lr,
+        draw
     )  # fmt: skip
     z = draw(1000)
     for t, s in itertools.pairwise(chain):
@@ -213,39 +226,39 @@ def test_idle_windows_are_skipped_with_the_same_bytes(folder, prediction):
     lr[..., :28] = 0.4  # nothing to refine on the left
     results = {}
     for skip in (True, False):
-        options = UpscaleOptions(
-            steps=6, tile=64, skip=skip, lower_bound=0.2, attention_from="lr", sampler=sampler
-        )
-        results[skip] = photo_pass(lr, model, options, no_observer())
+        results[skip] = run(
+            lr, model, steps=6, tile=64, skip=skip, lower_bound=0.2, attention_from="lr",
+            sampler=sampler,
+        )  # fmt: skip
     assert torch.equal(results[True].image, results[False].image)
-    assert results[True].calls == results[True].survey.planned_calls
-    assert results[False].calls == results[False].survey.dense_calls
+    assert results[True].calls == results[True].plan.planned_calls
+    assert results[False].calls == results[False].plan.dense_calls
     assert results[True].calls < results[False].calls
 
 
 @pytest.mark.parametrize(("sampler", "last"), [("ddpm", [1, 0]), ("dpm++", [250, 0])])
 def test_a_sampler_that_extrapolates_gets_even_steps(folder, sampler, last):
     """The respaced chain of v1 and v2 ends in a leap that multi-step solvers do not survive."""
-    survey = photo_survey(picture(), model_of(folder), UpscaleOptions(sampler=sampler))
-    assert [survey.plans[0].timesteps[-2], survey.plans[0].timesteps[-1]] == last
+    timesteps = plan(picture(), model_of(folder), sampler=sampler).first.timesteps
+    assert list(timesteps[-2:]) == last
 
 
 def test_a_window_with_one_active_pixel_runs_and_the_mask_is_pooled_by_its_largest(folder):
     model = model_of(folder)
     lr = torch.full((1, 3, 32, 32), 0.5)
     lr[..., 16, 16] = 1.0
-    seen = photo_survey(lr, model, UpscaleOptions(attention_from="lr", attention="uniform"))
-    assert seen.latents.shape == (1, 1, 16, 16)
+    seen = plan(lr, model, attention_from="lr", attention="uniform")
+    assert seen.on_grid.shape == (1, 1, 16, 16)
     attention = torch.zeros(1, 1, 16, 16)
     attention[..., 9, 9] = 1.0
-    plan = window_plan(attention, [1000, 500, 0], 0.1, 1000, 8, skip=True)
-    first = plan.layouts[0]
+    windows = window_plan(attention, [1000, 500, 0], 0.1, 1000, 8, skip=True)
+    first = windows.layouts[0]
     assert {t.window for t in first.active} == {
         t.window for t in first.active + first.idle
         if t.window.top <= 9 < t.window.bottom and t.window.left <= 9 < t.window.right
     }  # fmt: skip
     assert len(first.active) == 4
-    assert not plan.layouts[1].idle
+    assert not windows.layouts[1].idle
 
 
 def test_fidelity_goes_from_the_sample_to_the_restored_picture(folder):
@@ -253,7 +266,7 @@ def test_fidelity_goes_from_the_sample_to_the_restored_picture(folder):
     lr = picture()
 
     def made(fidelity):
-        return photo_pass(lr, model, UpscaleOptions(fidelity=fidelity, steps=3), no_observer())
+        return run(lr, model, fidelity=fidelity, steps=3)
 
     base = made(1.0)
     assert base.calls == 0
@@ -263,51 +276,46 @@ def test_fidelity_goes_from_the_sample_to_the_restored_picture(folder):
 
 
 def test_guidance_is_skipped_at_scale_one_and_mixes_two_runs_else(folder):
-    parts = parts_of(folder)
-    parts.load()
-    net = parts.net
+    family = family_of(folder)
+    family.load()
+    net = family.net
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    condition = Condition(z, {"hint": z})
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     t = torch.tensor([500])
-    wanted = parts.guidance("a cat", None, 1.0, 1.0, 0.0)
-    assert wanted.negative is None
-    both = parts.guidance("a cat", "a dog", 4.0, 1.0, 0.0)
+    wanted = family.condition(z, picture(), Steering("a cat"))
+    assert wanted.guidance.negative is None
+    both = family.condition(z, picture(), Steering("a cat", "a dog", 4.0))
+    swapped = replace(both, guidance=Guidance(both.guidance.negative))
     calls = []
     net.unet.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape[0]))
     with torch.no_grad():
-        net.steer(wanted)
-        plain = net.denoise(z, t, condition, mask)
-        net.steer(both)
-        mixed = net.denoise(z, t, condition, mask)
-        net.steer(Guidance(both.negative, None))
-        unwanted = net.denoise(z, t, condition, mask)
+        plain = net.denoise(z, t, wanted, mask)
+        mixed = net.denoise(z, t, both, mask)
+        unwanted = net.denoise(z, t, swapped, mask)
     assert calls == [1, 2, 1]
     assert torch.allclose(mixed, unwanted + 4 * (plain - unwanted), atol=1e-4)
     assert not torch.allclose(plain, unwanted, atol=1e-4)
     with pytest.raises(ValueError, match="as many strengths"):
-        net.run(z, t, both.prompt, z, [1.0, 0.5])
+        net.run(z, t, both.guidance.tokens["text"], z, [1.0, 0.5])
+    with pytest.raises(ValueError, match="needs its guidance"):
+        net.denoise(z, t, Condition(z, {"hint": z}), mask)
 
 
 def test_the_text_tower_is_read_once_for_a_prompt(folder, monkeypatch):
-    parts = parts_of(folder)
-    first = parts.guidance("a house", "rain", 2.0, 1.0, 0.0)
+    first = family_of(folder).parts.text("a house")
     monkeypatch.setattr(
         "yoda_cli.models.latent.components.load_text", lambda *_: pytest.fail("read again")
     )
-    again = parts_of(folder).guidance("a house", "rain", 2.0, 1.0, 0.0)
-    assert torch.equal(first.prompt, again.prompt)
-    assert torch.equal(first.negative, again.negative)
-    assert not torch.equal(first.prompt, first.negative)
+    assert torch.equal(first, family_of(folder).parts.text("a house"))
 
 
 def test_weights_are_given_back_and_read_again(folder, monkeypatch):
     monkeypatch.setattr("yoda_cli.models.latent.components.ROOMY", 1 << 60)
     model = model_of(folder)
-    assert model.parts.net.is_empty
-    one = photo_pass(picture(), model, UpscaleOptions(steps=2), no_observer())
-    assert model.parts.net.is_empty
-    two = photo_pass(picture(), model, UpscaleOptions(steps=2), no_observer())
+    assert model.family.net.is_empty
+    one = run(picture(), model, steps=2)
+    assert model.family.net.is_empty
+    two = run(picture(), model, steps=2)
     assert torch.equal(one.image, two.image)
 
 
@@ -352,20 +360,19 @@ def test_a_restorer_gives_the_same_picture_in_tiles(folder, monkeypatch):
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (9, 70), (3, 3)])
 def test_small_and_long_pictures_come_out_at_the_size_asked_for(folder, height, width):
     model = model_of(folder, steps=1)
-    made = photo_pass(picture(height, width), model, UpscaleOptions(scale=3), no_observer())
+    made = run(picture(height, width), model, scale=3)
     assert made.image.shape == (1, 3, 3 * height, 3 * width)
     assert bool(made.image.isfinite().all())
 
 
 def test_what_a_latent_model_does_not_do_is_refused(folder):
-    from yoda_cli.upscaling.pipeline import upscale_tensor
-    from yoda_cli.upscaling.settings import check_model, check_options
+    from yoda_cli.upscaling.checks import check_model, check_options
 
     model = model_of(folder)
     with pytest.raises(UsageError, match="no learned attention"):
-        photo_survey(picture(), model, UpscaleOptions(attention="learned"))
+        plan(picture(), model, attention="learned")
     with pytest.raises(UsageError, match="one block"):
-        upscale_tensor(picture(), model, UpscaleOptions(block=512))
+        run(picture(), model, block=512)
     for wrong in ({"cfg": -1.0}, {"strength": 3.0}, {"task": "cats"}, {"attention_from": "sky"}):
         with pytest.raises(UsageError):
             check_options(UpscaleOptions(**wrong))
@@ -377,7 +384,7 @@ def test_what_a_latent_model_does_not_do_is_refused(folder):
 
 
 def test_shapes_only_until_the_weights_come(folder):
-    net = DiffBIR(tiny.UNET, tiny.CONTROL)
+    net = ControlledUNet(tiny.UNET, tiny.CONTROL)
     assert net.is_empty
     state = torch.load(folder / "tiny_control.pth")
     net.fill("control", state, "control")
@@ -387,9 +394,9 @@ def test_shapes_only_until_the_weights_come(folder):
 
 
 def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeypatch):
-    parts = parts_of(folder)
-    parts.load()
-    net = parts.net
+    family = family_of(folder)
+    family.load()
+    net = family.net
     z, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16)
     t = torch.tensor([500])
     with torch.no_grad():
@@ -400,7 +407,7 @@ def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeyp
             monkeypatch.setattr(
                 getattr(net, name),
                 "to",
-                lambda d, n=name, f=there: (moved.append((n, str(d))), f(d)),
+                lambda d, n=name, f=there: (moved.append((n, str(d))), f(d))[1],
             )
         net.offloaded = True
         assert torch.equal(net.run(z, t, text, z), plain)
@@ -408,16 +415,26 @@ def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeyp
 
 
 def test_a_gpu_with_room_for_one_network_gets_them_in_turn(folder, monkeypatch):
-    parts = parts_of(folder)
-    parts.device = torch.device("cuda")
-    whole = parts.weight_bytes
+    family = family_of(folder)
+    family.parts.device = torch.device("cuda")
+    whole = 4 * sum(parameter.numel() for parameter in family.net.parameters())
     monkeypatch.setattr(
         "yoda_cli.models.latent.components.free_bytes", lambda device: int(whole * 1.1)
     )
-    parts.check_memory()
-    assert parts.net.offloaded
+    family.check_memory()
+    assert family.net.offloaded
     monkeypatch.setattr(
         "yoda_cli.models.latent.components.free_bytes", lambda device: int(whole * 0.4)
     )
     with pytest.raises(DeviceError, match="are free"):
-        parts.check_memory()
+        family.check_memory()
+
+
+def test_a_network_that_fails_on_the_device_is_brought_back(folder, monkeypatch):
+    net = family_of(folder).net
+    moved = []
+    monkeypatch.setattr(net.unet, "to", lambda device: (moved.append(str(device)), net.unet)[1])
+    net.offloaded = True
+    with pytest.raises(RuntimeError, match="no room"), net.visiting(net.unet, torch.device("meta")):
+        raise RuntimeError("no room")
+    assert moved == ["meta", "cpu"]

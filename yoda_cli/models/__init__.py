@@ -1,4 +1,8 @@
-"""The table of backbones: name → constructor from plain configuration. One line each."""
+"""Networks, and how a name becomes one: ``loading.find_model``. Knows no mask and no tile plan.
+
+The table below has every backbone of pixels: name → constructor from plain configuration, one
+line each. Families of latents have theirs in ``latent.catalog``.
+"""
 
 from __future__ import annotations
 

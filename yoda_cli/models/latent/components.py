@@ -56,14 +56,19 @@ class Components:
         return state
 
     @property
+    def free(self) -> int:
+        """Bytes that can be had on the device now."""
+        return free_bytes(self.device)
+
+    @property
     def has_room(self) -> bool:
         """Whether what was read may stay for the next picture."""
-        return free_bytes(self.device) >= ROOMY
+        return self.free >= ROOMY
 
     def check_memory(self, weights: int) -> None:
         """Refuse networks of ``weights`` values that will not fit."""
         needed = round(weights * torch.finfo(self.precision).bits / 8 * MARGIN)
-        free = free_bytes(self.device)
+        free = self.free
         if needed > free:
             raise DeviceError(
                 f"{self.name} needs about {needed / 1e9:.1f} GB on {self.device} for its "
