@@ -91,8 +91,20 @@ def draw(strip: Strip, photos: Path, peer: torch.nn.Module) -> None:
     sheet.save(OUT / f"{strip.name}.webp", quality=90, method=6)
 
 
+def draw_fidelity(strip: Strip, photos: Path) -> None:
+    """Writes the strip of one picture with fidelity 0, by default, and 1."""
+    data = encoded(strip, small(strip, photos))
+    edge = (SIDE - SHOWN) // 2
+    sheet = Image.new("RGB", (3 * SHOWN, SHOWN))
+    for i, fidelity in enumerate((0.0, None, 1.0)):
+        picture = yoda_cli.upscale(data, fidelity=fidelity).image
+        sheet.paste(picture.crop((edge, edge, edge + SHOWN, edge + SHOWN)), (i * SHOWN, 0))
+    sheet.save(OUT / "fidelity.webp", quality=90, method=6)
+
+
 def main() -> None:
     photos, weights = map(Path, sys.argv[1:3])
+    draw_fidelity(STRIPS[1], photos)
     peer = ModelLoader().load_from_file(weights).model.eval()
     for strip in STRIPS:
         draw(strip, photos, peer)
