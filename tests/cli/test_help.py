@@ -89,7 +89,10 @@ def test_what_cannot_be_meant_is_said_in_one_line(
     assert done.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["nosuch.png"], ["here.png", "--model", "genral"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["nosuch.png"], ["here.png", "--model", "genral"], ["here.png", "--scale", "17"]],
+)
 def test_a_mistake_is_answered_before_torch_is_loaded(tmp_path, arguments):
     save_photo(tmp_path / "here.png", 8, 8)
     program = (
@@ -109,12 +112,14 @@ def test_names_for_completion_are_those_of_the_program():
     from yoda_cli.diffusion.samplers import SAMPLERS
     from yoda_cli.evaluation.methods import PEERS
     from yoda_cli.models.latent.settings import TASKS
+    from yoda_cli.upscaling.checks import ANCESTRAL, SAMPLER_NAMES, TASK_NAMES
 
     assert set(_names.SOURCES) == {LEARNED, *SOURCES, *HEADED}
     assert set(_names.PEERS) | set(_names.SOURCES) - {LEARNED} == set(PEERS)
     assert ("auto", *PRECISIONS) == _names.PRECISIONS
-    assert tuple(TASKS) == _names.TASKS
-    assert tuple(SAMPLERS) == _names.SAMPLERS
+    assert tuple(TASKS) == TASK_NAMES
+    assert tuple(SAMPLERS) == SAMPLER_NAMES
+    assert {n for n, s in SAMPLERS.items() if s.is_ancestral} == set(ANCESTRAL)
 
 
 def test_values_are_completed():

@@ -13,6 +13,7 @@ from pathlib import Path
 from yoda_cli.cli import _names
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError
+from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -24,6 +25,7 @@ def check(inputs: Sequence[Path], files_from: Path | None, options: UpscaleOptio
         raise UsageError("no pictures were named; give files or folders: yoda upscale photo.jpg")
     check_inputs(inputs)
     check_names(options)
+    check_options(options)
 
 
 def check_inputs(inputs: Sequence[Path]) -> None:
@@ -63,8 +65,8 @@ def check_names(options: UpscaleOptions) -> None:
         from yoda_cli.weights import load_registry
 
         load_registry().model(model)
-    one_of("sampler", options.sampler, _names.SAMPLERS)
-    one_of("task", options.task, _names.TASKS)
+    one_of("sampler", options.sampler, SAMPLER_NAMES)
+    one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)
     one_of("device", re.sub(r":\d+$", "", options.device), _names.DEVICES)
     source = options.attention

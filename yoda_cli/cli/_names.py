@@ -10,7 +10,6 @@ from difflib import get_close_matches
 
 from yoda_cli.errors import YodaError
 
-SAMPLERS = ("ddim", "ddpm", "ddpm-sr3", "dpm++", "dpm++3m-sde")
 SOURCES = (
     "learned", "uniform", "gaussian", "edge", "sift",
     "dino-vits8", "dino-vits16", "dino-resnet50", "dino-resnet50-cam",
@@ -19,7 +18,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
-TASKS = ("sr", "face", "denoise")
 RECIPES = (
     "general", "general-stage2", "general-base", "face", "face-stage2", "face-x8", "srdiff-df2k",
     "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512",

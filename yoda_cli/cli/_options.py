@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,6 +71,36 @@ def show_all(ctx: typer.Context, asked: bool) -> None:
             parameter.hidden = False  # type: ignore[attr-defined]
     typer.echo(ctx.get_help())
     raise typer.Exit
+
+
+def shown(
+    panel: str,
+    help: str,
+    *flags: str,
+    value: str = " ",
+    names: Sequence[str] | Callable[[str], Any] = (),
+) -> Any:
+    """An option with its group, its help, the word for its value and what completes it.
+
+    ``value`` is blank for a flag.
+    """
+    complete = names if callable(names) else _names.among(names) if names else None
+    return typer.Option(
+        *flags, help=help, rich_help_panel=panel, metavar=value, show_default=False,
+        autocompletion=complete,
+    )  # fmt: skip
+
+
+def further(panel: str, help: str, *flags: str, **more: Any) -> Any:
+    """An option that only ``--help-all`` shows."""
+    option = shown(panel, help, *flags, **more)
+    option.hidden = True
+    return option
+
+
+def alias(*flags: str) -> Any:
+    """A spelling that other programs taught people's fingers; no help shows it."""
+    return typer.Option(*flags, hidden=True)
 
 
 Offline = Annotated[

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from yoda_cli.cli import _names, _options
+from yoda_cli.cli._options import alias, further, shown
+from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES
 
 WHAT, LOOK, FOLDERS, OUTPUT = "What", "How it looks", "Folders", "Output"
 SIZES, WHERE, WORK = "Other sizes", "Where diffusion works", "Speed and memory"
@@ -25,36 +26,6 @@ EPILOG = """\
   yoda upscale old.jpg --denoise strong
   yoda upscale photos/ -r -o enlarged/
 """
-
-
-def shown(
-    panel: str,
-    help: str,
-    *flags: str,
-    value: str = " ",
-    names: Sequence[str] | Callable[[str], Any] = (),
-) -> Any:
-    """An option with its group, its help, the word for its value and what completes it.
-
-    ``value`` is blank for a flag.
-    """
-    complete = names if callable(names) else _names.among(names) if names else None
-    return typer.Option(
-        *flags, help=help, rich_help_panel=panel, metavar=value, show_default=False,
-        autocompletion=complete,
-    )  # fmt: skip
-
-
-def further(panel: str, help: str, *flags: str, **more: Any) -> Any:
-    """An option that only ``--help-all`` shows."""
-    option = shown(panel, help, *flags, **more)
-    option.hidden = True
-    return option
-
-
-def alias(*flags: str) -> Any:
-    """A spelling that other programs taught people's fingers; no help shows it."""
-    return typer.Option(*flags, hidden=True)
 
 
 Pictures = Annotated[
@@ -118,8 +89,8 @@ MinSize = Annotated[
 Sampler = Annotated[
     str | None,
     further(
-        WHERE, f"{', '.join(_names.SAMPLERS)} (default: ddim).", value="NAME",
-        names=_names.SAMPLERS,
+        WHERE, f"{', '.join(SAMPLER_NAMES)} (default: ddim).", value="NAME",
+        names=SAMPLER_NAMES,
     ),
 ]  # fmt: skip
 Attention = Annotated[
@@ -203,7 +174,7 @@ Skip = Annotated[
 
 Task = Annotated[
     str | None,
-    further(LATENT, "sr, face or denoise (default: sr).", value="NAME", names=_names.TASKS),
+    further(LATENT, "sr, face or denoise (default: sr).", value="NAME", names=TASK_NAMES),
 ]
 Prompt = Annotated[
     str | None,
