@@ -1,35 +1,102 @@
 """yoda: masked diffusion super-resolution. Importing this package imports nothing heavy.
 
 import yoda_cli
-result = yoda_cli.upscale("photo.png")               # result.image (1, 3, H, W) in [0, 1]
+yoda_cli.upscale("photo.png", scale=2).save("large.png")
+larger = yoda_cli.Upscaler("face")                   # keeps its network for many pictures
 attention = yoda_cli.attention_map("photo.png")      # (1, 1, h, w) in [0, 1]
+
+Keyword arguments are the fields of ``UpscaleOptions``. What goes wrong is a ``YodaError``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Unpack
 
-from yoda_cli.config import UpscaleOptions
+from yoda_cli.config import OptionValues, UpscaleOptions
+from yoda_cli.errors import (
+    DeviceError,
+    InputError,
+    NotFoundError,
+    OutputError,
+    UsageError,
+    WeightsError,
+    YodaError,
+)
+from yoda_cli.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from yoda_cli.upscaling.api import Input
-    from yoda_cli.upscaling.result import Result
+    from yoda_cli.upscaling.api import Input, Progress, Upscaled
 
-__all__ = ["UpscaleOptions", "__version__", "attention_map", "upscale"]
+__all__ = [
+    "DeviceError",
+    "InputError",
+    "NotFoundError",
+    "OutputError",
+    "UpscaleOptions",
+    "Upscaler",
+    "UsageError",
+    "WeightsError",
+    "YodaError",
+    "__version__",
+    "attention_map",
+    "upscale",
+]
 
 
-def upscale(image: Input, options: UpscaleOptions | None = None) -> Result:
+def upscale(
+    image: Input,
+    options: UpscaleOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **changes: Unpack[OptionValues],
+) -> Upscaled:
     """Enlarge a picture: a path, a file's bytes, a Pillow image, (H, W, 3) uint8, or a tensor
-    (1, 3, H, W) in [0, 1]. ``Result.image`` is (1, 3, H', W') in [0, 1], on the CPU."""
+    (1, 3, H, W) in [0, 1].
+
+    ``changes`` are fields of ``options``; ``progress(done, total)`` is told of every tile.
+    """
     from yoda_cli.upscaling import api
 
-    return api.upscale(image, options)
+    return api.upscale(image, options, progress=progress, **changes)
 
 
-def attention_map(image: Input, options: UpscaleOptions | None = None) -> Tensor:
+def attention_map(
+    image: Input, options: UpscaleOptions | None = None, **changes: Unpack[OptionValues]
+) -> Tensor:
     """Where diffusion would work first: (1, 1, H, W) in [0, 1] on the picture's own grid."""
     from yoda_cli.upscaling import api
 
-    return api.attention_map(image, options)
+    return api.attention_map(image, options, **changes)
+
+
+class Upscaler:
+    """A network that stays loaded for many pictures; calling it enlarges one.
+
+    ``changes`` are fields of ``UpscaleOptions``. Those that decide how the network is loaded are
+    settled here; the others may be given with each picture too. Threads may share an Upscaler:
+    they take turns.
+    """
+
+    def __init__(self, model: str = "general", **changes: Unpack[OptionValues]) -> None:
+        from yoda_cli.upscaling import api
+
+        self.options = replace(UpscaleOptions(**changes), model=model)
+        self._model = api.load(self.options)
+        self._turn = threading.Lock()
+
+    def __call__(
+        self, image: Input, *, progress: Progress | None = None, **changes: Unpack[OptionValues]
+    ) -> Upscaled:
+        """Enlarge a picture."""
+        from yoda_cli.upscaling import api
+
+        for name in api.LOADING:
+            if name in changes:
+                raise UsageError(f"{name} is settled when an Upscaler is made, not for a picture")
+        options = replace(self.options, **changes)
+        with self._turn:
+            return api.enlarge(image, self._model, options, progress)

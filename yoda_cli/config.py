@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,44 @@ class UpscaleOptions:
     negative_prompt: str | None = None
     cfg: float | None = None
     strength: float | None = None
+
+
+class OptionValues(TypedDict, total=False):
+    """The fields of UpscaleOptions as keyword arguments; a test keeps the two alike."""
+
+    scale: float | None
+    width: int | None
+    height: int | None
+    short_side: int | None
+    min_size: int | None
+    model: str
+    attention: str | None
+    heads: str | None
+    lower_bound: float | None
+    steps: int | None
+    sampler: str | None
+    seed: int
+    fidelity: float | None
+    denoise: float | None
+    device: str
+    precision: str
+    tile: int | None
+    tile_overlap: int | None
+    block: int | None
+    batch: int | None
+    compile: bool
+    faithful: bool
+    skip: bool
+    exact: bool
+    stream: bool | None
+    budget: float | None
+    task: str | None
+    stage1: str | None
+    attention_from: str | None
+    prompt: str | None
+    negative_prompt: str | None
+    cfg: float | None
+    strength: float | None
 
 
 @dataclass(frozen=True)

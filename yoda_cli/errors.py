@@ -18,8 +18,11 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 INTERRUPTED = 130  # exit code after Ctrl-C
+DISTRIBUTION = "yoda-sr"  # what the package index calls this package
 
 
 class YodaError(Exception):
@@ -79,4 +82,37 @@ def surprises_named(what: str) -> Iterator[None]:
 def need(module: str, extra: str) -> None:
     """Refuse to go on without an optional package, saying what to install."""
     if importlib.util.find_spec(module) is None:
-        raise WeightsError(f"{module} is not installed: pip install 'yoda-cli[{extra}]'")
+        raise WeightsError(f"{module} is not installed: {how_to_install(extra)}")
+
+
+def how_to_install(extra: str = "") -> str:
+    """The command that installs this copy again, with an optional part.
+
+    It names the place that this copy came from: a folder, an address, or the package index.
+    """
+    import importlib.metadata
+    import json
+
+    wanted = f"[{extra}]" if extra else ""
+    try:
+        text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return f"pip install '{_checkout()}{wanted}'"
+    if text is None:
+        return f"pip install '{DISTRIBUTION}{wanted}'"
+    origin = json.loads(text)
+    url = str(origin["url"])
+    if "dir_info" in origin:
+        editable = "-e " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}'{url2pathname(urlsplit(url).path)}{wanted}'"
+    if "vcs_info" in origin:
+        url = f"{origin['vcs_info']['vcs']}+{url}@{origin['vcs_info']['commit_id']}"
+    return f"pip install '{DISTRIBUTION}{wanted} @ {url}'"
+
+
+def _checkout() -> str:
+    """The folder that holds this package."""
+    spec = importlib.util.find_spec("yoda_cli")
+    assert spec is not None  # it is being run
+    assert spec.origin is not None
+    return spec.origin.removesuffix("__init__.py").rstrip("/\\").removesuffix("yoda_cli")[:-1]

@@ -1,5 +1,11 @@
 """The Python API takes pictures in every usual form and gives what the command line gives."""
 
+import dataclasses
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +13,7 @@ from fakes import save_photo
 from PIL import Image
 
 import yoda_cli
+from yoda_cli.config import OptionValues
 from yoda_cli.errors import NotFoundError, UsageError
 
 
@@ -25,9 +32,10 @@ def test_every_form_of_a_picture_gives_the_command_lines_pixels(options, tmp_pat
     array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
     for form in (path, str(path), path.read_bytes(), image, array, tensor):
-        made = yoda_cli.upscale(form, options).image
-        pixels = (made[0] * 255 + 0.5).floor().byte().permute(1, 2, 0).numpy()
-        assert np.array_equal(pixels, expected), type(form)
+        made = yoda_cli.upscale(form, options)
+        assert np.array_equal(made.array, expected), type(form)
+        assert np.array_equal(np.asarray(made.image), expected)
+        assert made.tensor.shape == (1, 3, 36, 52)
 
 
 def test_a_map_is_on_the_pictures_grid(options, tmp_path):
@@ -51,3 +59,63 @@ def test_what_is_no_picture_is_refused(options, tmp_path):
         yoda_cli.upscale(tmp_path / "nosuch.png", options)
     with pytest.raises(UsageError):
         yoda_cli.upscale(torch.zeros(1, 3, 4, 4), yoda_cli.UpscaleOptions(scale=-1))
+
+
+def test_keywords_are_the_options(options, tmp_path):
+    path = save_photo(tmp_path / "in.png", 8, 6)
+    made = yoda_cli.upscale(path, options, scale=2, seed=3)
+    assert made.image.size == (12, 16)
+    assert made.record["seed"] == 3
+    with pytest.raises(TypeError):
+        yoda_cli.upscale(path, options, scael=2)
+    fields = {field.name for field in dataclasses.fields(yoda_cli.UpscaleOptions)}
+    assert set(OptionValues.__annotations__) == fields
+
+
+def test_a_result_is_saved_with_its_sources_metadata_and_says_how_it_was_made(options, tmp_path):
+    path = tmp_path / "in.jpg"
+    Image.open(save_photo(tmp_path / "in.png", 8, 6)).save(path, dpi=(300, 300))
+    made = yoda_cli.upscale(path, options)
+    saved = made.save(tmp_path / "out.png")
+    with Image.open(saved) as image:
+        assert image.size == (24, 32)
+        assert round(image.info["dpi"][0]) == 300
+        assert json.loads(image.info["yoda"])["model"] == "tiny"
+    assert made.save(str(tmp_path / "out.jpg"), quality=80).is_file()
+    with pytest.raises(yoda_cli.OutputError, match="no known picture format"):
+        made.save(tmp_path / "out")
+
+
+def test_a_result_is_a_picture_in_a_notebook_and_a_line_elsewhere(options):
+    made = yoda_cli.upscale(torch.zeros(1, 3, 5, 6), options)
+    with Image.open(BytesIO(made._repr_png_())) as shown:
+        assert shown.size == (24, 20)
+    assert re.fullmatch(r"Upscaled\(24×20, model='.*tiny.*', \d+\.\d s\)", repr(made))
+
+
+def test_progress_counts_every_tile(options, tmp_path):
+    seen = []
+    path = save_photo(tmp_path / "in.png", 9, 13)
+    made = yoda_cli.upscale(path, options, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (made.record["calls"], made.record["planned_calls"])
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+
+
+def test_an_upscaler_is_shared_by_threads_and_gives_what_the_function_gives(options, tmp_path):
+    paths = [save_photo(tmp_path / f"{i}.png", 7, 9, seed=i) for i in range(4)]
+    enlarge = yoda_cli.Upscaler(options.model, precision="fp32", device="cpu", seed=5)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(enlarge, paths))
+    for path, one in zip(paths, made, strict=True):
+        assert np.array_equal(one.array, yoda_cli.upscale(path, options, seed=5).array)
+    assert enlarge(paths[0], scale=2).image.size == (18, 14)
+    with pytest.raises(UsageError, match="model is settled"):
+        enlarge(paths[0], model="face")
+
+
+def test_every_error_of_the_tree_is_public():
+    from yoda_cli import errors
+
+    for error in [errors.YodaError, *errors.YodaError.__subclasses__()]:
+        if error.__module__ == errors.__name__:
+            assert getattr(yoda_cli, error.__name__) is error

@@ -193,16 +193,15 @@ def test_observers_hear_the_plan_every_call_and_every_step():
     assert heard["steps"] == [80, 60, 40, 20, 0]
 
 
-def test_the_readme_backbone_runs(monkeypatch, tmp_path):
+def test_the_printed_backbone_runs(monkeypatch, tmp_path):
     from yoda_cli.models import BACKBONES
     from yoda_cli.models.checkpoint import save_checkpoint
     from yoda_cli.models.loading import load_model
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    section = readme.split("## Adding a backbone")[1]
-    source = section.split("```python\n")[1].split("```")[0]
+    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    source = page.split("```python\n")[1].split("```")[0]
     scope = {}
-    exec(compile(source, "README.md", "exec"), scope)
+    exec(compile(source, "backbones.md", "exec"), scope)
     monkeypatch.setitem(BACKBONES, "plain", scope["from_config"])
     net = scope["from_config"]({"width": 4})
     path = tmp_path / "plain.safetensors"

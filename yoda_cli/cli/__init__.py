@@ -6,51 +6,81 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import signal
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from yoda_cli.cli import weights
+from yoda_cli.cli import _defaults, _upscale_options, weights
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
+from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
+from yoda_cli.cli.help import help_
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
 from yoda_cli.version import __version__
 
-EPILOG = (
-    "Exit codes: 0 done · 1 internal error · 2 usage · 3 nothing matched · 4 an input failed · "
-    "5 weights or an extra missing · 6 device missing or out of memory · "
-    "7 output cannot be written · 130 interrupted"
-)
+EPILOG = """\
+[bold]Examples[/bold]
+  yoda upscale photo.jpg
+  yoda upscale photos/ -r -o enlarged/
+  yoda help upscale
+
+Exit codes, from 0 to 130, are explained by: yoda help exit-codes
+"""
+
+
+class Group(TyperGroup):
+    """The commands; a picture in place of a command is met with what was meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name not in self.commands and not name.startswith("-") and is_picture(name):
+            raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
+        return super().resolve_command(ctx, args)
+
+
+PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a word looks like a picture or a folder of them."""
+    return Path(name).exists() or PICTURE.search(name) is not None
+
 
 app = typer.Typer(
     name="yoda",
-    help="Diffusion super-resolution that works where detail is (YODA), on a laptop CPU or a GPU.",
+    cls=Group,
+    help="Make pictures larger, with detail, on a laptop or a GPU.",
     epilog=EPILOG,
     no_args_is_help=True,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.command(epilog=EPILOG)(upscale)
-
-app.command(epilog=EPILOG)(attention)
-
+app.command(
+    epilog=_upscale_options.EPILOG, short_help="Make pictures larger.", add_help_option=False
+)(upscale)
+app.command()(attention)
 app.command()(bench)
-
 app.command()(metrics)
-
 app.command()(train)
-
 app.add_typer(weights.app, name="weights")
-
 app.command()(doctor)
+app.command()(config)
+app.command("help")(help_)
+
+
+logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
 
 
 def _version(asked: bool) -> None:
@@ -61,14 +91,19 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "-V", "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks instead of one line.")
     ] = False,
 ) -> None:
-    """Diffusion super-resolution that works where detail is (YODA)."""
+    """Make pictures larger, with detail, on a laptop or a GPU."""
+    ctx.default_map = _defaults.default_map(ctx.command)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -101,6 +136,8 @@ def share_cores() -> None:
 def run(arguments: list[str], *, debug: bool = False) -> int:
     """The exit code of ``yoda arguments…``; errors become one line on stderr."""
     environment = dict(os.environ)
+    log = logging.getLogger("yoda_cli")
+    handlers = list(log.handlers)
     try:
         code = app(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
@@ -109,9 +146,12 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         if debug:
             raise
         return report(error)
-    finally:  # --offline, --cache-dir and --registry hold for this run
+    finally:  # --offline, --cache-dir, --registry and --log-file hold for this run
         os.environ.clear()
         os.environ.update(environment)
+        for handler in [handler for handler in log.handlers if handler not in handlers]:
+            log.removeHandler(handler)
+            handler.close()
     return code if isinstance(code, int) else 0
 
 
@@ -122,9 +162,33 @@ def report(error: Exception) -> int:
     elif isinstance(error, typer.Abort):
         message, code = "aborted", INTERRUPTED
     elif hasattr(error, "format_message"):  # the command line itself could not be read
-        message, code = f"{error.format_message()} (see yoda --help)", UsageError.exit_code
+        message, code = misread(error), UsageError.exit_code
     else:
         message = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
         code = YodaError.exit_code
-    sys.stderr.write(f"yoda: {' '.join(message.split())}\n")
+    if message:
+        sys.stderr.write(f"yoda: {' '.join(message.split())}\n")
+        logging.getLogger(__name__).error(message)
     return code
+
+
+def misread(error: Any) -> str:
+    """What is wrong with a command line, in plain words, and where its help is.
+
+    Empty where no command was given: then the help has been shown already.
+    """
+    said = error.format_message().strip()
+    if not said:
+        return ""
+    for words, plain in NUMBERS.items():
+        said = re.sub(words, plain, said)
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "yoda"
+    return f"{said} (see {command} --help)"
+
+
+#: What the parser says of numbers, and what a person would.
+NUMBERS = {
+    r"Input should be a valid integer\b.*": "give a whole number",
+    r"Input should be a valid number\b.*": "give a number",
+    r"Input should be (less|greater) than or equal to (\S+)": r"the limit is \2",
+}

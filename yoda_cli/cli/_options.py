@@ -1,100 +1,223 @@
-"""Options that several commands share; those about weights become environment variables.
+"""Options that several commands share, and the words that they are read from.
 
-They hold for the one run: ``yoda_cli.cli.run`` puts the environment back.
+Options about weights become environment variables; they hold for the one run:
+``yoda_cli.cli.run`` puts the environment back.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from yoda_cli.errors import UsageError
+from yoda_cli.cli import _names, _render
+from yoda_cli.errors import OutputError, UsageError
+
+WEIGHTS = "Weights"
 
 
-def _offline(asked: bool) -> None:
+def go_offline(asked: bool) -> None:
     if asked:
         os.environ["YODA_OFFLINE"] = "1"
 
 
-def _cache_dir(folder: Path | None) -> None:
+def set_cache(folder: Path | None) -> None:
     if folder is not None:
         os.environ["YODA_CACHE_DIR"] = str(folder)
 
 
-def _registry(path: Path | None) -> None:
+def add_registry(path: Path | None) -> None:
     if path is not None:
         others = os.environ.get("YODA_REGISTRY", "")
         os.environ["YODA_REGISTRY"] = os.pathsep.join(filter(None, [others, str(path)]))
 
 
-Offline = Annotated[
-    bool, typer.Option("--offline", callback=_offline, help="Never use the network.")
-]
+def say_more(asked: bool) -> None:
+    _render.VERBOSE = asked
 
+
+def keep_log(path: Path | None) -> None:
+    """Every line that is said, and what the library logs, goes to ``path`` too."""
+    if path is None:
+        return
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write the log {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("yoda_cli")
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+
+
+def show_help(ctx: typer.Context, asked: bool) -> None:
+    """The help, as the parser's own option would show it."""
+    if asked:
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+def show_all(ctx: typer.Context, asked: bool) -> None:
+    """The help with the options that ``--help`` leaves out; not the aliases."""
+    if not asked:
+        return
+    for parameter in ctx.command.params:
+        is_option = parameter.param_type_name == "option"
+        if is_option and not (parameter.name or "").startswith("alias_"):
+            parameter.hidden = False  # type: ignore[attr-defined]
+    typer.echo(ctx.get_help())
+    raise typer.Exit
+
+
+def shown(
+    panel: str,
+    help: str,
+    *flags: str,
+    value: str = " ",
+    names: Sequence[str] | Callable[[str], Any] = (),
+) -> Any:
+    """An option with its group, its help, the word for its value and what completes it.
+
+    ``value`` is blank for a flag.
+    """
+    complete = names if callable(names) else _names.among(names) if names else None
+    return typer.Option(
+        *flags, help=help, rich_help_panel=panel, metavar=value, show_default=False,
+        autocompletion=complete,
+    )  # fmt: skip
+
+
+def further(panel: str, help: str, *flags: str, **more: Any) -> Any:
+    """An option that only ``--help-all`` shows."""
+    option = shown(panel, help, *flags, **more)
+    option.hidden = True
+    return option
+
+
+def alias(*flags: str) -> Any:
+    """A spelling that other programs taught people's fingers; no help shows it."""
+    return typer.Option(*flags, hidden=True)
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", callback=go_offline, help="Never use the network.", rich_help_panel=WEIGHTS
+    ),
+]
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", callback=_cache_dir, help="Folder of downloaded weights."),
-]
-
+    typer.Option(
+        "--cache-dir", callback=set_cache, metavar="DIR", help="Folder of downloaded weights.",
+        rich_help_panel=WEIGHTS,
+    ),
+]  # fmt: skip
 RegistryFile = Annotated[
     Path | None,
-    typer.Option("--registry", callback=_registry, help="A weights.toml of your own, added."),
-]
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
+    typer.Option(
+        "--registry", callback=add_registry, metavar="FILE",
+        help="A weights.toml of your own, added.", rich_help_panel=WEIGHTS,
+    ),
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Inputs = Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)]
-
 Source = Annotated[
     str | None,
     typer.Option(
-        "--attention",
-        "--source",
-        help="learned, uniform, edge, sift, gaussian, dino-vits8, dino-vits16, dino-resnet50, "
-        "dino-resnet50-cam, or a grey picture (default: the model's own).",
+        "--attention", "--source", metavar="NAME", autocompletion=_names.among(_names.SOURCES),
+        help=f"{', '.join(_names.SOURCES)}, or a grey picture (default: the model's own).",
+    ),
+]  # fmt: skip
+Heads = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Head of a DINO source: 0 … 5, avg or max (default: max)."),
+]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "-m", "--model", metavar="NAME", show_default=False,
+        autocompletion=_names.complete_models,
+        help="Model name or checkpoint file (default: general).",
+    ),
+]  # fmt: skip
+LowerBound = Annotated[
+    float | None,
+    typer.Option(
+        metavar="L", help="How much detail calm areas get: above 0, at most 1 (default: 0.3)."
     ),
 ]
-
-Heads = Annotated[
-    str | None, typer.Option(help="Of a DINO source: 0 … 5, avg or max (default: max).")
-]
-
-ModelName = Annotated[str, typer.Option("-m", "--model", help="Model name or checkpoint file.")]
-
-LowerBound = Annotated[
-    float | None, typer.Option(help="l in (0, 1]: how much diffusion every area gets.")
-]
-
-Steps = Annotated[int | None, typer.Option(help="Diffusion steps.")]
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Diffusion steps (default: 8).")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", show_default=False, autocompletion=_names.among(_names.DEVICES),
+        help="auto, cpu, cuda, cuda:N or mps (default: auto).",
+    ),
+]  # fmt: skip
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", show_default=False, autocompletion=_names.among(_names.PRECISIONS),
+        help="auto, fp32, bf16 or fp16 (default: auto).",
+    ),
+]  # fmt: skip
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that yoda did not make.")
 ]
-
-JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per input on stdout.")]
-
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
-
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per input.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v", "--verbose", callback=say_more, expose_value=False,
+        help="Say more: tiles, network calls, precision.",
+    ),
+]  # fmt: skip
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file", callback=keep_log, expose_value=False, metavar="FILE",
+        help="Write what is said to a file too.",
+    ),
+]  # fmt: skip
 MetricNames = Annotated[
-    list[str] | None, typer.Option("--metric", help="Repeatable; also lpips-alex, dists, …")
-]
-
-Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]
+    list[str] | None,
+    typer.Option(
+        "--metric", metavar="NAME", autocompletion=_names.among(_names.METRICS),
+        help="Repeatable; also lpips-alex, dists, …",
+    ),
+]  # fmt: skip
+Channel = Annotated[str, typer.Option(metavar="NAME", help="PSNR and SSIM on y or rgb.")]
 
 
 def parse_denoise(text: str) -> float | None:
-    """``auto`` is None."""
+    """``auto`` is None; a word or a number from 0 to 1."""
     if text == "auto":
         return None
+    if text in _names.STRENGTHS:
+        return _names.STRENGTHS[text]
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
+        raise UsageError(
+            f"denoise {text!r} is not allowed; give auto, none, light, strong or 0 … 1"
+        ) from None
+
+
+def parse_scale(text: str | None) -> float | None:
+    """``4``, ``2.5``, ``4x`` or ``x4``; None is the model's own."""
+    if text is None:
+        return None
+    try:
+        return float(text.strip().lower().removeprefix("x").removesuffix("x"))
+    except ValueError:
+        raise UsageError(
+            f"scale {text!r} is not allowed; give a number such as 2, 3 or 4"
+        ) from None
 
 
 def parse_size(name: str, text: str) -> int | None:

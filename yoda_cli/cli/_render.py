@@ -5,6 +5,7 @@ Everything here goes to stderr; stdout belongs to results.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from yoda_cli.weights import Watch
 
+LOG = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
+VERBOSE = False  # set by -v for one run
 
 
 class Progress(Protocol):
@@ -37,7 +40,7 @@ class PlainProgress:
 
     def plan(self, calls: int, seconds: float) -> None:
         if self.total == 0:
-            note(f"{self.name}: {calls} network calls to make, about {seconds:.1f} s")
+            note(f"{self.name}: {calls} tiles to compute, about {seconds:.1f} s")
         self.total += calls
 
     def call(self) -> None:
@@ -45,7 +48,7 @@ class PlainProgress:
         now = time.monotonic()
         if now - self.spoken > PLAIN_SECONDS:
             self.spoken = now
-            note(f"{self.name}: {self.done}/{self.total} network calls")
+            note(f"{self.name}: {self.done} of {self.total} tiles")
 
 
 class Silent:
@@ -72,14 +75,15 @@ def progress(name: str, *, quiet: bool, bar: bool) -> Iterator[Progress]:
 def _bar(name: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(escape(name), total=None)
@@ -167,10 +171,34 @@ def table(
     Console(file=out, width=None if out.isatty() else 240).print(shown)
 
 
+@contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[None]:
+    """A word that something is going on, on a terminal; it is gone afterwards."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write(f"{what} …")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
 def note(message: str) -> None:
-    """One line on stderr."""
+    """One line on stderr, and in the log."""
+    LOG.info(message)
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
+
+
+def detail(message: str) -> None:
+    """One line that only ``-v`` and the log have."""
+    LOG.debug(message)
+    if VERBOSE:
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def attention(
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> int:
-    """Show where diffusion would work: the map, its masks, and the network calls it asks for."""
+    """Show where detail would be added first, without adding it."""
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
@@ -128,7 +128,7 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
         return
     _render.table(
         "",
-        ("picture", "attention", "mean", "entropy", "refined per step", "network calls"),
+        ("picture", "attention", "mean", "entropy", "refined per step", "tiles"),
         [row(looked) for looked in done],
         to_stderr=wrote,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import (
     CacheDir,
     Channel,
@@ -40,13 +40,18 @@ DEFAULT_PEERS = ("bicubic", "base", "plain")
 
 def bench(
     dataset: Annotated[
-        list[str], typer.Option("--dataset", help="sample, div2k, a set's name or a folder.")
+        list[str],
+        typer.Option(
+            "--dataset", help="sample, div2k, a set's name or a folder.",
+            autocompletion=_names.complete_datasets,
+        ),
     ],
     model: ModelName = "general",
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", help="bicubic, lanczos, base, plain, shuffled, faithful, a source, "
-                     "or a file spandrel reads (default: bicubic, base, plain)."),
+                     "or a file spandrel reads (default: bicubic, base, plain).",
+                     autocompletion=_names.among((*_names.PEERS, *_names.SOURCES))),
     ] = None,
     metric: MetricNames = None,
     ablate: Annotated[

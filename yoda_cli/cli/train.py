@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _names, _render
 
 if TYPE_CHECKING:
     from yoda_cli.training.loop import Status
@@ -17,7 +17,11 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of photographs (HR).")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; an existing one goes on.")],
     recipe: Annotated[
-        str, typer.Option(help="Recipe name; the stages that follow it are trained too.")
+        str,
+        typer.Option(
+            help="Recipe name; the stages that follow it are trained too.",
+            autocompletion=_names.among(_names.RECIPES),
+        ),
     ] = "general",
     recipes: Annotated[
         Path | None, typer.Option(help="A recipes.toml of your own instead of the packaged one.")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import CacheDir, Json, Offline, Quiet, RegistryFile
 from yoda_cli.errors import WeightsError, YodaError
 
@@ -18,7 +18,13 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Names = Annotated[list[str], typer.Argument(help="Models, files or data sets.", show_default=False)]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="Models, files or data sets.", show_default=False,
+        autocompletion=_names.complete_weights,
+    ),
+]  # fmt: skip
 
 
 @app.command("list")

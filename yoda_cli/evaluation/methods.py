@@ -22,7 +22,7 @@ from yoda_cli.attention import HEADED, SOURCES
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.yoda import StepRecord, share
-from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.errors import UsageError, WeightsError, how_to_install
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
@@ -225,7 +225,7 @@ def foreign(path: Path, model: Model) -> Method:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError as error:
         raise WeightsError(
-            f"{path} needs the extra that reads it: pip install 'yoda-cli[peers]'"
+            f"{path} needs the extra that reads it: {how_to_install('peers')}"
         ) from error
     if not path.is_file():
         raise WeightsError(f"no such checkpoint: {path}")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from yoda_cli.errors import YodaError
+from yoda_cli.errors import YodaError, how_to_install
 from yoda_cli.files import cache_folder
 from yoda_cli.version import __version__
 from yoda_cli.weights import Cache, load_registry
@@ -69,7 +69,7 @@ def packages() -> list[Finding]:
         try:
             findings.append(Finding(name, importlib.metadata.version(name), ok=None))
         except importlib.metadata.PackageNotFoundError:
-            findings.append(Finding(name, "missing: pip install yoda-cli", ok=False))
+            findings.append(Finding(name, f"missing: {how_to_install()}", ok=False))
     return findings
 
 

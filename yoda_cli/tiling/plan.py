@@ -17,13 +17,12 @@ from torch import Tensor
 
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.tiling.cost import Costs
-from yoda_cli.tiling.geometry import Geometry
+from yoda_cli.tiling.geometry import MIN_TILE, Geometry
 from yoda_cli.tiling.overlap import sliding_windows
 from yoda_cli.tiling.partition import Canvas, partitions
 from yoda_cli.tiling.windows import Tile, make_tiles, of_one_shape, rounded_up, with_halo
 
 WINDOW = 64  # what Stable Diffusion 2.1 was trained on
-MIN_TILE = 64  # smaller cores spend nearly all time on their halos
 EXACT_TILE = 256
 CELLS = 24  # the planner's grid has at most so many cells a side
 

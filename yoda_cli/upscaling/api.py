@@ -1,10 +1,17 @@
-"""The Python API: a picture in, a result out, by the same functions as the command line."""
+"""The Python API: a picture in, a result out, by the same functions as the command line.
+
+The network that was used last stays loaded.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +19,104 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from yoda_cli.config import UpscaleOptions
-from yoda_cli.images import read_picture
+from yoda_cli.config import OptionValues, UpscaleOptions
+from yoda_cli.images import Metadata, Picture, format_of, read_picture, write_picture
 from yoda_cli.images.degradation import estimate
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
 from yoda_cli.upscaling.picture import settle_denoise, visible
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
-from yoda_cli.upscaling.result import Result
+from yoda_cli.upscaling.provenance import provenance
+from yoda_cli.upscaling.result import Observer, Result
 from yoda_cli.upscaling.settings import Settings, resolve
 
 Input = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
+#: Told of every finished tile: how many are done, and how many there are to do.
+Progress = Callable[[int, int], None]
+#: The options that decide how a network is loaded.
+LOADING = (
+    "model", "device", "precision", "exact", "attention", "heads", "task", "stage1", "compile",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Upscaled:
+    """An enlarged picture, and how it came about.
+
+    ``tensor`` is (1, 3, H, W) in [0, 1] on the CPU. ``record`` holds what ``--json`` says:
+    settings, tiles, seconds. ``mark`` is what a saved file says of how it was made.
+    """
+
+    tensor: Tensor
+    record: Mapping[str, Any]
+    metadata: Metadata = field(default_factory=Metadata, repr=False)
+    mark: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def array(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8."""
+        levels = (self.tensor[0].float().clamp(0, 1) * 255 + 0.5).floor().byte()
+        return levels.permute(1, 2, 0).numpy()
+
+    @property
+    def image(self) -> Image.Image:
+        """A Pillow picture, RGB."""
+        return Image.fromarray(self.array)
+
+    def save(self, path: str | os.PathLike[str], *, quality: int | None = None) -> Path:
+        """Write a file of the format that its name says, with the source's metadata.
+
+        ``quality`` 1 … 100 is that of JPEG, WebP and AVIF, 95 if None. An existing file is
+        replaced. Raises OutputError.
+        """
+        target = Path(path)
+        kind = format_of(target)
+        picture = Picture(self.tensor, metadata=self.metadata)
+        write_picture(target, picture, kind=kind, quality=quality, provenance=self.mark)
+        return target
+
+    def __repr__(self) -> str:
+        height, width = self.tensor.shape[-2:]
+        seconds = self.record["seconds"]
+        return f"Upscaled({width}×{height}, model={self.record['model']!r}, {seconds:.1f} s)"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        file = BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
+
+
+def upscale(
+    image: Input,
+    options: UpscaleOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **changes: Unpack[OptionValues],
+) -> Upscaled:
+    """Enlarge a picture: a path, a file's bytes, a Pillow image, (H, W, 3) uint8 or a tensor
+    (1, 3, H, W) in [0, 1].
+
+    Transparency is not kept; the command line keeps it.
+    """
+    options = replace(options or UpscaleOptions(), **changes)
+    return enlarge(image, _ready(options), options, progress)
+
+
+def attention_map(
+    image: Input, options: UpscaleOptions | None = None, **changes: Unpack[OptionValues]
+) -> Tensor:
+    """A (1, 1, H, W) in [0, 1] on the picture's own grid: where diffusion would work first."""
+    options = replace(options or UpscaleOptions(), **changes)
+    model = _ready(options)
+    lr, _, settings = _settled(image, model, options)
+    return plan_picture(lr, model, settings).attention
+
+
+def load(options: UpscaleOptions) -> Model:
+    """A model of its own for who keeps it."""
+    check_options(options)
+    return get_model(options)
 
 
 @lru_cache(maxsize=2)
@@ -33,45 +127,66 @@ def _model(options: UpscaleOptions) -> Model:
 def _ready(options: UpscaleOptions) -> Model:
     """The model, kept for the next call; only what decides how it is loaded counts."""
     check_options(options)
-    return _model(
-        UpscaleOptions(
-            model=options.model,
-            device=options.device,
-            precision=options.precision,
-            exact=options.exact,
-            attention=options.attention,
-            heads=options.heads,
-            task=options.task,
-            stage1=options.stage1,
-        )
-    )
+    return _model(UpscaleOptions(**{name: getattr(options, name) for name in LOADING}))
 
 
-def upscale(image: Input, options: UpscaleOptions | None = None) -> Result:
-    """Enlarge a picture: a path, a file's bytes, a Pillow image, (H, W, 3) uint8 or a tensor
-    (1, 3, H, W) in [0, 1]. ``Result.image`` is (1, 3, H', W') in [0, 1].
-
-    Transparency and metadata are those of the files: the command line keeps them.
-    """
-    options = options or UpscaleOptions()
-    model = _ready(options)
-    lr, settings = _settled(image, model, options)
-    return upscale_tensor(lr, model, settings)
+def enlarge(
+    image: Input, model: Model, options: UpscaleOptions, progress: Progress | None
+) -> Upscaled:
+    """Enlarge a picture with a network that is loaded already."""
+    lr, metadata, settings = _settled(image, model, options)
+    result = upscale_tensor(lr, model, settings, _observer(progress))
+    mark = provenance(model.name, settings)
+    return Upscaled(result.image, _record(result, model, settings), metadata, mark)
 
 
-def attention_map(image: Input, options: UpscaleOptions | None = None) -> Tensor:
-    """A (1, 1, H, W) in [0, 1] on the picture's own grid: where diffusion would work first."""
-    options = options or UpscaleOptions()
-    model = _ready(options)
-    lr, settings = _settled(image, model, options)
-    return plan_picture(lr, model, settings).attention
+def _observer(progress: Progress | None) -> Observer | None:
+    """What tells ``progress`` of planned and finished tiles."""
+    if progress is None:
+        return None
+    done = total = 0
+
+    def plan(calls: int, seconds: float) -> None:
+        nonlocal total
+        total += calls
+
+    def finish() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    return Observer(on_plan=plan, on_call=finish)
 
 
-def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tensor, Settings]:
-    """The LR tensor, and options resolved for it."""
+def _record(result: Result, model: Model, settings: Settings) -> dict[str, Any]:
+    """How a picture came about, in the words of ``--json``."""
+    height, width = result.image.shape[-2:]
+    return {
+        "model": model.name,
+        "width": int(width),
+        "height": int(height),
+        "seed": settings.sampling.seed,
+        "denoise": settings.sampling.strength,
+        "fidelity": settings.sampling.fidelity,
+        "planned_calls": result.planned_calls,
+        "calls": result.calls,
+        "dense_calls": result.dense_calls,
+        "lower_bound": result.lower_bound,
+        "forecast_seconds": round(result.forecast_seconds, 3),
+        "seconds": round(result.seconds, 3),
+        "device": str(model.device),
+        "precision": str(model.precision).removeprefix("torch."),
+    }
+
+
+def _settled(
+    image: Input, model: Model, options: UpscaleOptions
+) -> tuple[Tensor, Metadata, Settings]:
+    """The LR tensor, what its file carried, and the options resolved for it."""
+    metadata = Metadata()
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
-        lr = visible(picture)
+        lr, metadata = visible(picture), picture.metadata
         options, _ = settle_denoise(picture, lr, model, options)
     else:
         lr = _tensor(image)
@@ -80,7 +195,7 @@ def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tenso
             options = replace(options, denoise=strength)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
-    return lr, resolve(options, model)
+    return lr, metadata, resolve(options, model)
 
 
 def _tensor(image: Image.Image | npt.NDArray[np.uint8] | Tensor) -> Tensor:

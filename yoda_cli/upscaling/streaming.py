@@ -20,7 +20,7 @@ from torch import Tensor
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import Scratch, give_back, keep_few_kernels, peak_bytes, reset_peak
 from yoda_cli.devices.out_of_memory import Counter
-from yoda_cli.errors import OutputError, WeightsError
+from yoda_cli.errors import OutputError, WeightsError, how_to_install
 from yoda_cli.images import read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
@@ -66,7 +66,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return large and can_stream(item, model, options)
     if not can_stream(item, model, options):
         raise WeightsError(
-            f"{shown(item.source)} cannot be streamed: that takes pip install 'yoda-cli[vips]', "
+            f"{shown(item.source)} cannot be streamed: that takes {how_to_install('vips')}, "
             "and a file with a still picture of 8 bits without transparency, at the model's own "
             f"scale, to a file of {', '.join(KINDS)}"
         )

@@ -462,9 +462,9 @@ def test_a_full_disk_and_a_read_only_folder_are_refused(upscale, folder, tmp_pat
     assert upscale(folder, "-o", tmp_path / "file").code == 2
 
 
-def test_the_fields_of_a_json_line_are_those_of_the_readme(upscale, folder):
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    section = readme.split("One line of `--json`:")[1].split("with a budget")[0]
+def test_the_fields_of_a_json_line_are_those_of_the_docs(upscale, folder):
+    page = (Path(__file__).parents[3] / "docs" / "folders.md").read_text(encoding="utf-8")
+    section = page.split("## For programs")[1]
     record = json.loads(upscale(folder / "a.png", "--json", "-q").out)
     assert [f"`{name}`" in section for name in record] == [True] * len(record)
     bent = json.loads(upscale(folder / "a.png", "--json", "-q", "--budget", "0.5").out)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.errors import WeightsError
+from yoda_cli.errors import WeightsError, how_to_install
 from yoda_cli.weights.tensors import read_tensors
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -140,7 +140,7 @@ def learned_parts(name: str) -> Path:
     """A file of torchmetrics' with the small learned parts."""
     spec = importlib.util.find_spec("torchmetrics")
     if spec is None or spec.origin is None:
-        raise WeightsError("LPIPS and DISTS need the extra: pip install 'yoda-cli[metrics]'")
+        raise WeightsError(f"LPIPS and DISTS need the extra: {how_to_install('metrics')}")
     path = Path(spec.origin).parent / "functional" / "image" / name
     if not path.is_file():
         raise WeightsError(f"this torchmetrics has no {name}; install torchmetrics 1.9 or newer")

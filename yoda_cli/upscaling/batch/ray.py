@@ -25,7 +25,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.devices.out_of_memory import Counter, Recovered
-from yoda_cli.errors import DeviceError, WeightsError, YodaError
+from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.processes import Worker
@@ -190,7 +190,7 @@ def run_ray(
     try:
         import ray
     except ImportError as error:
-        raise WeightsError("--engine ray needs Ray: pip install 'yoda-cli[ray]'") from error
+        raise WeightsError(f"--engine ray needs Ray: {how_to_install('ray')}") from error
     mine = not ray.is_initialized()
     if mine:
         check_address(address)

@@ -11,7 +11,7 @@ from yoda_cli.upscaling.picture import Finished
 
 
 def record_of(done: Finished, model: Model) -> dict[str, Any]:
-    """What ``--json`` says of a picture; see the README for the fields."""
+    """What ``--json`` says of a picture; docs/folders.md has the fields."""
     result = done.result
     record: dict[str, Any] = {
         "schema": 1,
@@ -50,10 +50,10 @@ def line_of(record: Mapping[str, Any]) -> str:
     """The same for a person, in one line."""
     frames = f", {record['frames']} frames" if record["frames"] > 1 else ""
     calls, dense = record["calls"], record["dense_calls"]
-    skipped = f", {dense - calls} skipped" if dense > calls else ""
+    of = f" of {dense}" if dense > calls else ""
     device = str(record["device"]).split(":")[0]
     line = (
-        f"{record['width']}×{record['height']}{frames}, {calls} network calls{skipped}, "
+        f"{record['width']}×{record['height']}{frames}, {calls}{of} tiles computed, "
         f"{record['seconds']:.1f} s on {device}"
     )
     if "budget" in record:

@@ -1,0 +1,93 @@
+"""What can be refused before torch is loaded: inputs that are not there, names that nothing has.
+
+The library checks everything again, and more; this only makes the answer quick.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from yoda_cli.cli import _names
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError
+from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options
+
+ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt")
+
+
+def check(inputs: Sequence[Path], files_from: Path | None, options: UpscaleOptions) -> None:
+    """Refuse what cannot be meant. Raises the errors that the run itself would raise later."""
+    if not inputs and files_from is None:
+        raise UsageError("no pictures were named; give files or folders: yoda upscale photo.jpg")
+    check_inputs(inputs)
+    check_names(options)
+    check_options(options)
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Every input is there, or may match: a pattern, ``-``."""
+    for path in inputs:
+        name = str(path)
+        if found := ADDRESS.match(name):
+            address = f"{found[1]}://{name[found.end() :]}"
+            raise InputError(f"{address}: addresses are not fetched; download the picture first")
+        if name == "-" or glob.has_magic(name):
+            continue
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"no such file: {name}{beside(path)}") from None
+        except (OSError, ValueError):
+            continue  # the run says why it cannot be read
+
+
+def beside(path: Path) -> str:
+    """A name in the same folder that is nearly this one."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = _names.nearest(path.name, names) if names else ""
+    return f"; {close}" if close.startswith("did you mean") else ""
+
+
+def check_names(options: UpscaleOptions) -> None:
+    """Model, attention source, sampler, device, precision and task are names that exist."""
+    model = options.model
+    if Path(model).suffix in CHECKPOINTS:
+        if not Path(model).is_file():
+            raise WeightsError(f"no such checkpoint: {model}{beside(Path(model))}")
+    else:
+        from yoda_cli.weights import load_registry
+
+        load_registry().model(model)
+    one_of("sampler", options.sampler, SAMPLER_NAMES)
+    one_of("task", options.task, TASK_NAMES)
+    one_of("precision", options.precision, _names.PRECISIONS)
+    one_of("device", re.sub(r":\d+$", "", options.device), _names.DEVICES)
+    source = options.attention
+    if source is not None and source not in _names.SOURCES and not Path(source).exists():
+        if Path(source).suffix:
+            raise NotFoundError(f"no such file: {source}{beside(Path(source))}")
+        raise UsageError(
+            f"unknown attention source {source!r}; {_names.nearest(source, _names.SOURCES)} "
+            "Or give a grey picture"
+        )
+
+
+def one_of(what: str, name: str | None, known: Sequence[str]) -> None:
+    """Refuse a name that is not known."""
+    if name is not None and name not in known:
+        raise UsageError(f"unknown {what} {name!r}; {_names.nearest(name, known)}")
+
+
+def in_range(**values: tuple[int | None, int, int | None]) -> None:
+    """Refuse a number outside of its bounds; each is (value, least, most or None)."""
+    for name, (value, least, most) in values.items():
+        if value is not None and not least <= value <= (value if most is None else most):
+            allowed = f"{least} … {most}" if most is not None else f"{least} or more"
+            raise UsageError(f"{name} {value} is not allowed; give {allowed}")

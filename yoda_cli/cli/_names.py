@@ -1,0 +1,87 @@
+"""The values that options take by name, for completion and for checks that load no torch.
+
+Each tuple repeats the keys of a table that needs torch to be read; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+from yoda_cli.errors import YodaError
+
+SOURCES = (
+    "learned", "uniform", "gaussian", "edge", "sift",
+    "dino-vits8", "dino-vits16", "dino-resnet50", "dino-resnet50-cam",
+)  # fmt: skip
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("local", "ray")
+FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
+RECIPES = (
+    "general", "general-stage2", "general-base", "face", "face-stage2", "face-x8", "srdiff-df2k",
+    "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512",
+)  # fmt: skip
+PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
+METRICS = (
+    "psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam",
+    "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
+)  # fmt: skip
+#: ``--denoise`` in words.
+STRENGTHS = {"none": 0.0, "light": 0.5, "strong": 1.0}
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1) -> str:
+    """``Did you mean …?``, or all that is known."""
+    names = list(known)
+    close = get_close_matches(name, names, count)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"use {', '.join(names)}"
+
+
+def models() -> dict[str, str]:
+    """Every model's name and alias with what it is for, those that need no download first."""
+    from yoda_cli.weights import load_registry
+
+    entries = sorted(load_registry().models.values(), key=lambda entry: not entry.bundled)
+    return {name: entry.summary for entry in entries for name in (entry.name, *entry.aliases)}
+
+
+def among(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """A completion: the names that begin with what was typed."""
+    known = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in known if name.startswith(incomplete)]
+
+    return complete
+
+
+def complete_models(incomplete: str) -> list[tuple[str, str]]:
+    """Models that begin so. A registry that cannot be read completes nothing."""
+    try:
+        return [pair for pair in models().items() if pair[0].startswith(incomplete)]
+    except YodaError:
+        return []
+
+
+def complete_weights(incomplete: str) -> list[str]:
+    """Models, data sets and files that begin so."""
+    from yoda_cli.weights import load_registry
+
+    try:
+        registry = load_registry()
+    except YodaError:
+        return []
+    return among([*models(), *registry.datasets, *registry.files])(incomplete)
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Data sets that begin so."""
+    from yoda_cli.weights import load_registry
+
+    try:
+        return among(["sample", *load_registry().datasets])(incomplete)
+    except YodaError:
+        return []
