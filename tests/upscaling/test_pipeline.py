@@ -193,20 +193,65 @@ def test_observers_hear_the_plan_every_call_and_every_step():
     assert heard["steps"] == [80, 60, 40, 20, 0]
 
 
-def test_the_printed_backbone_runs(monkeypatch, tmp_path):
+def page_programs():
+    """The two programs of the page on new networks: a backbone, and a family of latents."""
+    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    for part in page.split("```python\n")[1:]:
+        scope = {}
+        exec(compile(part.split("```")[0], "backbones.md", "exec"), scope)
+        yield scope
+
+
+def test_the_backbone_of_the_page_runs(monkeypatch, tmp_path):
     from yoda_cli.models import BACKBONES
     from yoda_cli.models.checkpoint import save_checkpoint
     from yoda_cli.models.loading import load_model
 
-    page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
-    source = page.split("```python\n")[1].split("```")[0]
-    scope = {}
-    exec(compile(source, "backbones.md", "exec"), scope)
-    monkeypatch.setitem(BACKBONES, "plain", scope["from_config"])
-    net = scope["from_config"]({"width": 4})
+    plain, _ = page_programs()
+    monkeypatch.setitem(BACKBONES, "plain", plain["from_config"])
+    net = plain["from_config"]({"width": 4})
     path = tmp_path / "plain.safetensors"
     save_checkpoint(path, backbone="plain", net={"width": 4}, state=net.state_dict(), card={})
     model = load_model(path, "plain", UpscaleOptions(precision="fp32"))
     result = enlarge(photo(9, 5), model, options(attention="edge"))
     assert result.image.shape == (1, 3, 36, 20)
     assert result.calls == 5
+
+
+REGISTRY = """
+[models.tiles]
+summary = "no weights"
+backbone = "mosaic"
+files = { unused = "nothing.pth" }
+scale = 2
+licence = "none"
+source = "here"
+trained_with_yoda = false
+attention = "edge"
+sampler = "ddpm"
+steps = 3
+settings = { shortest = 64 }
+
+[files."nothing.pth"]
+format = "pth"
+manual = "nobody needs it"
+licence = "none"
+source = "here"
+"""
+
+
+def test_the_latent_family_of_the_page_runs_by_its_line_in_the_table(monkeypatch, tmp_path):
+    from yoda_cli.models.latent.catalog import FAMILIES, FamilyLine
+    from yoda_cli.models.loading import find_model
+
+    _, mosaic = page_programs()
+    monkeypatch.setitem(FAMILIES, "mosaic", FamilyLine(mosaic["Mosaic"], roles=()))
+    (tmp_path / "registry.toml").write_text(REGISTRY)
+    monkeypatch.setenv("YODA_REGISTRY", str(tmp_path / "registry.toml"))
+    model = find_model(UpscaleOptions(model="tiles", precision="fp32", device="cpu"))
+    lr = photo(20, 33)
+    result = enlarge(lr, model, UpscaleOptions(model="tiles", lower_bound=0.2))
+    assert result.image.shape == (1, 3, 40, 66)
+    assert result.calls == result.planned_calls > 0
+    # What it makes are the mean colours of blocks, in the restored picture's low band.
+    assert float((result.image - imresize(lr, (40, 66))).abs().mean()) < 0.1
