@@ -297,19 +297,17 @@ def agf_resnet(golden):
     return {**out, "agf.top": maps[:1], "logits": logits}
 
 
-KINDS = (
-    golden_diffbir.KINDS
-    | golden_stablesr.KINDS
-    | {
-        "agf_resnet_bottleneck": agf_resnet,
-        "dino_vit": dino_vit,
-        "sr3_schedules": sr3_schedules,
-        "sr3_unet_forward": sr3_unet,
-        "sr3_diffusion": sr3_diffusion,
-        "srdiff": srdiff,
-        "srdiff_full_sampling_trace": srdiff_trace,
-    }
-)
+KINDS = {
+    **golden_diffbir.KINDS,
+    **golden_stablesr.KINDS,
+    "agf_resnet_bottleneck": agf_resnet,
+    "dino_vit": dino_vit,
+    "sr3_schedules": sr3_schedules,
+    "sr3_unet_forward": sr3_unet,
+    "sr3_diffusion": sr3_diffusion,
+    "srdiff": srdiff,
+    "srdiff_full_sampling_trace": srdiff_trace,
+}
 
 
 @torch.no_grad()

@@ -94,7 +94,8 @@ def _residual_block(inside: int, out: int, time: int | None, eps: float) -> nn.M
     """Norm, SiLU, convolution, twice, with a shortcut; ``time`` channels are added between."""
     from diffusers.models.resnet import ResnetBlock2D
 
-    block: nn.Module = ResnetBlock2D(
+    make: Any = ResnetBlock2D  # its annotation leaves out None, its code does not
+    block: nn.Module = make(
         in_channels=inside, out_channels=out, temb_channels=time, groups=GROUPS, eps=eps
     )
     return block
@@ -181,16 +182,16 @@ class TimeAwareEncoder(nn.Module):
         levels: list[Tensor] = []
         h = z_lr
         for layers in self.input_blocks:
-            if isinstance(layers[0], Halving):
+            if any(isinstance(layer, Halving) for layer in layers.children()):
                 levels.append(h)
             h = _through(layers, h, time)
         levels.append(_through(self.middle_block, h, time))
         return [last(h, time) for last, h in zip(self.fea_tran, levels, strict=True)]
 
 
-def _through(layers: nn.ModuleList, h: Tensor, time: Tensor) -> Tensor:
+def _through(layers: nn.Module, h: Tensor, time: Tensor) -> Tensor:
     """One layer after the other; residual blocks read the time."""
-    for layer in layers:
+    for layer in layers.children():
         h = layer(h, time) if hasattr(layer, "time_emb_proj") else layer(h)
     return h
 
