@@ -16,12 +16,12 @@ from yoda_cli.config import SampleDefaults
 from yoda_cli.diffusion.samplers import ddim_step, ddpm_step
 from yoda_cli.diffusion.schedule import predict_z0, q_sample
 from yoda_cli.diffusion.timesteps import openai_timesteps
-from yoda_cli.diffusion.yoda import masked_sample
-from yoda_cli.images.color import COLOUR_FIXES, low_band
-from yoda_cli.models.base import Condition
-from yoda_cli.models.latent.autoencoder import SCALING
-from yoda_cli.models.latent.diffbir import Guidance
-from yoda_cli.models.latent.stablesr import StableSR, load_wrapped_vae, make_stablesr_schedule
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
+from yoda_cli.images.color import COLOR_FIXES, low_band
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.autoencoder import SCALING, load_wrapped_vae
+from yoda_cli.models.latent.controlled import make_latent_schedule
+from yoda_cli.models.latent.modulated import ModulatedDenoiser
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets import stablesr as nets
@@ -42,11 +42,17 @@ def everywhere(z):
     return torch.ones_like(z[:, :1], dtype=torch.bool)
 
 
-def windowed(net, z_lr, chain, size=0, stride=0):
+def dense(z_lr):
+    """A ≡ 1: plain sampling."""
+    return AttentionMask(torch.ones_like(z_lr[:, :1]), 1.0, TOTAL)
+
+
+def windowed(net, z_lr, chain, size=0, stride=0, guidance=None):
     """ẑ_0 of a whole canvas from its windows, for the times of ``chain``."""
+    condition = replace(net.encode(z_lr), guidance=guidance)
     model = Model("golden", net, SampleDefaults(), CPU, torch.float32)
     plan = window_plan(torch.ones_like(z_lr[:, :1]), chain, 1.0, TOTAL, size, stride, skip=True)
-    return WindowedDenoiser(model, net.encode(z_lr), plan)
+    return WindowedDenoiser(model, condition, plan)
 
 
 # -------------------------------------------------------------------------------------- networks
@@ -118,7 +124,7 @@ def stablesr_net(golden, config, prediction="eps"):
     told = config["unet_cfg"]
     assert shape.channels == tuple(told["model_channels"] * m for m in told["channel_mult"])
     heads = config["structcond_cfg"]["num_heads"]
-    net = StableSR(shape, replace(nets.infer_encoder(structcond), heads=heads), prediction)
+    net = ModulatedDenoiser(shape, replace(nets.infer_encoder(structcond), heads=heads), prediction)
     net.fill("unet", unet, "golden")
     net.fill("encoder", structcond, "golden")
     return net
@@ -148,13 +154,12 @@ def over_windows(net, golden, chain):
     x, z_lr = inputs["tiled.x"], inputs["tiled.z_lr"]
     t, s = chain[config["tiled_index"] + 1], chain[config["tiled_index"]]
     size = config["tile_size"]
-    denoise = windowed(net, z_lr, [t, s], size, size - config["tile_overlap"])
     signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
     wanted, unwanted = inputs["c_txt"][:1], inputs["c_txt_uncond"][:1]
-    guided = Guidance(wanted, unwanted, config["cfg_scale"])
-    for name, guidance in (("", Guidance(wanted)), ("_cfg", guided)):
-        net.steer(guidance)
-        z_0 = denoise(x, t, everywhere(x))
+    guided = Guidance({"text": wanted}, {"text": unwanted}, config["cfg_scale"])
+    for name, guidance in (("", Guidance({"text": wanted})), ("_cfg", guided)):
+        stride = size - config["tile_overlap"]
+        z_0 = windowed(net, z_lr, [t, s], size, stride, guidance)(x, t, everywhere(x))
         if net.prediction == "eps":
             out[f"tiled.model_output{name}"] = (x - signal * z_0) / sigma
     step = ddpm_step(net.schedule, x, z_0, t, s, inputs["tiled.noise"])
@@ -209,8 +214,8 @@ def colour(golden):
     return {
         "wavelet.low": low,
         "wavelet.high": content - low,
-        "wavelet.fixed": COLOUR_FIXES["wavelet"](content, style),
-        "adain.fixed": COLOUR_FIXES["adain"](content, style),
+        "wavelet.fixed": COLOR_FIXES["wavelet"](content, style),
+        "adain.fixed": COLOR_FIXES["adain"](content, style),
         "uint8": truncated(golden.inputs["quant"]),
     }
 
@@ -264,7 +269,7 @@ DDIM = re.compile(r"ddim(\d+)\.eta(\d+)\.(eps|v)\.x")
 
 
 def sampler(golden):
-    schedule, inputs, out = make_stablesr_schedule(), golden.inputs, {}
+    schedule, inputs, out = make_latent_schedule("eps"), golden.inputs, {}
     beta, full = schedule.beta, schedule.alpha_bar
     for key, value in tables(beta[1:], full[1:], full[:-1]).items():
         out[f"full.{key}"] = value
@@ -296,7 +301,7 @@ def states(net, schedule, chain, z_lr, start_noise, noises):
         return predict_z0(net.prediction, raw, z, schedule.signal(t), schedule.sigma(t))
 
     masked_sample(
-        predict, ddpm_step, schedule, chain, torch.ones_like(z_lr[:, :1]), 1.0, z_lr,
+        predict, ddpm_step, schedule, chain, dense(z_lr), z_lr,
         drawn.__getitem__, start="lr", on_step=seen.append,
     )  # fmt: skip
     return torch.stack([record.z_s for record in seen])
@@ -386,19 +391,19 @@ def pipeline(golden):
         seen, height, width = prepare(as_floats(inputs["image"]), case)
         vae = load_wrapped_vae(part(golden, "vae."), "golden")
         net = stablesr_net(golden, TINY, case["parameterization"])
-        net.steer(Guidance(golden.inputs["c_txt"]))
+        guidance = Guidance({"text": golden.inputs["c_txt"]})
         z_lr = sampled(moments_of(vae, seen), inputs["posterior_noise"])
         size = 0 if square else case["input_size"] // 8
         stride = size - case.get("tile_overlap", 0)
         chain = openai_timesteps(TOTAL, case["steps"])
         drawn = dict(zip(chain, (inputs["start_noise"], *inputs["step_noises"]), strict=False))
         latent = masked_sample(
-            windowed(net, z_lr, chain, size, stride), ddpm_step, net.schedule, chain,
-            torch.ones_like(z_lr[:, :1]), 1.0, z_lr, drawn.__getitem__,
+            windowed(net, z_lr, chain, size, stride, guidance), ddpm_step, net.schedule, chain,
+            dense(z_lr), z_lr, drawn.__getitem__,
             start="noise" if square else "lr",
         )  # fmt: skip
         decoded = vae.decode(latent / SCALING, vae.features(seen), case["dec_w"])
-        image = COLOUR_FIXES[case["colour"]](decoded, seen)[..., :height, :width]
+        image = COLOR_FIXES[case["colour"]](decoded, seen)[..., :height, :width]
         out |= {f"{name}.z_lr": z_lr, f"{name}.latent": latent, f"{name}.decoded": decoded}
         out[f"{name}.image"] = truncated(image)[0].permute(1, 2, 0)
     return out

@@ -1,151 +1,172 @@
-"""StableSR (arXiv:2305.07015) on its diffusion space: latents of Stable Diffusion 2.
+"""StableSR (arXiv:2305.07015): Stable Diffusion modulated by the enlarged picture's code.
 
-Its "LR image" is the VAE code of the enlarged picture, of four channels. An encoder turns that
-code and the time into feature maps, again at every step, and these modulate the U-Net.
+The published weights come in two forms: one checkpoint, or Stable Diffusion's own and the modules
+that were trained beside it. The decoder that takes up features of the picture is a file of its
+own; how much of them it takes is ``fidelity``. Where the reference draws the picture's code from
+its posterior, the mean is taken; where it pads to 32 pixels, borders are repeated to 64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, make_schedule
-from yoda_cli.models.base import Condition, predict_clipped
-from yoda_cli.models.latent.diffbir import BETAS, LATENT, NUM_STEPS, Guidance
+from yoda_cli.devices.memory import free_bytes
+from yoda_cli.devices.out_of_memory import free_memory
+from yoda_cli.errors import WeightsError
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.autoencoder import Autoencoder, load_wrapped_vae
+from yoda_cli.models.latent.components import MARGIN, TEXT, UNET, Components
+from yoda_cli.models.latent.family import Codec, Steering
+from yoda_cli.models.latent.modulated import ModulatedDenoiser
+from yoda_cli.models.latent.settings import FamilySettings
+from yoda_cli.models.latent.text import PREFIX as TEXT_PREFIX
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets import stablesr as nets
-from yoda_cli.models.nets.filling import Named, built, check_fit, fill_skeleton, skeleton
+
+ENCODER, MODULATION = "structcond_stage_model.", ".spade."
+TRAINING = "loss."  # what the decoder's file still holds of its training
+WHOLE, MODULES = "StableSR in one file", "StableSR's modules"
+DECODER = "StableSR's VAE with feature wrapping"
 
 
-def make_stablesr_schedule() -> NoiseSchedule:
-    """Stable Diffusion's chain as it is, also for the network that predicts v."""
-    start, end = BETAS
-    return make_schedule("scaled_linear", NUM_STEPS, beta_start=start, beta_end=end)
+class StableSR:
+    """Files by role: ``diffusion`` (all, or Stable Diffusion 2.1), ``modules`` or none,
+    ``decoder`` or none, ``stage1`` or none.
 
-
-class StableSR(nn.Module):
-    """The modulated U-Net and its time-aware encoder; implements Backbone.
-
-    It begins with shapes only: ``fill`` brings the weights, ``unload`` frees them. ``offloaded``
-    keeps them in the machine's memory and each network on the device only while it runs.
+    ``net`` has the networks' shapes from the start and their weights inside ``denoiser``.
     """
 
-    scale = 1
-    stride = 8
-    halo = 16
-    plan_halo = 16
-    pixel_bytes = 256 << 10
-    z_channels = LATENT
-    in_channels = LATENT
+    wraps = True
+    unread = ("strength",)
 
     def __init__(
-        self, unet: ldm.UNetConfig, encoder: nets.EncoderConfig, prediction: Prediction = "eps"
-    ) -> None:
-        super().__init__()
-        self.config = unet
-        maps = encoder.out_channels
-        self.unet: nn.Module = skeleton(lambda: nets.ModulatedUNet(unet, maps))
-        self.encoder: nn.Module = skeleton(lambda: nets.TimeAwareEncoder(encoder))
-        self.prediction: Prediction = prediction
-        self.schedule = make_stablesr_schedule()
-        self.guidance: Guidance | None = None
-        self.variant = ""
-        self.offloaded = False
-
-    @contextmanager
-    def visiting(self, part: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-        """``part`` on ``device``; where it is offloaded, only while it is used."""
-        if self.offloaded:
-            part.to(device)
-        yield part
-        if self.offloaded:
-            part.to("cpu")
-
-    def steer(self, guidance: Guidance) -> None:
-        """Set the text; with two prompts the U-Net takes twice the work."""
-        self.guidance = guidance
-        self.variant = "one prompt" if guidance.negative is None else "two prompts"
+        self, name: str, settings: FamilySettings, files: Mapping[str, Path],
+        device: torch.device, precision: torch.dtype,
+    ) -> None:  # fmt: skip
+        """Look at the files, so that a wrong one is refused before any work."""
+        self.name, self.settings, self.files = name, settings, files
+        self.parts = Components(name, settings, files, device, precision)
+        self._wrapped: nets.WrappedVAE | None = None
+        unet, encoder = self.unet_tensors(), self.encoder_tensors()
+        if "decoder" in files and not any("fusion_layer" in key for key in self.vae_tensors()):
+            raise WeightsError(self.parts.unexpected("decoder", DECODER))
+        self.net = ModulatedDenoiser(
+            ldm.infer_unet(unet, settings.head_dim), nets.infer_encoder(encoder),
+            settings.prediction,
+        )  # fmt: skip
+        self.net.check("unet", unet, str(files["diffusion"]))
+        self.net.check("encoder", encoder, str(files[self.role]))
 
     @property
-    def is_empty(self) -> bool:
-        """Whether there are shapes only."""
-        return any(parameter.is_meta for parameter in self.parameters())
+    def role(self) -> str:
+        """That of the file that holds StableSR's own modules."""
+        return "modules" if "modules" in self.files else "diffusion"
 
-    def named(self, part: str) -> Named:
-        """The published name of a tensor of ``unet`` or ``encoder``."""
-        if part == "encoder":
-            return nets.encoder_name
-        return lambda key: nets.modulated_unet_name(key, self.config)
+    def unet_tensors(self) -> dict[str, Tensor]:
+        """Stable Diffusion's U-Net with the modulations, of one file or of two."""
+        unet = self.parts.tensors("diffusion", UNET)
+        if "out.2.weight" not in unet:
+            wanted = "Stable Diffusion 2.1" if self.role == "modules" else WHOLE
+            raise WeightsError(self.parts.unexpected("diffusion", wanted))
+        if self.role == "modules":
+            unet |= self.parts.tensors("modules", UNET)
+        if not any(MODULATION in key for key in unet):
+            raise WeightsError(self.parts.unexpected(self.role, WHOLE))
+        text = self.parts.tensors("diffusion", TEXT).get(f"{TEXT_PREFIX}ln_final.weight")
+        if text is None or len(text) != ldm.infer_unet(unet).context:  # Stable Diffusion 1.x
+            raise WeightsError(self.parts.unexpected("diffusion", "Stable Diffusion 2.1"))
+        return unet
 
-    def check(self, part: str, state: Mapping[str, Tensor], name: str) -> None:
-        """Refuse tensors that are not those of ``unet`` or ``encoder``."""
-        check_fit(getattr(self, part), self.named(part), state, name)
+    def encoder_tensors(self) -> dict[str, Tensor]:
+        """Those of the time-aware encoder."""
+        state = self.parts.tensors(self.role, ENCODER)
+        if "fea_tran.0.in_layers.0.weight" not in state:
+            wanted = MODULES if self.role == "modules" else WHOLE
+            raise WeightsError(self.parts.unexpected(self.role, wanted))
+        return state
 
-    def fill(
-        self, part: str, state: Mapping[str, Tensor], name: str,
-        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
-        """Give ``unet`` or ``encoder`` its weights."""
-        self.check(part, state, name)
-        fill_skeleton(getattr(self, part), self.named(part), state, name, device, dtype)
+    def vae_tensors(self) -> dict[str, Tensor]:
+        """Those of the decoder's file: a whole autoencoder."""
+        state = self.parts.tensors("decoder", "first_stage_model.")
+        return {key: value for key, value in state.items() if not key.startswith(TRAINING)}
 
-    def unload(self) -> None:
-        """Give all weights back; shapes stay."""
-        self.to("meta")
+    def check_memory(self) -> None:
+        """Where a GPU has room for one of the two networks at a time they are offloaded."""
+        if not self.net.is_empty:
+            return
+        parts, size = self.parts, torch.finfo(self.parts.precision).bits / 8 * MARGIN
+        whole = _values(self.net) * size
+        larger = max(_values(self.net.unet), _values(self.net.encoder)) * size
+        free = free_bytes(parts.device)
+        self.net.offloaded = parts.device.type == "cuda" and larger < free < whole
+        if not self.net.offloaded:
+            parts.check_memory(_values(self.net))
 
-    @torch.no_grad()
-    def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        """``lr`` is a latent (B, 4, h, w); ``strength`` is not read."""
-        return Condition(lr.float())
+    def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
+        """The enlarged picture, by the interpolation that the networks were trained with."""
+        with self.parts.restorer() as restorer:
+            if restorer is not None:
+                return restorer.restore(lr, height, width)
+        if height < lr.shape[-2] or width < lr.shape[-1]:
+            return imresize(lr, (height, width)).clamp(0, 1)
+        return F.interpolate(lr, (height, width), mode="bicubic").clamp(0, 1)
 
-    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
-        """Nothing: the VAE belongs to the picture, not to the window."""
-        return z_0
+    def codec(self, tile: int, steering: Steering) -> AbstractContextManager[Codec]:
+        """The decoder that takes up features, unless none are wanted."""
+        if steering.fidelity == 0:
+            return self.parts.autoencoder(tile)
+        return self.wrapped(tile, steering.fidelity)
 
-    def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
-        return hr
+    @contextmanager
+    def wrapped(self, tile: int, w: float) -> Iterator[Autoencoder]:
+        """The autoencoder of the decoder's file, kept where there is room."""
+        if self._wrapped is None:
+            path = str(self.files["decoder"])
+            self._wrapped = load_wrapped_vae(self.vae_tensors(), path, self.parts.device)
+        try:
+            yield Autoencoder(self._wrapped, self.parts.device, tile, w)
+        finally:
+            if not self.parts.has_room:
+                self._wrapped = None
 
-    def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
-        return predict_clipped(self, z_t, t, condition, mask, 0.0)
+    def condition(self, z_lr: Tensor, restored: Tensor, steering: Steering) -> Condition:
+        """The code and the prompts' states; without guidance only the empty one's are needed."""
+        tokens = {"text": self.parts.text(steering.prompt)}
+        negative = None
+        if steering.cfg != 1:
+            negative = {"text": self.parts.text(steering.negative_prompt)}
+        return replace(self.net.encode(z_lr), guidance=Guidance(tokens, negative, steering.cfg))
 
-    def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        """The raw output, with classifier-free guidance where there is any."""
-        guide = self.guidance
-        assert guide is not None, "the text states come before the first call"
-        scale = guide.scale(int(t[0]))
-        prompt = guide.prompt.expand(z_t.shape[0], -1, -1)
-        if guide.negative is None or scale == 1:
-            return self.run(z_t, t, prompt, condition.z_lr)
-        texts = torch.cat([prompt, guide.negative.expand_as(prompt)])
-        wanted, unwanted = self.run(z_t, t, texts, condition.z_lr).float().chunk(2)
-        return unwanted + scale * (wanted - unwanted)
+    @contextmanager
+    def denoiser(self) -> Iterator[ModulatedDenoiser]:
+        """U-Net and encoder."""
+        self.load()
+        try:
+            yield self.net
+        finally:
+            if not self.parts.has_room:
+                self.net.unload()
+                free_memory()
 
-    def run(self, z_t: Tensor, t: Tensor, texts: Tensor, z_lr: Tensor) -> Tensor:
-        """One call of encoder and U-Net at times ``t`` (B,) in 1 … T.
-
-        ``texts`` (k·B, L, C) are k prompts for every state: the maps are made once for all of
-        them, and the result is (k·B, 4, h, w).
-        """
-        dtype = next(self.unet.parameters()).dtype
-        z_t, texts, z_lr = z_t.to(dtype), texts.to(dtype), z_lr.to(dtype)
-        times = texts.shape[0] // z_t.shape[0]
-        with self.visiting(self.encoder, z_t.device) as encoder:
-            maps = [f.repeat(times, 1, 1, 1) for f in encoder(z_lr, t - 1)]
-        with self.visiting(self.unet, z_t.device) as unet:
-            out: Tensor = unet(z_t.repeat(times, 1, 1, 1), (t - 1).repeat(times), texts, maps)
-        return out
+    def load(self) -> None:
+        """The weights of both into ``net``, unless they are there."""
+        if not self.net.is_empty:
+            return
+        self.check_memory()
+        where, precision = self.parts.device, self.parts.precision
+        where = torch.device("cpu") if self.net.offloaded else where
+        self.net.fill("unet", self.unet_tensors(), str(self.files["diffusion"]), where, precision)
+        own = str(self.files[self.role])
+        self.net.fill("encoder", self.encoder_tensors(), own, where, precision)
 
 
-def load_wrapped_vae(
-    state: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> nets.WrappedVAE:  # fmt: skip
-    """The autoencoder of a file with feature wrapping, without prefixes."""
-    config = nets.infer_wrapped_vae(state)
-    return built(
-        lambda: nets.WrappedVAE(config), lambda key: nets.wrapped_vae_name(key, config), state,
-        name, device, dtype,
-    )  # fmt: skip
+def _values(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
