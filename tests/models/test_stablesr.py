@@ -348,7 +348,6 @@ def test_maps_go_with_their_level_whatever_the_sides_are(folder):
 def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
     model = model_of(folder)
     monkeypatch.setattr("yoda_cli.models.latent.components.free_bytes", lambda device: 1000)
-    monkeypatch.setattr("yoda_cli.models.latent.stablesr.free_bytes", lambda device: 1000)
     monkeypatch.setattr(StableSR, "restore", lambda *_: pytest.fail("it began"))
     with pytest.raises(DeviceError, match=r"about 0\.0 GB on cpu"):
         run(picture(), model)

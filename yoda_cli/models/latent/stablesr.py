@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.devices.memory import free_bytes
 from yoda_cli.devices.out_of_memory import free_memory
 from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
@@ -105,8 +104,8 @@ class StableSR:
         parts, size = self.parts, torch.finfo(self.parts.precision).bits / 8 * MARGIN
         whole = _values(self.net) * size
         larger = max(_values(self.net.unet), _values(self.net.encoder)) * size
-        free = free_bytes(parts.device)
-        self.net.offloaded = parts.device.type == "cuda" and larger < free < whole
+        is_cuda = parts.device.type == "cuda"
+        self.net.offloaded = is_cuda and larger < parts.free < whole
         if not self.net.offloaded:
             parts.check_memory(_values(self.net))
 
