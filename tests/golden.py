@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unittest import mock
 
 import golden_diffbir
+import golden_stablesr
 import torch
 from safetensors import safe_open
 
@@ -44,6 +45,9 @@ def load_golden(path):
 
     # Float weights are stored as fp16 that hold the exact values.
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in part("state.").items()}
+    others = {config.get("spade_weights"), *config.get("weights", {}).values()} - {None}
+    for other in sorted(others):  # some weights are shared by several files
+        state |= load_golden(path.with_name(f"{other}{path.suffix}")).state
     return Golden(config, state, part("in."), part("out."))
 
 
@@ -293,7 +297,9 @@ def agf_resnet(golden):
     return {**out, "agf.top": maps[:1], "logits": logits}
 
 
-KINDS = golden_diffbir.KINDS | {
+KINDS = {
+    **golden_diffbir.KINDS,
+    **golden_stablesr.KINDS,
     "agf_resnet_bottleneck": agf_resnet,
     "dino_vit": dino_vit,
     "sr3_schedules": sr3_schedules,

@@ -19,6 +19,7 @@ IMPORTABLE = {
     "dino_resnet50": "dino_resnet50_pretrain.pth",
     "diffbir_bsrnet": "BSRNet.pth",
     "diffbir_scunet": "scunet_color_real_psnr.pth",
+    "stablesr_vae": "vqgan_cfw_00011.ckpt",
     "alexnet": "alexnet-owt-7be5be79.pth",
 }
 AMBIGUOUS = {
@@ -26,6 +27,8 @@ AMBIGUOUS = {
     "diffbir_swinir": "face_swinir_v1.ckpt",
     "sd21": "v2-1_512-ema-pruned.ckpt",
     "diffbir_full": "general_full_v1.ckpt",
+    "stablesr_full": "stablesr_turbo.ckpt",
+    "stablesr_modules": "webui_768v_139.ckpt",
 }
 
 
@@ -138,6 +141,21 @@ MISFITS = {
         lambda: {"denoise_fn.cond_proj.weight": torch.zeros(1)},
         "srdiff-df2k",
         "an SRDiff network of another size",
+    ),
+    "the decoder as the whole model": (
+        lambda: weights_of("stablesr_vae"),
+        "stablesr_000117.ckpt",
+        "is StableSR's VAE with feature wrapping; stablesr_000117.ckpt must be StableSR in one",
+    ),
+    "the whole model as modules": (
+        lambda: weights_of("stablesr_full"),
+        "webui_768v_139.ckpt",
+        "is StableSR in one file; webui_768v_139.ckpt must be StableSR's modules without",
+    ),
+    "Stable Diffusion as the whole model": (
+        lambda: weights_of("sd21"),
+        "stablesr_turbo.ckpt",
+        "is Stable Diffusion 2.1; stablesr_turbo.ckpt must be .*: it lacks model.diffusion_model",
     ),
     "something else": (lambda: {"a": torch.zeros(1)}, None, "unknown .1 tensors, the first is a"),
     "a part": (lambda: weights_of("diffbir_vae"), None, "the VAE of Stable Diffusion 2.1 alone"),

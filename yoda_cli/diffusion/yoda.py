@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def share(mask: Tensor) -> float:
 Denoiser = Callable[[Tensor, int, Tensor], Tensor]  # (z_t, t, mask) → ẑ_0, fp32
 
 Draw = Callable[[int], Tensor]  # step → standard normal noise for the whole canvas
+Start = Literal["noise", "lr"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def masked_sample(
     z_lr: Tensor,
     draw: Draw,
     *,
+    start: Start = "noise",
     faithful: bool = False,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> Tensor:
@@ -91,14 +93,17 @@ def masked_sample(
 
     ``z_lr`` (B, C, H, W) is the unrefined picture on the diffusion grid. ``predict`` is read only
     where the mask is True; the state it is given is overwritten by the step, and what it returned
-    may be, from the third call after that. ``faithful`` runs eqs. 9 and 11 as printed (the
-    network sees zeros outside the mask, the other side is N(z_lr, one step's variance)) instead of
-    the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose variance it borrows.
+    may be, from the third call after that. ``start`` "lr" begins with q(z_T | z_lr) inside the mask
+    too: networks that were tuned so see a trace of LR there. ``faithful`` runs eqs. 9 and 11 as
+    printed (the network sees zeros outside the mask, the other side is N(z_lr, one step's
+    variance)) instead of the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose
+    variance it borrows.
     """
     noise = draw(timesteps[0])
     z = q_sample(schedule, z_lr, timesteps[0], noise)
     mask = policy(timesteps[0], timesteps[1], z, None)
-    torch.where(mask, noise, z, out=z)
+    if start == "noise":
+        torch.where(mask, noise, z, out=z)
     history: History | None = None
     for index, (t, s) in enumerate(pairwise(timesteps)):
         if history is not None:

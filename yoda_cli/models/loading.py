@@ -76,7 +76,9 @@ def latent_model(
     device = pick_device(options.device)
     precision = pick_precision("fp32" if options.exact else options.precision, device)
     family = FAMILIES[entry.backbone]
-    roles = list(family.roles)
+    fidelity = settings.fidelity if options.fidelity is None else options.fidelity
+    optional = family.optional + (family.with_fidelity if fidelity > 0 else ())
+    roles = [*family.roles, *(role for role in optional if role in entry.files)]
     wanted = TASKS[options.task or "sr"]
     first = options.stage1
     if first is None and wanted in entry.files:
@@ -91,6 +93,7 @@ def latent_model(
     paths = {role: obtain(entry.files[role], registry, cache, watch) for role in roles}
     files = {("stage1" if role == wanted else role): path for role, path in paths.items()} | own
     made = family.make(entry.name, settings, files, device, precision)
+    defaults = replace(defaults, fidelity=settings.fidelity)
     card = {
         "about": entry.summary,
         "licence": entry.licence,

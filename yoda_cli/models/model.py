@@ -50,6 +50,8 @@ class Model:
         ``strength``: what is made up there is more often wrong."""
         if asked is not None:
             return asked
+        if self.family is not None and self.family.wraps:
+            return self.defaults.fidelity
         return max(self.defaults.fidelity, min(DRIEST, FIDELITY_PER_DENOISE * strength))
 
     def context(self) -> AbstractContextManager[Any]:

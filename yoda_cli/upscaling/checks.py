@@ -69,11 +69,9 @@ LATENT_ONLY = (
 
 def check_model(model: Model, options: UpscaleOptions) -> None:
     """Refuse options that this model would not read."""
-    if model.family is not None:
-        if options.block is not None:
-            raise UsageError(f"model {model.name} works on one block; leave out --block")
-        return
-    for name in LATENT_ONLY:
+    if model.family is not None and options.block is not None:
+        raise UsageError(f"model {model.name} works on one block; leave out --block")
+    for name in LATENT_ONLY if model.family is None else model.family.unread:
         if getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")

@@ -30,7 +30,7 @@ from yoda_cli.models.latent.family import Codec, LatentFamily, Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.budget import Spent, spend
 from yoda_cli.tiling.grids import replicate
-from yoda_cli.tiling.plan import WINDOW, Plan, forecast_seconds, window_plan
+from yoda_cli.tiling.plan import Plan, forecast_seconds, window_plan
 from yoda_cli.tiling.windows import Tile, Window, rounded_up
 from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.denoisers import WindowedDenoiser
@@ -39,7 +39,6 @@ from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
 
 ALIGN = 64  # pixels: 8 to a latent, 8 latents to the U-Net's coarsest
-WHOLE = 96  # latents a side up to which one window sees all
 LARGEST = 256 << 20  # pixels that are worked on
 
 
@@ -106,7 +105,7 @@ class LatentPipeline:
         """A as it will be used, the windows of every step, and what a budget made of A."""
         mask, total = settings.mask, self.model.backbone.schedule.num_steps
         timesteps = settings.sampling.timesteps if settings.refines else (total,)
-        size = window_size(latents, settings.tiles.core)
+        size = self.window_size(latents, settings)
 
         def plan(candidate: Tensor, bound: float) -> Plan:
             return window_plan(candidate, timesteps, bound, total, size, skip=settings.tiles.skip)
@@ -119,6 +118,13 @@ class LatentPipeline:
         )  # fmt: skip
         return spent.attention, plan(spent.attention, spent.lower_bound), spent
 
+    def window_size(self, latents: Tensor, settings: Settings) -> int:
+        """Latents a side of a window, 0 for one window, from the tile asked for in pixels."""
+        own = self.family.settings
+        if settings.tiles.core is not None:
+            return rounded_up(settings.tiles.core // FACTOR, ALIGN // FACTOR)
+        return 0 if max(latents.shape[-2:]) <= own.whole else own.window
+
     def run(
         self, lr: Tensor, settings: Settings, observer: Observer,
         attention: Tensor | None = None, noise_of: Tensor | None = None,
@@ -130,7 +136,7 @@ class LatentPipeline:
         counter, steering = Counter(observer.on_call), latent_of(settings).steering
         restored = required(plan.restored)
         tall, wide = (side * FACTOR for side in plan.on_grid.shape[-2:])
-        size = window_size(plan.on_grid, settings.tiles.core)
+        size = self.window_size(plan.on_grid, settings)
         with self.family.codec(size, steering) as codec:
             z_lr = codec.encode(replicate(restored, tall, wide) * 2 - 1)
         z_0, forecast = z_lr, 0.0
@@ -164,7 +170,7 @@ class LatentPipeline:
             forecast = self.forecast(plan, condition, steering)
             observer.on_plan(plan.planned_calls, forecast)
             if observer.whole:
-                size = window_size(plan.on_grid, settings.tiles.core)
+                size = self.window_size(plan.on_grid, settings)
                 codec = kept.enter_context(self.family.codec(size, steering))
                 see = partial(self.decode, codec, restored=restored)
                 observer.on_pass(PassBegin(plan, condition.z_lr, see))
@@ -177,6 +183,7 @@ class LatentPipeline:
                 AttentionMask(plan.on_grid.to(model.device), first.lower_bound, total),
                 condition.z_lr,
                 make_draw(condition.z_lr, seed, sampler),
+                start=self.family.settings.start,
                 faithful=settings.mask.faithful,
                 on_step=observer.on_step if observer.whole else None,
             ).cpu()
@@ -197,13 +204,6 @@ class LatentPipeline:
         seen = replicate(restored, tall, wide) * 2 - 1
         image = (codec.decode(z.cpu(), seen) + 1) / 2
         return image[..., : restored.shape[-2], : restored.shape[-1]]
-
-
-def window_size(latents: Tensor, tile: int | None) -> int:
-    """Latents a side of a window, 0 for one window, from the tile asked for in pixels."""
-    if tile is not None:
-        return rounded_up(tile // FACTOR, ALIGN // FACTOR)
-    return 0 if max(latents.shape[-2:]) <= WHOLE else WINDOW
 
 
 def variant_of(steering: Steering) -> str:

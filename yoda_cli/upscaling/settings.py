@@ -58,12 +58,16 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class LatentSettings:
-    """What only models of latents read: see ``UpscaleOptions``."""
+    """What only models of latents read: see ``UpscaleOptions``.
+
+    ``wraps``: fidelity is the decoder's, and diffusion runs whatever it is.
+    """
 
     task: str
     stage1: str  # "" for the task's own restorer
     attention_from: str
     steering: Steering
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Settings:
     @property
     def refines(self) -> bool:
         """Whether the network is called at all; at fidelity 1 the unrefined picture is kept."""
-        return self.sampling.fidelity < 1
+        return self.sampling.fidelity < 1 or (self.latent is not None and self.latent.wraps)
 
     def rows(self) -> list[tuple[str, object]]:
         """Every setting that decides the pixels, by the name of its option."""
@@ -224,5 +228,6 @@ def _latent(asked: UpscaleOptions, model: Model, fidelity: float) -> LatentSetti
         fidelity,
     )
     return LatentSettings(
-        asked.task or "sr", asked.stage1 or "", asked.attention_from or "stage1", steering
-    )
+        asked.task or "sr", asked.stage1 or "", asked.attention_from or "stage1", steering,
+        model.family.wraps,
+    )  # fmt: skip

@@ -45,9 +45,9 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
         slot = only_one(path, identity.structure, identity.description, registry)
     elif slot.structure and identity.structure not in slot.structure:
         expected = " or ".join(NAMES[name] for name in slot.structure)
-        detail = differences(shapes_of(state), slot.structure[0])[0]
+        wrong = differences(shapes_of(state), slot.structure[0]) or ["it holds more than that"]
         raise WeightsError(
-            f"{path} is {identity.description}; {slot.name} must be {expected}: {detail}"
+            f"{path} is {identity.description}; {slot.name} must be {expected}: {wrong[0]}"
         )
     return keep(path, slot, identity.description, cache)
 

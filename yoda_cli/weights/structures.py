@@ -20,20 +20,27 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-#: Networks in one file, by the prefix of their keys.
-SD21 = {
-    "model.diffusion_model.": "diffbir_unet",
-    "first_stage_model.": "diffbir_vae",
-    "cond_stage_model.": "diffbir_clip",
-}
+#: Networks in one file: the prefix of their keys, and which they are.
+SD21 = (
+    ("model.diffusion_model.", "diffbir_unet"),
+    ("first_stage_model.", "diffbir_vae"),
+    ("cond_stage_model.", "diffbir_clip"),
+)
+STABLESR = (
+    ("model.diffusion_model.", "stablesr_spade"),
+    ("structcond_stage_model.", "stablesr_encoder"),
+)
 
 COMPOSITES = {
     "sd21": SD21,
-    "diffbir_full": {
-        **SD21,
-        "control_model.": "diffbir_controlnet",
-        "preprocess_model.": "diffbir_swinir",
-    },
+    "diffbir_full": (
+        *SD21,
+        ("control_model.", "diffbir_controlnet"),
+        ("preprocess_model.", "diffbir_swinir"),
+    ),
+    "stablesr_full": (*SD21, *STABLESR),
+    "stablesr_modules": STABLESR,
+    "stablesr_vae": (("", "diffbir_vae"), ("", "stablesr_fusion")),
 }
 
 NAMES = {
@@ -54,6 +61,9 @@ NAMES = {
     "diffbir_scunet": "SCUNet",
     "diffbir_full": "DiffBIR v1 in one file",
     "sd21": "Stable Diffusion 2.1",
+    "stablesr_full": "StableSR in one file",
+    "stablesr_modules": "StableSR's modules without Stable Diffusion",
+    "stablesr_vae": "StableSR's VAE with feature wrapping",
     "alexnet": "torchvision's AlexNet",
     "vgg16": "torchvision's VGG-16",
     "squeezenet1_1": "torchvision's SqueezeNet 1.1",
@@ -98,7 +108,7 @@ def structures() -> Mapping[str, Shapes]:
         for name, table in json.loads(gzip.decompress(packed)).items()
     }
     joined = {
-        name: {p + key: shape for p, part in parts.items() for key, shape in single[part].items()}
+        name: {p + key: shape for p, part in parts for key, shape in single[part].items()}
         for name, parts in COMPOSITES.items()
     }
     return single | joined

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from yoda_cli.models.latent.controlled import FACTOR
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.stablesr import WrappedVAE, infer_wrapped_vae, wrapped_vae_name
 from yoda_cli.tiling.windows import Tile, make_tiles
 
 SCALING = 0.18215
@@ -54,10 +55,14 @@ class PooledGroupNorm(nn.Module):
 
 
 class Autoencoder:
-    """The VAE of Stable Diffusion; ``tile`` latents a side at most in one piece, 0 for all."""
+    """The VAE of Stable Diffusion; ``tile`` latents a side at most in one piece, 0 for all.
 
-    def __init__(self, vae: Any, device: torch.device, tile: int = 0) -> None:
-        self.vae, self.device, self.tile = vae, device, tile
+    ``w`` above 0 is how much of the restored picture's features a wrapped decoder takes up; they
+    are computed again for each tile, because those of a large picture would fill the memory.
+    """
+
+    def __init__(self, vae: Any, device: torch.device, tile: int = 0, w: float = 0.0) -> None:
+        self.vae, self.device, self.tile, self.w = vae, device, tile, w
         _pool_norms(vae)
         self.norms = [m for m in vae.modules() if isinstance(m, PooledGroupNorm)]
 
@@ -72,57 +77,75 @@ class Autoencoder:
 
         size = (image.shape[-2] // FACTOR, image.shape[-1] // FACTOR)
         latent = image.new_empty(1, self.vae.config.latent_channels, *size)
-        return self._tiled(run, image, latent, FACTOR, 1)
+        return self._tiled(run, [(image, FACTOR)], latent, 1)
 
     @torch.no_grad()
     def decode(self, latent: Tensor, restored: Tensor | None = None) -> Tensor:
-        """The picture, not clipped; ``restored`` is not read."""
+        """The picture, not clipped; ``restored`` is read where its features are wanted."""
 
         def run(z: Tensor) -> Tensor:
             out: Tensor = self.vae.decoder(self.vae.post_quant_conv(z / SCALING))
             return out
 
+        def run_wrapped(z: Tensor, image: Tensor) -> Tensor:
+            out: Tensor = self.vae.decode(z / SCALING, self.vae.features(image), self.w)
+            return out
+
         size = (latent.shape[-2] * FACTOR, latent.shape[-1] * FACTOR)
-        return self._tiled(run, latent, latent.new_empty(1, 3, *size), 1, FACTOR)
+        target = latent.new_empty(1, 3, *size)
+        if self.w == 0 or restored is None:
+            return self._tiled(run, [(latent, 1)], target, FACTOR)
+        return self._tiled(run_wrapped, [(latent, 1), (restored, FACTOR)], target, FACTOR)
 
     def _tiled(
-        self, run: Callable[[Tensor], Tensor], source: Tensor, target: Tensor,
-        source_factor: int, target_factor: int,
+        self, run: Callable[..., Tensor], sources: Sequence[tuple[Tensor, int]], target: Tensor,
+        target_factor: int,
     ) -> Tensor:  # fmt: skip
-        """``target`` filled by ``run`` over tiles of ``source``; factors are pixels to a latent."""
-        height, width = (n // source_factor for n in source.shape[-2:])
+        """``target`` filled by ``run`` over tiles of ``sources``.
+
+        Factors are pixels to a latent.
+        """
+        source, factor = sources[0]
+        height, width = (n // factor for n in source.shape[-2:])
         tiles = make_tiles(height, width, core=self.tile, halo=HALO, align=1)
 
-        def piece(tile: Tile) -> Tensor:
-            return tile.window.multiplied(source_factor).cut(source).to(self.device).float()
+        def pieces(tile: Tile) -> list[Tensor]:
+            return [
+                tile.window.multiplied(factor).cut(source).to(self.device).float()
+                for source, factor in sources
+            ]
 
         if len(tiles) == 1:
-            return run(piece(tiles[0])).cpu()
-        with self._measured(run, [piece(tile) for tile in _spread(tiles)]):
+            return run(*pieces(tiles[0])).cpu()
+        with self._measured(run, [pieces(tile) for tile in _spread(tiles)]):
             for tile in tiles:
-                tile.multiplied(target_factor).paste(target, run(piece(tile)).cpu())
+                tile.multiplied(target_factor).paste(target, run(*pieces(tile)).cpu())
         return target
 
     @contextmanager
     def _measured(
-        self, run: Callable[[Tensor], Tensor], pieces: Sequence[Tensor]
+        self, run: Callable[..., Tensor], pieces: Sequence[Sequence[Tensor]]
     ) -> Iterator[None]:
-        """Statistics of ``pieces`` held in every norm."""
-        tall, wide = (max(p.shape[axis] for p in pieces) for axis in (-2, -1))
-        grown = [
-            F.pad(p, (0, wide - p.shape[-1], 0, tall - p.shape[-2]), mode="replicate")
-            for p in pieces
-        ]
+        """Statistics of ``pieces``, of several tiles, held in every norm."""
+        batches = [_as_batch(of_one_source) for of_one_source in zip(*pieces, strict=True)]
         for norm in self.norms:
             norm.measuring = True
         try:
-            run(torch.cat(grown))
+            run(*batches)
             for norm in self.norms:
                 norm.measuring = False
             yield
         finally:
             for norm in self.norms:
                 norm.measuring, norm.held = False, None
+
+
+def _as_batch(pieces: Sequence[Tensor]) -> Tensor:
+    """``pieces`` one after another, grown to the size of the largest."""
+    tall, wide = (max(p.shape[axis] for p in pieces) for axis in (-2, -1))
+    return torch.cat(
+        [F.pad(p, (0, wide - p.shape[-1], 0, tall - p.shape[-2]), mode="replicate") for p in pieces]
+    )
 
 
 def _spread(tiles: Sequence[Tile]) -> list[Tile]:
@@ -149,5 +172,17 @@ def load_vae(
     config = ldm.infer_vae(state)
     return built(
         lambda: ldm.make_vae(config), lambda key: ldm.vae_name(key, config), state, name,
+        device, dtype,
+    )  # fmt: skip
+
+
+def load_wrapped_vae(
+    state: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> WrappedVAE:  # fmt: skip
+    """The autoencoder of a file with feature wrapping, without prefixes."""
+    config = infer_wrapped_vae(state)
+    return built(
+        lambda: WrappedVAE(config), lambda key: wrapped_vae_name(key, config), state, name,
         device, dtype,
     )  # fmt: skip

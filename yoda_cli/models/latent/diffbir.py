@@ -29,6 +29,9 @@ class DiffBIR:
     ``net`` has the networks' shapes from the start and their weights inside ``denoiser``.
     """
 
+    wraps = False
+    unread = ()
+
     def __init__(
         self, name: str, settings: FamilySettings, files: Mapping[str, Path],
         device: torch.device, precision: torch.dtype,

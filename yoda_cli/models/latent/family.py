@@ -7,7 +7,7 @@ are needed, so that no two large ones need be in memory together. Pictures are (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,16 @@ class LatentFamily(Protocol):
     def settings(self) -> FamilySettings: ...
     @property
     def files(self) -> Mapping[str, Path]: ...
+    @property
+    def wraps(self) -> bool:
+        """Whether ``Steering.fidelity`` is the decoder's: the chain runs whatever it is."""
+        ...
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """Names of options for latent models that this family has no use for."""
+        ...
+
     @property
     def net(self) -> Backbone:
         """Shapes only, until ``denoiser`` is entered."""

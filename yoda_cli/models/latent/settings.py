@@ -20,8 +20,9 @@ class FamilySettings:
     ``chain`` is how its steps are spaced; ``color`` how the result gets the restored picture's
     colours; ``start`` what the chain begins with outside and inside the mask: pure noise, or the
     noised restored picture. Smaller pictures are worked on at ``shortest`` pixels, the side that
-    Stable Diffusion was trained on. ``head_dim`` and ``text_heads`` (0: as in OpenCLIP) are those
-    of attention.
+    Stable Diffusion was trained on, and larger ones in windows of ``window`` latents once a side
+    is above ``whole``. ``fidelity`` is what is taken when none is asked for. ``head_dim`` and
+    ``text_heads`` (0: as in OpenCLIP) are those of attention.
     """
 
     prediction: Prediction = "eps"
@@ -34,6 +35,9 @@ class FamilySettings:
     head_dim: int = 64
     text_heads: int = 0
     shortest: int = 512
+    window: int = 64
+    whole: int = 96
+    fidelity: float = 0.0
 
     def __post_init__(self) -> None:
         """ValueError for a word that none of the choices is."""
