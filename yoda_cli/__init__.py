@@ -81,10 +81,11 @@ class Upscaler:
     they take turns.
     """
 
-    def __init__(self, model: str = "general", **changes: Unpack[OptionValues]) -> None:
+    def __init__(self, model: str | None = None, /, **changes: Unpack[OptionValues]) -> None:
         from yoda_cli.upscaling import api
 
-        self.options = replace(UpscaleOptions(**changes), model=model)
+        options = UpscaleOptions(**changes)
+        self.options = options if model is None else replace(options, model=model)
         self._model = api.load(self.options)
         self._turn = threading.Lock()
 
