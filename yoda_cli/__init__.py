@@ -84,8 +84,8 @@ class Upscaler:
     def __init__(self, model: str | None = None, /, **changes: Unpack[OptionValues]) -> None:
         from yoda_cli.upscaling import api
 
-        asked = UpscaleOptions(**changes)
-        self.options = asked if model is None else replace(asked, model=model)
+        options = UpscaleOptions(**changes)
+        self.options = options if model is None else replace(options, model=model)
         self._model = api.load(self.options)
         self._turn = threading.Lock()
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import sys
 import zipfile
@@ -87,10 +88,12 @@ def test_the_list_says_what_everything_is_for(yoda, tmp_path):
     done = yoda("weights", "list", "--cache-dir", tmp_path)
     assert done.code == 0
     line = next(line for line in done.out.splitlines() if line.strip().startswith("general"))
-    assert "bundled" in line
+    assert "ready" in line
     assert "Apache-2.0" in line
-    assert "(photo)" in done.out
-    assert "[non-commercial]" in done.out
+    assert "photo (diffbir-v2.1)" in done.out
+    assert re.search(r"photo \(diffbir-v2.1\) +download +6.8 GB +NC", done.out)
+    assert "set5" not in done.out
+    assert "set5" in yoda("weights", "list", "--all").out
     document = json.loads(yoda("weights", "list", "--json", "--cache-dir", tmp_path).out)
     assert document["schema"] == 1
     models = {m["name"]: m for m in document["models"]}
@@ -99,6 +102,36 @@ def test_the_list_says_what_everything_is_for(yoda, tmp_path):
     assert models["sr3-64-512"]["state"] == "by hand"
     assert models["diffbir-v2.1"]["bytes"] > 5e9
     assert {d["name"] for d in document["datasets"]} >= {"div2k", "set5"}
+
+
+def test_the_list_fits_a_terminal_of_80_columns(yoda, monkeypatch, tmp_path):
+    from yoda_cli.cli import _render
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(_render.sys.stdout, "isatty", lambda: True, raising=False)
+    shown = yoda("weights", "list", "--cache-dir", tmp_path).out
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 20
+    names = json.loads(yoda("weights", "list", "--json").out)["models"]
+    for model in names:
+        assert any(model["name"] in line for line in lines), model["name"]
+
+
+def test_a_card_is_shown_of_everything_that_has_a_name(yoda, tmp_path):
+    shown = yoda("weights", "show", "general").out
+    assert "for: photographs" in shown
+    assert "limit: " in shown
+    assert "--steps 8" in shown
+    shown = yoda("weights", "show", "photo").out
+    assert "file: DiffBIR_v2.1.pt: 1.5 GB" in shown
+    assert "SHA-256: " in yoda("weights", "show", "DiffBIR_v2.1.pt").out
+    assert "for: DIV2K" in yoda("weights", "show", "div2k").out
+    document = json.loads(yoda("weights", "show", "face", "--json").out)
+    assert document["card"]["name"] == "face"
+    refused = yoda("weights", "show", "genral")
+    assert refused.code == 2
+    assert "did you mean general" in refused.err
 
 
 def test_what_only_a_person_can_get_says_how(yoda, tmp_path):

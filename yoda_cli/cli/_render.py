@@ -155,20 +155,32 @@ def table(
     rows: Sequence[Sequence[str]],
     *,
     to_stderr: bool = False,
+    cut: str = "",
 ) -> None:
-    """A table; off a terminal as wide as its longest lines."""
+    """A table; off a terminal as wide as its longest lines. Where it is too wide for a terminal
+    the column ``cut`` is shortened and no other; without one, all are folded."""
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    out = sys.stderr if to_stderr else sys.stdout
+    console = Console(file=out, width=None if out.isatty() else 240)
     shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    lines = [columns, *rows]
+    whole = sum(
+        2 + max(cell_len(line[i]) for line in lines) for i, c in enumerate(columns) if c != cut
+    )
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        if column == cut:
+            left = max(8, console.width - whole - 4)  # the table's own edges and this padding
+            shown.add_column(column, overflow="ellipsis", no_wrap=True, max_width=left)
+        else:
+            shown.add_column(column, overflow="fold", no_wrap=bool(cut))
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
-    out = sys.stderr if to_stderr else sys.stdout
-    Console(file=out, width=None if out.isatty() else 240).print(shown)
+    console.print(shown)
 
 
 @contextmanager
@@ -229,6 +241,17 @@ class TrainingLine:
         if always or now - self._spoken > PLAIN_SECONDS:
             self._spoken = now
             note(text)
+
+
+def fact(key: str, value: str) -> None:
+    """``key: value`` on stdout, folded under the value on a terminal."""
+    import shutil
+    import textwrap
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    head = f"{key}: "
+    lines = textwrap.wrap(value, max(20, width - 2), initial_indent=head, subsequent_indent="  ")
+    sys.stdout.write("\n".join(lines or [head.rstrip()]) + "\n")
 
 
 def number(value: float | None) -> str:

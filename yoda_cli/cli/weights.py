@@ -29,12 +29,17 @@ Names = Annotated[
 
 @app.command("list")
 def list_(
+    files: Annotated[bool, typer.Option("--files", help="List the weight files.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List models, weight files and data sets.")
+    ] = False,
     as_json: Json = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> None:
-    """Every model, file and data set: what it is for, size, licence, cached or not."""
+    """List the models: ready or not, size, licence, what they are for."""
+    from yoda_cli.cli._weights_tables import TITLES, show_list
     from yoda_cli.weights import Cache, load_registry
     from yoda_cli.weights.inventory import inventory
 
@@ -45,22 +50,38 @@ def list_(
         found = {key: [asdict(r) for r in rows if r.kind == kind] for kind, key in kinds.items()}
         typer.echo(json.dumps({"schema": 1, "cache": str(cache.folder), **found}, indent=2))
         return
-    for kind, title in (("model", "Models"), ("file", "Weight files"), ("dataset", "Data sets")):
-        _render.table(
-            title,
-            ("name", "for", "size", "licence", "state"),
-            [
-                (
-                    " ".join([row.name, *(f"({alias})" for alias in row.aliases)]),
-                    row.summary,
-                    f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "?",
-                    row.licence + (" [non-commercial]" if row.noncommercial else ""),
-                    row.state,
-                )
-                for row in rows
-                if row.kind == kind
-            ],
-        )
+    show_list(rows, list(TITLES) if everything else ["file"] if files else ["model"])
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model, a file or a data set.",
+            show_default=False,
+            autocompletion=_names.complete_weights,
+        ),
+    ],
+    as_json: Json = False,
+    cache_dir: CacheDir = None,
+    registry: RegistryFile = None,
+) -> None:
+    """Show all that is known of a model, a file or a data set: its card."""
+    from yoda_cli.cli._weights_tables import card_in, facts, show_card
+    from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import inventory
+
+    known = load_registry()
+    known.check_name(name)
+    rows = inventory(known, Cache.default())
+    model = next((m for m in known.models.values() if name in (m.name, *m.aliases)), None)
+    card = card_in(model) if model else {}
+    if as_json:
+        pairs = [list(pair) for pair in facts(name, known, rows, card)]
+        typer.echo(json.dumps({"schema": 1, "facts": pairs, "card": card}, indent=2))
+        return
+    show_card(name, known, rows, card)
 
 
 @app.command()

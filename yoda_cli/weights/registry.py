@@ -53,10 +53,18 @@ class Registry:
         for model in self.models.values():
             if name in (model.name, *model.aliases):
                 return [self.files[key] for key in model.files.values()]
+        self.check_name(name)
+        return []
+
+    def check_name(self, name: str) -> None:
+        """Refuse a name that no model, file or data set has; says the nearest three."""
         aliases = [alias for model in self.models.values() for alias in model.aliases]
         aliases += [alias for entry in self.files.values() for alias in entry.aliases]
         known = [*self.models, *aliases, *self.datasets, *self.files]
-        raise UsageError(f"nothing is called {name!r}; {hint(name, known)}")
+        if name not in known:
+            close = get_close_matches(name, known, 3, cutoff=0.4)
+            meant = f"did you mean {' or '.join(close)}? " if close else ""
+            raise UsageError(f"nothing is called {name!r}; {meant}yoda weights list --all says all")
 
     def urls(self, entry: FileEntry) -> list[str]:
         """Where to look, in order: the entry's own addresses, then those through mirrors."""
