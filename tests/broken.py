@@ -111,6 +111,15 @@ def tall_tiff():
     return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + parts + body
 
 
+def short_strip(compression):
+    """A compressed TIFF whose only strip is half as long as it should be."""
+    whole = sound("TIFF", 64, 64, compression=compression)
+    length = Image.open(io.BytesIO(whole)).tag_v2[279][0]
+    said = struct.pack("<HHII", 279, 4, 1, length)
+    assert whole.count(said) == 1
+    return whole.replace(said, struct.pack("<HHII", 279, 4, 1, length // 2))
+
+
 def lab_tiff():
     """Noise in CIELab."""
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
