@@ -54,11 +54,20 @@ def opened(
     Whatever a decoder raises inside becomes one InputError naming the source, memory that ran out
     a DeviceError. ``accept_damaged`` fills what a truncated file lacks.
     """
-    with _file(source) as (file, name), _quiet_decoders(accept_damaged=accept_damaged):
+    with (
+        file_of(source) as (file, name),
+        decoding(name, accept_damaged=accept_damaged),
+        identified(file, name) as image,
+    ):
+        yield image, file
+
+
+@contextlib.contextmanager
+def decoding(name: str, *, accept_damaged: bool = False) -> Iterator[None]:
+    """No lines of decoders, our limits, and one kind of error, for as long as it is open."""
+    with _quiet_decoders(accept_damaged=accept_damaged):
         try:
-            with _identified(file, name) as image:
-                check_size(image.size, 1, name)
-                yield image, file
+            yield
         except YodaError:
             raise
         except Image.DecompressionBombError as error:
@@ -92,7 +101,8 @@ def _too_large(name: str, size: str) -> str:
 
 
 @contextlib.contextmanager
-def _file(source: Source) -> Iterator[tuple[BinaryIO, str]]:
+def file_of(source: Source) -> Iterator[tuple[BinaryIO, str]]:
+    """The seekable file of a source, and how messages call it."""
     name = name_of(source)
     if not isinstance(source, Path):
         data = source if isinstance(source, bytes) else read_stream(source)
@@ -147,7 +157,8 @@ def _refuse_empty(length: int, name: str) -> None:
         raise InputError(f"{name} is empty (0 bytes)")
 
 
-def _identified(file: BinaryIO, name: str) -> Image.Image:
+def identified(file: BinaryIO, name: str) -> Image.Image:
+    """The picture of a file whose header was read and whose size is allowed."""
     head = file.read(12)
     file.seek(0)
     is_heif = head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
@@ -156,9 +167,11 @@ def _identified(file: BinaryIO, name: str) -> Image.Image:
     Image.init()
     formats = [kind for kind in READABLE if kind in Image.OPEN]
     try:
-        return Image.open(file, formats=formats)
+        image = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is {NO_PICTURE}") from error
+    check_size(image.size, 1, name)
+    return image
 
 
 def _can_read_heif() -> bool:
