@@ -14,7 +14,9 @@ A message is one line: what was wrong, the value, what to do. Programming mistak
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -23,6 +25,7 @@ from urllib.request import url2pathname
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 DISTRIBUTION = "yoda-sr"  # what the package index calls this package
+NO_MEMORY = "out of memory; free some, or give a smaller --tile or --block, or --stream"
 
 
 class YodaError(Exception):
@@ -67,6 +70,33 @@ class OutputError(YodaError):
     exit_code = 7
 
 
+#: How a library says that memory ran out where it raises nothing better: torch on CPU, Windows
+#: and MPS; oneDNN; CUDA and its libraries; NumPy and C++; OpenCV; Pillow; libvips; the system.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|can(?:'|no)t allocate memory|not enough memory|insufficient memory"
+    r"|could not create a primitive(?! descriptor)|could not create a memory"
+    r"|failed to allocate|unable to allocate|memory allocation|allocation failed|alloc_failed"
+    r"|bad[ _]alloc(?:ation)?\b",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left, in whatever words that was said.
+
+    torch's own class is known by its name, so that asking does not import torch.
+    """
+    if isinstance(error, YodaError):
+        return False
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:  # its text may be a file's name
+        return error.errno == errno.ENOMEM
+    if any(base.__name__ == "OutOfMemoryError" for base in type(error).__mro__):
+        return True
+    return bool(OUT_OF_MEMORY.search(str(error)))
+
+
 @contextmanager
 def surprises_named(what: str) -> Iterator[None]:
     """Whatever goes wrong inside that nobody foresaw is a failure of ``what`` alone."""
@@ -75,6 +105,8 @@ def surprises_named(what: str) -> Iterator[None]:
     except YodaError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise DeviceError(f"{what}: {NO_MEMORY}") from error
         message = f"{what}: internal error: {type(error).__name__}: {error}"
         raise YodaError(f"{message} (--debug shows the traceback)") from error
 

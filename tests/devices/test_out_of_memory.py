@@ -5,8 +5,8 @@ import torch
 from fakes import enlarge, fake_model, photo, plan_of
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.out_of_memory import Counter, is_out_of_memory
-from yoda_cli.errors import DeviceError
+from yoda_cli.devices.out_of_memory import Counter
+from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.models import Condition
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 

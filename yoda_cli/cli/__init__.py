@@ -26,7 +26,14 @@ from yoda_cli.cli.help import help_
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
-from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
+from yoda_cli.errors import (
+    INTERRUPTED,
+    NO_MEMORY,
+    DeviceError,
+    UsageError,
+    YodaError,
+    is_out_of_memory,
+)
 from yoda_cli.version import __version__
 
 EPILOG = """\
@@ -163,6 +170,8 @@ def report(error: Exception) -> int:
         message, code = "aborted", INTERRUPTED
     elif hasattr(error, "format_message"):  # the command line itself could not be read
         message, code = misread(error), UsageError.exit_code
+    elif is_out_of_memory(error):
+        message, code = NO_MEMORY, DeviceError.exit_code
     else:
         message = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
         code = YodaError.exit_code

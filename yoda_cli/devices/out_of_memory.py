@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from yoda_cli.devices.memory import give_back
-from yoda_cli.errors import DeviceError
+from yoda_cli.errors import DeviceError, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +96,6 @@ def _succeeds(items: Sequence[T], work: Callable[[Sequence[T]], None]) -> bool:
         return True
     free_memory()  # outside the handler, where the traceback no longer holds tensors
     return False
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device or the machine had no memory left; torch says so in several ways."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
 
 
 def free_memory() -> None:

@@ -7,11 +7,12 @@ no network and no model.
 
 from yoda_cli.files import shown, sweep_temporaries, write_atomically
 from yoda_cli.images.formats import check_format_size, format_of, losses, output_format_for
+from yoda_cli.images.frames import read_frames, scan_animation
 from yoda_cli.images.header import Header, peek
 from yoda_cli.images.opening import MAX_PIXELS, MAX_SIDE
 from yoda_cli.images.picture import Animation, Metadata, Picture, fill_transparent
-from yoda_cli.images.reading import made_by_yoda, read_frames, read_picture, read_provenance
-from yoda_cli.images.writing import encode_frames, encode_picture, write_picture
+from yoda_cli.images.reading import made_by_yoda, read_picture, read_provenance
+from yoda_cli.images.writing import encode_frames, encode_picture, write_frames, write_picture
 
 __all__ = [
     "MAX_PIXELS",
@@ -32,8 +33,10 @@ __all__ = [
     "read_frames",
     "read_picture",
     "read_provenance",
+    "scan_animation",
     "shown",
     "sweep_temporaries",
     "write_atomically",
+    "write_frames",
     "write_picture",
 ]

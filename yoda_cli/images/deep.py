@@ -63,25 +63,26 @@ def _head(file: BinaryIO) -> bytes:
     return file.read(HEAD_BYTES)
 
 
-def read_deep(image: Image.Image, file: BinaryIO) -> Values | None:
+def read_deep(image: Image.Image, file: BinaryIO, *, fill_gaps: bool = False) -> Values | None:
     """Pixels as stored (not turned) of a file with more than 8 bits a channel.
 
-    ``image`` is loaded already, so that its data are whole. None: stored in a way that only Pillow
+    ``image`` is loaded already, so that its data are whole; or they may have gaps, filled with
+    zeros where ``fill_gaps``. None: stored in a way that only Pillow
     reads. Raises ValueError for values that are neither 0 … 1 nor 0 … 2^bits − 1.
     """
     file.seek(0)
     if image.format == "PNG":
-        return _read_png(image, file.read())
+        return _read_png(image, file.read(), fill_gaps=fill_gaps)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _read_tiff(image, file.read())
     return None
 
 
-def _read_png(image: Image.Image, data: bytes) -> Values:
+def _read_png(image: Image.Image, data: bytes, *, fill_gaps: bool) -> Values:
     if PNG_CHANNELS[data[25]] == 1:
         values = _scaled(np.asarray(image), 16)
     else:
-        values = _by_opencv(_bare_png(data))
+        values = _by_opencv(_bare_png(data, fill_gaps=fill_gaps))
     if data[25] == GREY_AND_ALPHA:
         values = values[..., [0, 3]]
     key = image.info.get("transparency")
@@ -92,7 +93,7 @@ def _read_png(image: Image.Image, data: bytes) -> Values:
     return np.concatenate([values, opaque.astype(np.float32)], axis=2)
 
 
-def _bare_png(data: bytes) -> bytes:
+def _bare_png(data: bytes, *, fill_gaps: bool) -> bytes:
     """The same pixels without ancillary chunks and without bytes beyond the last row."""
     header, packed = b"", []
     for name, body in png_chunks(data):
@@ -102,10 +103,11 @@ def _bare_png(data: bytes) -> bytes:
             packed.append(body)
         elif packed:
             break
-    length = _png_bytes(header)
+    length = png_bytes(header)
     rows = zlib.decompressobj().decompress(b"".join(packed), length)
-    if len(rows) < length:
+    if len(rows) < length and not fill_gaps:
         raise ValueError("its image data end early")
+    rows += bytes(length - len(rows))
     return PNG_SIGNATURE + b"".join(
         png_chunk(name, body)
         for name, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
@@ -126,15 +128,15 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def _png_bytes(header: bytes) -> int:
-    """Bytes of all rows, each with its filter byte."""
+def png_bytes(header: bytes) -> int:
+    """Bytes of all rows, each with its filter byte, from the body of IHDR."""
     width, height = struct.unpack_from(">II", header)
-    pixel = 2 * PNG_CHANNELS[header[9]]
+    bits = header[8] * PNG_CHANNELS.get(header[9], 1)
     passes = ADAM7 if header[12] else ((0, 0, 1, 1),)
     total = 0
     for top, left, down, right in passes:
         rows, columns = -(-(height - top) // down), -(-(width - left) // right)
-        total += max(0, rows) * (1 + columns * pixel) if columns > 0 else 0
+        total += max(0, rows) * (1 + -(-columns * bits // 8)) if columns > 0 else 0
     return total
 
 

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 PREFIX = b"Exif\0\0"
+WIDTH, HEIGHT = 0x0100, 0x0101
 ORIENTATION = 0x0112
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 
@@ -107,6 +108,13 @@ def orientation_of(image: Image.Image) -> int:
     """1 … 8; 1 where there is none or it means nothing."""
     value = image.getexif().get(ORIENTATION, 1)
     return value if value in range(1, 9) else 1
+
+
+def size_as_stored(image: Image.Image) -> tuple[int, int]:
+    """Width and height; those of a TIFF Pillow gives as they are upright."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[WIDTH], image.tag_v2[HEIGHT]
+    return image.size
 
 
 def exif_of(image: Image.Image) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from yoda_cli.images.deep import bits_of
-from yoda_cli.images.exif import orientation_of
+from yoda_cli.images.exif import orientation_of, size_as_stored
 from yoda_cli.images.opening import KINDS, Source, opened
 from yoda_cli.images.picture import ANIMATED
 
@@ -30,7 +30,7 @@ def peek(source: Source) -> Header:
     with opened(source) as (image, file):
         kind = image.format or ""
         frames = int(getattr(image, "n_frames", 1)) if kind in ANIMATED else 1
-        width, height = image.size
+        width, height = size_as_stored(image)
         try:
             turned = orientation_of(image) in TURNED
         except Exception:  # a damaged EXIF block is none

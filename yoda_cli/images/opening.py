@@ -6,37 +6,34 @@ Every size is checked from the header, before memory is taken for pixels.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import logging
-import os
 import re
 import stat
-import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
-from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.errors import DeviceError, InputError, NotFoundError, YodaError, is_out_of_memory
 from yoda_cli.files import shown
 
 MAX_PIXELS = 1 << 28  # 268 million; of an animation, all frames together
 MAX_SIDE = 1_000_000
 MAX_STREAM_BYTES = 1 << 31  # of what comes without a file
+STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20
+NO_PICTURE = (
+    "damaged or not a picture of a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
+)
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
 KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's name: ours
 
-# How libtiff ("Function: message"), libpng, dav1d and OpenCV begin a line on standard error.
-NOISE = re.compile(
-    rb"^(?:(?!yoda)\w+: |libpng |Error parsing |Unknown OBU |Overrun in OBU |"
-    rb"\[ ?(?:WARN|ERROR):).*\n*",
-    re.MULTILINE,
-)
 
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -49,24 +46,36 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go
 
 
 @contextlib.contextmanager
-def opened(source: Source) -> Iterator[tuple[Image.Image, BinaryIO]]:
+def opened(
+    source: Source, *, accept_damaged: bool = False
+) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """A picture whose header was read and whose size is allowed, and its seekable file.
 
-    Whatever a decoder raises inside becomes one InputError naming the source.
+    Whatever a decoder raises inside becomes one InputError naming the source, memory that ran out
+    a DeviceError. ``accept_damaged`` fills what a truncated file lacks.
     """
-    with _file(source) as (file, name), _quiet_decoders():
+    with (
+        file_of(source) as (file, name),
+        decoding(name, accept_damaged=accept_damaged),
+        identified(file, name) as image,
+    ):
+        yield image, file
+
+
+@contextlib.contextmanager
+def decoding(name: str, *, accept_damaged: bool = False) -> Iterator[None]:
+    """No lines of decoders, our limits, and one kind of error, for as long as it is open."""
+    with _quiet_decoders(accept_damaged=accept_damaged):
         try:
-            with _identified(file, name) as image:
-                check_size(image.size, 1, name)
-                yield image, file
-        except InputError:
+            yield
+        except YodaError:
             raise
         except Image.DecompressionBombError as error:
             found = re.search(r"\((\d+) pixels\)", str(error))
             raise InputError(_too_large(name, f"{int(found[1]):,}" if found else "more")) from error
-        except MemoryError as error:
-            raise InputError(f"{name} needs more memory than there is") from error
         except Exception as error:  # struct.error, SyntaxError, zlib.error, cv2.error, …
+            if is_out_of_memory(error):
+                raise DeviceError(f"out of memory while decoding {name}") from error
             reason = " ".join(str(error).split("<_io", 1)[0].split()) or type(error).__name__
             raise InputError(f"{name} cannot be decoded: {reason}") from error
 
@@ -92,12 +101,11 @@ def _too_large(name: str, size: str) -> str:
 
 
 @contextlib.contextmanager
-def _file(source: Source) -> Iterator[tuple[BinaryIO, str]]:
+def file_of(source: Source) -> Iterator[tuple[BinaryIO, str]]:
+    """The seekable file of a source, and how messages call it."""
     name = name_of(source)
     if not isinstance(source, Path):
-        data = source if isinstance(source, bytes) else source.read(MAX_STREAM_BYTES + 1)
-        if len(data) > MAX_STREAM_BYTES:
-            raise InputError(f"{name} is longer than {MAX_STREAM_BYTES:,} bytes")
+        data = source if isinstance(source, bytes) else read_stream(source)
         _refuse_empty(len(data), name)
         yield io.BytesIO(data), name
         return
@@ -117,12 +125,40 @@ def _file(source: Source) -> Iterator[tuple[BinaryIO, str]]:
         yield file, name
 
 
+def read_stream(stream: BinaryIO) -> bytes:
+    """All of a stream that may never end: what begins like no picture is not read on, and no more
+    is held than a quarter of the free memory."""
+    import psutil  # here, so that training runs where it is not installed
+
+    parts = [stream.read(STREAM_HEAD)]
+    if parts[0] and not begins_like_a_picture(parts[0]):
+        raise InputError(f"the input stream is {NO_PICTURE}")
+    length = len(parts[0])
+    most = min(MAX_STREAM_BYTES, psutil.virtual_memory().available // 4)
+    while part := stream.read(STREAM_PART):
+        length += len(part)
+        if length > most:
+            raise InputError(f"the input stream is longer than {most:,} bytes; give a file")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def begins_like_a_picture(head: bytes) -> bool:
+    """Whether one of the readable formats begins with these bytes."""
+    if head[4:8] == b"ftyp":  # AVIF, HEIC
+        return True
+    Image.init()
+    accepts = (Image.OPEN[kind][1] for kind in READABLE if kind in Image.OPEN)
+    return any(accept is not None and accept(head[:16]) for accept in accepts)
+
+
 def _refuse_empty(length: int, name: str) -> None:
     if length == 0:
         raise InputError(f"{name} is empty (0 bytes)")
 
 
-def _identified(file: BinaryIO, name: str) -> Image.Image:
+def identified(file: BinaryIO, name: str) -> Image.Image:
+    """The picture of a file whose header was read and whose size is allowed."""
     head = file.read(12)
     file.seek(0)
     is_heif = head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
@@ -131,12 +167,11 @@ def _identified(file: BinaryIO, name: str) -> Image.Image:
     Image.init()
     formats = [kind for kind in READABLE if kind in Image.OPEN]
     try:
-        return Image.open(file, formats=formats)
+        image = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"{name} is damaged or not a picture of a known format "
-            "(PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
-        ) from error
+        raise InputError(f"{name} is {NO_PICTURE}") from error
+    check_size(image.size, 1, name)
+    return image
 
 
 def _can_read_heif() -> bool:
@@ -149,44 +184,30 @@ def _can_read_heif() -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_decoders() -> Iterator[None]:
-    """No warning lines; our size limit in place of Pillow's."""
-    with _decoding, _without_noise(), warnings.catch_warnings():
+def _quiet_decoders(*, accept_damaged: bool) -> Iterator[None]:
+    """No warning lines; our size limit in place of Pillow's; gaps filled where that was asked."""
+    silence_libtiff()
+    with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = Image.MAX_IMAGE_PIXELS
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns there, and refuses at twice that
+        ImageFile.LOAD_TRUNCATED_IMAGES = accept_damaged
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-@contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Standard error is held back and passed on less the lines that decoders wrote there.
+@lru_cache
+def silence_libtiff() -> None:
+    """Have Pillow's libtiff write no lines of its own: its errors reach us as exceptions.
 
-    The C libraries write to the file descriptor itself; what other threads say meanwhile is only
-    late.
+    The library is found among those that Pillow's module was linked with. Where it is part of the
+    module itself (Windows) its lines are heard; so are those of dav1d, which has no such switch.
     """
-    with contextlib.ExitStack() as held_open:
-        try:
-            held = held_open.enter_context(_memory_file())
-            kept = os.dup(2)
-        except OSError:  # no standard error, or no place to hold it
-            yield
-            return
-        held_open.callback(os.close, kept)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            held.seek(0)
-            with contextlib.suppress(OSError):
-                os.write(kept, NOISE.sub(b"", held.read()))
-
-
-def _memory_file() -> IO[bytes]:
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("stderr"), "r+b")
-    return tempfile.TemporaryFile()
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -15,23 +16,27 @@ import torch
 from PIL import Image, ImageCms
 
 from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
-from yoda_cli.images.opening import KINDS, Source, check_size, name_of, opened
-from yoda_cli.images.picture import ANIMATED, GREY_MODES, Animation, Metadata, Picture
+from yoda_cli.images.opening import KINDS, Source, name_of, opened, read_stream
+from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture
 from yoda_cli.images.provenance import MARK, XMP_TEXT, plain_xmp, provenance_in
 from yoda_cli.images.resize import as_floats
 
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
+CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
+ACCEPT = "; --accept-damaged reads what is there"
+
 T = TypeVar("T")
 
 Stored = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class _Raw:
+class Raw:
     """Pixels as stored, (H, W, C), bytes or float32 in [0, 1], and what was lost on the way."""
 
     values: Stored
@@ -39,37 +44,39 @@ class _Raw:
     notices: tuple[str, ...] = ()
 
 
-def read_picture(source: Source, *, as_bytes: bool = False) -> Picture:
+def read_picture(
+    source: Source, *, as_bytes: bool = False, accept_damaged: bool = False
+) -> Picture:
     """Decode a file, its bytes or a binary stream; of an animation the first frame.
 
-    ``as_bytes`` leaves the colours of a picture of 8 bits a channel as uint8.
+    ``as_bytes`` leaves the colours of a picture of 8 bits a channel as uint8. ``accept_damaged``
+    reads what can be read of a damaged file, and a notice says so.
     Raises NotFoundError for a missing file, InputError for anything that is not a sound picture.
     """
-    with opened(source) as (image, file):
-        return _still(image, file, as_bytes=as_bytes)
+    if not isinstance(source, (bytes, Path)):
+        source = read_stream(source)
+    try:
+        with opened(source) as (image, file):
+            refuse_damage(image, file, name_of(source))
+            return _still(image, file, as_bytes=as_bytes)
+    except InputError as error:
+        if not accept_damaged:
+            raise
+        notice = damage_notice(error)
+    with opened(source, accept_damaged=True) as (image, file):
+        picture = _still(image, file, as_bytes=as_bytes, fill_gaps=True)
+    return replace(picture, notices=(notice, *picture.notices))
 
 
-def read_frames(source: Source) -> Animation:
-    """Every frame of an animated PNG, WebP, GIF or AVIF; one frame of anything else."""
-    with opened(source) as (image, file):
-        frames = getattr(image, "n_frames", 1)
-        if image.format not in ANIMATED or frames < 2:
-            return Animation((_still(image, file),), (0.0,), 1)
-        check_size(image.size, frames, name_of(source))
-        width, height = image.size
-        plays = int(image.info.get("loop", 1 if image.format == "GIF" else 0))
-        first = 1 if image.info.get("default_image") else 0  # an APNG's stand-in is no frame
-        pictures, milliseconds = [], []
-        for index in range(first, frames):
-            image.seek(index)
-            check_size(image.size, frames, name_of(source))  # a GIF may grow
-            image.load()
-            metadata, _ = metadata_of(image, file, 1)
-            raw = _read_8(image.crop((0, 0, width, height)))
-            picture = _picture(raw, 1, metadata, ())
-            pictures.append(replace(picture, rgb=as_floats(picture.rgb)))
-            milliseconds.append(float(image.info.get("duration", 0)))
-        return Animation(tuple(pictures), tuple(milliseconds), plays)
+def damage_notice(refused: InputError) -> str:
+    """What is said of a damaged file that is read all the same."""
+    return f"damaged: {str(refused).removesuffix(ACCEPT)}"
+
+
+def refuse_damage(image: Image.Image, file: BinaryIO, name: str) -> None:
+    """Raise InputError where pixels are missing that a decoder would fill in silence."""
+    if damage := damage_of(image, file):
+        raise InputError(f"{name} is damaged: {damage}{ACCEPT}")
 
 
 def made_by_yoda(source: Source) -> bool:
@@ -86,18 +93,20 @@ def read_provenance(source: Source) -> dict[str, str] | None:
         return None
 
 
-def _still(header: Image.Image, file: BinaryIO, *, as_bytes: bool = False) -> Picture:
+def _still(
+    header: Image.Image, file: BinaryIO, *, as_bytes: bool = False, fill_gaps: bool = False
+) -> Picture:
     image, file, orientation = _loaded_as_stored(header, file)
     metadata, dropped = metadata_of(image, file, orientation)
     bits = bits_of(image, file)
-    values = read_deep(image, file) if bits > 8 else None
+    values = read_deep(image, file, fill_gaps=fill_gaps) if bits > 8 else None
     if values is not None:
-        raw = _Raw(values, 16)
+        raw = Raw(values, 16)
     else:
-        raw = _read_8(image)
+        raw = read_8(image)
         if bits > 8:
             dropped += (f"{bits} bits a channel were read as 8",)
-    picture = _picture(raw, orientation, metadata, (*further_pictures(image), *dropped))
+    picture = picture_of(raw, orientation, metadata, (*further_pictures(image), *dropped))
     if not as_bytes:
         picture = replace(picture, rgb=as_floats(picture.rgb))
     return replace(picture, jpeg_table=quantisation_of(image))
@@ -122,7 +131,8 @@ def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, 
     return image, file, orientation
 
 
-def _picture(raw: _Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]) -> Picture:
+def picture_of(raw: Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]) -> Picture:
+    """Upright, its colours still as they were stored: bytes or floats."""
     upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
     values = torch.from_numpy(upright.copy(order="C"))  # (1, C, H, W)
     channels = values.shape[1]
@@ -146,10 +156,11 @@ def _upright(values: Stored, orientation: int) -> Stored:
     return values
 
 
-def _read_8(image: Image.Image) -> _Raw:
+def read_8(image: Image.Image) -> Raw:
+    """The pixels of a loaded picture at 8 bits a channel, and what was converted."""
     notices: tuple[str, ...] = ()
-    if image.mode == "CMYK":
-        image, notice = _cmyk_to_rgb(image)
+    if image.mode in CONVERTED:
+        image, notice = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
         notices = (notice,)
     is_grey = image.mode in GREY_MODES
     if image.has_transparency_data:
@@ -157,7 +168,7 @@ def _read_8(image: Image.Image) -> _Raw:
     else:
         image = image.convert("L" if is_grey else "RGB")
     pixels = np.asarray(image)
-    return _Raw(pixels[..., None] if pixels.ndim == 2 else pixels, 8, notices)
+    return Raw(pixels[..., None] if pixels.ndim == 2 else pixels, 8, notices)
 
 
 def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
@@ -177,6 +188,10 @@ def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
             if converted is not None:
                 return converted, "CMYK was converted to sRGB by the picture's colour profile"
     return image.convert("RGB"), "CMYK without a colour profile was converted to RGB"
+
+
+def _lab_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    return image.convert("RGB"), "CIELab was converted to sRGB"
 
 
 def quantisation_of(image: Image.Image) -> tuple[int, ...]:
@@ -214,7 +229,7 @@ def metadata_of(
         kind=KINDS.get(str(image.format), str(image.format)),
         mode="LA" if is_grey_16 else image.mode,
         exif=exif,
-        icc=icc if isinstance(icc, bytes) and image.mode != "CMYK" else b"",
+        icc=icc if isinstance(icc, bytes) and image.mode not in CONVERTED else b"",
         dpi=dpi,
         xmp=plain_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)),
         text={str(k): v for k, v in text.items() if isinstance(v, str) and k not in NOT_TEXT},

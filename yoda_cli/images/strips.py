@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from yoda_cli.devices.memory import Scratch, let_go
+from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import BITS, PHOTOMETRIC, PNG_CHANNELS, PNG_SIGNATURE, SAMPLES, png_chunk
-from yoda_cli.images.exif import orientation_of
+from yoda_cli.images.exif import orientation_of, size_as_stored
 from yoda_cli.images.opening import opened
 from yoda_cli.images.picture import GREY_MODES, Picture
 from yoda_cli.images.reading import further_pictures, guarded, metadata_of, quantisation_of
 
 TOUCHED = 16 << 20  # bytes decoded, turned or compared at once
 PNG_MODES, OTHER_MODES = ("1", "L", "P", "RGB"), ("L", "RGB")
-
-WIDTH, HEIGHT = 256, 257
 
 GREY_OR_RGB = {1: 1, 2: 3}  # a TIFF's photometric interpretation: samples
 PIXELS = (b"IDAT", b"acTL", b"fcTL", b"fdAT")
@@ -46,7 +45,7 @@ def read_strips(source: Path, scratch: Scratch) -> Picture | None:
 
     logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else it speaks on stderr
     with opened(source) as (image, file):
-        if not is_plain(image):
+        if not is_plain(image) or damage_of(image, file):
             return None
         kept = without_pixels(file) if image.format == "PNG" else image
         orientation, _ = guarded(lambda: orientation_of(kept), 1)
@@ -87,13 +86,6 @@ def is_plain(image: Image.Image) -> bool:
     if image.format == "PNG":
         return image.mode in PNG_MODES
     return image.format in ("JPEG", "MPO") and image.mode in OTHER_MODES
-
-
-def size_as_stored(image: Image.Image) -> tuple[int, int]:
-    """Width and height; those of a TIFF Pillow gives as they are upright."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2[WIDTH], image.tag_v2[HEIGHT]
-    return image.size
 
 
 def without_pixels(file: BinaryIO) -> Image.Image:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, PngImagePlugin
 
-from yoda_cli.errors import OutputError
+from yoda_cli.errors import DeviceError, OutputError, YodaError, is_out_of_memory
 from yoda_cli.files import write_atomically
+from yoda_cli.images.animation import save_frames
 from yoda_cli.images.exif import with_resolution, with_size
 from yoda_cli.images.formats import FORMATS, JPEG_XMP, check_format_size, holdable
+from yoda_cli.images.frames import AnimationHeader
 from yoda_cli.images.picture import ANIMATED, Animation, Metadata, Picture, stores_one_channel
 from yoda_cli.images.png import encode_png_16
 from yoda_cli.images.provenance import MARK, XMP_TEXT, as_json, mark_xmp
@@ -94,30 +97,69 @@ def encode_frames(
     provenance: Mapping[str, str] | None = None,
 ) -> bytes:
     """An animated PNG, WebP, GIF or AVIF at 8 bits, timing kept; metadata of the first frame."""
+    frames = animation.frames
+    header = AnimationHeader(
+        animation.milliseconds,
+        animation.plays,
+        any(frame.alpha is not None for frame in frames),
+        all(frame.is_grey for frame in frames),
+    )
+    out = io.BytesIO()
+    write_frames(
+        out, iter(frames), header, kind=kind, quality=quality, strip_metadata=strip_metadata,
+        provenance=provenance,
+    )  # fmt: skip
+    return out.getvalue()
+
+
+def write_frames(
+    out: BinaryIO,
+    frames: Iterator[Picture],
+    header: AnimationHeader,
+    *,
+    kind: str,
+    quality: int | None = None,
+    strip_metadata: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> None:
+    """The same to a file, frame by frame: one or two of them are in memory at once."""
     if kind not in ANIMATED:
         raise OutputError(f"{kind} holds no animation; choose one of {', '.join(ANIMATED)}")
-    first = animation.frames[0]
+    first = next(frames)
     height, width = first.rgb.shape[-2:]
     check_format_size(kind, width, height)
     metadata, mark = to_write(first, kind, strip_metadata, provenance)
     options = _options(kind, metadata, quality, mark)
-    options |= {"save_all": True, "duration": [round(m) for m in animation.milliseconds]}
-    if kind == "GIF":
-        options["disposal"] = 2
-    if kind != "AVIF" and (kind != "GIF" or animation.plays != 1):
-        options["loop"] = animation.plays
+    is_narrow = kind == "PNG" and header.is_grey and stores_one_channel(first)
+    one_kind = (
+        _frame_pixels(frame, has_alpha=header.has_alpha, is_narrow=is_narrow)
+        for frame in itertools.chain([first], frames)
+    )
     with _encoding(kind, width, height):
-        images = [_image(_pixels(frame, kind, is_deep=False)) for frame in animation.frames]
-        out = io.BytesIO()
-        images[0].save(out, kind, append_images=images[1:], **options)
-        return out.getvalue()
+        save_frames(
+            out, one_kind, kind, milliseconds=header.milliseconds, plays=header.plays,
+            options=options,
+        )  # fmt: skip
+
+
+def _frame_pixels(frame: Picture, *, has_alpha: bool, is_narrow: bool) -> Pixels:
+    """Bytes with the channels that all frames of an animation have."""
+    if has_alpha and frame.alpha is None:
+        frame = replace(frame, alpha=torch.ones_like(frame.rgb[:, :1]))
+    plain = replace(frame, is_grey=is_narrow, metadata=Metadata(mode="L" if is_narrow else "RGB"))
+    pixels = _pixels(plain, "PNG", is_deep=False)
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 @contextlib.contextmanager
 def _encoding(kind: str, width: int, height: int) -> Iterator[None]:
     try:
         yield
+    except YodaError:
+        raise
     except (OSError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error) as error:
+        if is_out_of_memory(error):
+            raise DeviceError(f"out of memory while encoding {width}×{height} as {kind}") from error
         raise OutputError(f"cannot encode {width}×{height} pixels as {kind}: {error}") from error
 
 

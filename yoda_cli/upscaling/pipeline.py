@@ -17,8 +17,7 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
-from yoda_cli.devices.out_of_memory import is_out_of_memory
-from yoda_cli.errors import DeviceError
+from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model

@@ -1,0 +1,307 @@
+"""Memory is forecast from the header, and where it runs out all the same, that is exit 6."""
+
+import io
+import json
+import resource
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import torch
+from broken import animation, noise, one_bit_png, sound
+from fakes import fake_model, photo, save_photo
+from PIL import Image
+
+from yoda_cli.cli import run
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import DeviceError, InputError, is_out_of_memory
+from yoda_cli.images import opening, read_picture
+from yoda_cli.images.opening import read_stream
+from yoda_cli.images.resize import imresize, shrink
+from yoda_cli.upscaling import forecast, picture
+from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.settings import resolve
+
+SAID = {
+    "torch, CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "torch, Windows": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you "
+        "tried to allocate 4000000000 bytes."
+    ),
+    "torch's class": torch.OutOfMemoryError("x"),
+    "CUDA": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be …"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "MPS": RuntimeError("MPS backend out of memory (MPS allocated: 17.5 GB)"),
+    "oneDNN": RuntimeError("could not create a primitive"),
+    "oneDNN, memory": RuntimeError("could not create a memory object"),
+    "C++": RuntimeError("std::bad_alloc"),
+    "C++, Windows": RuntimeError("bad allocation"),
+    "NumPy": MemoryError("Unable to allocate 7.28 TiB for an array with shape (1000000000000,)"),
+    "OpenCV": cv2.error(
+        "OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 40 bytes"
+    ),
+    "Pillow": OSError("out of memory error when reading image file"),
+    "libvips": RuntimeError("unable to call jpegsave\n vips_tracked: out of memory -- size == 12MB"),
+    "the system": OSError(12, "Cannot allocate memory"),
+    "Python": MemoryError(),
+}
+OTHERS = [
+    RuntimeError("could not create a primitive descriptor for a convolution"),
+    RuntimeError("size mismatch"),
+    ValueError("out of range"),
+    FileNotFoundError(2, "No such file or directory", "out of memory.png"),
+    InputError("out of memory.png is damaged"),
+    zlib.error("Error -3 while decompressing data: incorrect header check"),
+]
+
+
+@pytest.mark.parametrize("library", SAID)
+def test_every_library_s_words_for_it_are_known(library):
+    assert is_out_of_memory(SAID[library])
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("library", ["NumPy", "OpenCV", "Pillow", "oneDNN", "the system"])
+@pytest.mark.parametrize("place", ["read", "upscale_tensor", "encode_picture"])
+def test_wherever_it_happens_the_exit_code_is_six(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint, place, library
+):
+    def fail(*_, **__):
+        raise SAID[library]
+
+    if place == "encode_picture":
+        monkeypatch.setattr(Image.Image, "save", fail)
+    elif place == "read":
+        monkeypatch.setattr("yoda_cli.images.reading._still", fail)
+    else:
+        monkeypatch.setattr(picture, place, fail)
+    save_photo(tmp_path / "in.png", 8, 8)
+    done = yoda("upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "-q")
+    assert (done.code, done.err.count("\n")) == (6, 1), done.err
+    assert "out of memory" in done.err
+
+
+def test_memory_that_runs_out_before_any_picture_is_exit_six(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("yoda_cli.cli._upscaling.check_running", fail)
+    assert run(["upscale", "nothing.png"]) == 6
+    assert "out of memory" in capsys.readouterr().err
+
+
+def limited(path, asked, free=1 << 40):
+    """What planning says of a file, with so much free memory."""
+    return forecast.refusal(path, asked, free)
+
+
+def test_a_result_beyond_the_bound_is_refused_before_a_pixel_is_decoded(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint
+):
+    def never(*_, **__):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(Image.Image, "load", never)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
+    (tmp_path / "b1.png").write_bytes(one_bit_png(16_384))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = yoda("upscale", tmp_path / "b1.png", "--model", tiny_checkpoint)
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert "65536×65536" in done.err
+    assert "--max-pixels" in done.err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    dry = yoda("upscale", tmp_path / "b1.png", "--model", tiny_checkpoint, "--dry-run")
+    assert (dry.code, dry.err) == (4, done.err)
+
+
+@pytest.mark.parametrize(("bound", "code"), [("1023", 4), ("1024", 0), ("1k", 4), ("2k", 0)])
+def test_the_bound_counts_pixels_of_the_result(yoda, tmp_path, tiny_checkpoint, bound, code):
+    save_photo(tmp_path / "in.png", 8, 8)
+    done = yoda(
+        "upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "-q", "--max-pixels", bound
+    )
+    assert done.code == code, done.err
+
+
+@pytest.mark.parametrize("bound", ["0", "-1", "x", "1.5.2M", "1e999", ""])
+def test_a_bound_that_is_no_number_is_a_usage_error(yoda, tmp_path, tiny_checkpoint, bound):
+    save_photo(tmp_path / "in.png", 8, 8)
+    done = yoda("upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "--max-pixels", bound)
+    assert done.code == 2
+
+
+def test_the_bound_also_holds_for_what_is_made_on_the_way():
+    assert forecast.largest_canvas(100, 50, 4.0, 4) == 400 * 200
+    assert forecast.largest_canvas(100, 50, 6.1, 4) == 1600 * 800  # two passes, then reduced
+    assert forecast.largest_canvas(100, 50, 1.5, 4) == 400 * 200
+    assert forecast.largest_canvas(100, 50, 0.5, 4) == 100 * 50
+    assert forecast.largest_canvas(100, 50, 6.1, None) == 610 * 305  # in one pass
+
+
+def test_a_picture_that_memory_does_not_hold_is_refused_from_its_header(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint
+):
+    save_photo(tmp_path / "in.png", 64, 64)
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 1_000_000)
+    done = yoda("upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "--no-stream")
+    assert (done.code, done.err.count("\n")) == (6, 1)
+    assert "GB are free" in done.err
+    assert "--stream" in done.err
+
+
+def test_what_memory_does_not_hold_is_streamed_where_it_can_be(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint
+):
+    pytest.importorskip("pyvips")
+    save_photo(tmp_path / "in.png", 64, 64)
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 1_000_000)
+    done = yoda("upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "--json", "-q")
+    assert done.code == 0, done.err
+    assert "streamed" in json.loads(done.out)["notices"]
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 0.99])
+def test_a_scale_below_one_never_calls_the_network(scale):
+    model = fake_model()
+    lr = photo(60, 90)
+    made = upscale_tensor(lr, model, resolve(UpscaleOptions(scale=scale), model))
+    size = (max(1, round(60 * scale)), max(1, round(90 * scale)))
+    assert torch.equal(made.image, imresize(lr, size).clamp(0, 1))
+    assert (made.calls, made.planned_calls, model.backbone.calls) == (0, 0, 0)
+
+
+def test_a_reduction_says_so_and_can_be_planned_watched_and_repeated(
+    yoda, tmp_path, tiny_checkpoint
+):
+    save_photo(tmp_path / "in.png", 64, 48)
+    common = ["upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "--scale", "0.25"]
+    dry = yoda(*common, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "12×16" in dry.out
+    done = yoda(*common, "--json", "-q", "-o", tmp_path / "out.png")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert (record["width"], record["height"], record["calls"]) == (12, 16, 0)
+    assert any("no network is run" in notice for notice in record["notices"])
+    watched = yoda(
+        *common, "--report", tmp_path / "r.html", "-o", tmp_path / "out2.png",
+        "--dump", tmp_path / "dump",
+    )  # fmt: skip
+    assert watched.code == 2
+    assert "below 1" in watched.err
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (40, 1), (13, 90)])
+def test_bytes_are_reduced_to_what_floats_are(size):
+    pixels = torch.from_numpy(noise(61, 97)).permute(2, 0, 1)[None]
+    whole = imresize(pixels.float() / 255, size).clamp(0, 1)
+    assert torch.allclose(shrink(pixels, size, together=1000), whole, atol=1e-6)
+    assert torch.allclose(shrink(pixels.float() / 255, size), whole, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_gigantic_picture_of_one_bit_is_reduced_in_little_memory(
+    yoda, tmp_path, tiny_checkpoint
+):
+    (tmp_path / "b1.png").write_bytes(one_bit_png(16_384))
+    done = yoda(
+        "upscale", tmp_path / "b1.png", "--model", tiny_checkpoint, "--scale", "0.01", "--json"
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["peak_mb"] < 2_000
+    assert Image.open(tmp_path / "b1_tiny_x0.01.png").size == (164, 164)
+
+
+class Endless(io.RawIOBase):
+    """A pipe that never ends, and how much of it was read."""
+
+    def __init__(self, head=b""):
+        self.head, self.taken = head, 0
+
+    def read(self, size=-1):
+        assert size >= 0, "all of it was asked for"
+        part = (self.head[self.taken :] + bytes(size))[:size]
+        self.taken += size
+        return part
+
+
+def test_an_endless_input_that_is_no_picture_is_not_read_on():
+    endless = Endless()
+    with pytest.raises(InputError, match="not a picture"):
+        read_stream(endless)
+    assert endless.taken <= 1 << 16
+
+
+def test_an_endless_picture_is_read_no_further_than_memory_allows(monkeypatch):
+    monkeypatch.setattr(opening, "MAX_STREAM_BYTES", 10 << 20)
+    endless = Endless(sound("BMP"))
+    with pytest.raises(InputError, match="longer than"):
+        read_stream(endless)
+    assert endless.taken <= 12 << 20
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
+def test_every_format_comes_through_a_stream(kind):
+    data = sound(kind)
+    assert torch.equal(read_picture(io.BytesIO(data)).rgb, read_picture(data).rgb)
+
+
+def test_the_command_line_bounds_its_input_too(yoda, monkeypatch, tiny_checkpoint):
+    class Stdin:
+        buffer = Endless()
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    done = yoda("upscale", "-", "--model", tiny_checkpoint)
+    assert done.code == 4
+    assert "not a picture" in done.err
+
+
+def test_a_list_of_inputs_that_never_ends_is_refused(yoda, tiny_checkpoint):
+    done = yoda("upscale", "--files-from", "/dev/zero", "--model", tiny_checkpoint)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "list" in done.err
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
+def test_frames_are_held_a_few_at_a_time(yoda, tmp_path, monkeypatch, tiny_checkpoint, kind):
+    """Peak memory grows by far less than the frames' floats would take."""
+    held = []
+    enlarge = picture.upscale_tensor
+
+    def counted(*arguments, **named):
+        held.append(psutil.Process().memory_info().rss)
+        return enlarge(*arguments, **named)
+
+    monkeypatch.setattr(picture, "upscale_tensor", counted)
+    source = tmp_path / f"in.{kind.lower()}"
+    source.write_bytes(animation(kind, frames=24, height=96, width=128))
+    done = yoda(
+        "upscale", source, "--model", tiny_checkpoint, "--fidelity", "1",
+        "-o", tmp_path / f"out.{kind.lower()}", "--json", "-q",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["frames"] == len(held) == 24
+    floats = 3 * 384 * 512 * 4  # of one enlarged frame
+    assert held[-1] - held[4] < 8 * floats
+    with Image.open(tmp_path / f"out.{kind.lower()}") as made:
+        assert (made.n_frames, made.size) == (24, (512, 384))
+
+
+def test_reading_out_of_memory_is_a_device_error(monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("yoda_cli.images.reading._still", fail)
+    with pytest.raises(DeviceError, match="out of memory"):
+        read_picture(sound("PNG"))
+    assert np.isfinite(1.0)
