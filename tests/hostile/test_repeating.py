@@ -3,10 +3,14 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
-from fakes import save_photo
+from fakes import fake_model, save_photo
 from PIL import Image
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.upscaling.settings import resolve
 
 
 @pytest.fixture
@@ -55,35 +59,27 @@ def test_the_printed_command_makes_the_same_bytes(upscale, yoda, tmp_path, chose
 
 def test_every_choice_that_decides_the_pixels_stands_in_the_file(upscale, tmp_path):
     path = save_photo(tmp_path / "in.png", 30, 40)
-    chosen = ("--budget", 0.5, "--exact", "--block", 256, "--tile-overlap", 4, "--batch", 3)
+    chosen = ("--budget", 0.5, "--exact", "--block", 256, "--tile-overlap", 4)
     done = upscale(path, "-o", tmp_path / "o.png", *chosen)
     assert done.code == 0, done.err
     with Image.open(tmp_path / "o.png") as image:
         settings = json.loads(json.loads(image.info["yoda"])["settings"])
-    expected = {"budget": 0.5, "exact": True, "block": 256, "tile_overlap": 4, "batch": 3,
-                "compile": False}  # fmt: skip
+    expected = {"budget": 0.5, "exact": True, "block": 256, "tile_overlap": 4}
     assert {key: settings.get(key) for key in expected} == expected
 
 
-def test_the_command_names_a_compiled_network_and_a_stream():
-    """Both take too long for the tests above, and are words of the same list."""
-    from fakes import fake_model
+def command(**options):
+    """The words of a command made from options of a network in closed form."""
+    settings = resolve(UpscaleOptions(**options), fake_model())
+    return shlex.split(settings.command(Path("a.png"), Path("b.png")))
 
-    from yoda_cli.config import UpscaleOptions
-    from yoda_cli.upscaling.provenance import command
 
-    model = fake_model()
-    words = command("a.png", "b.png", model, UpscaleOptions(compile=True, stream=True))
-    assert {"--compile", "--stream"} <= set(shlex.split(words))
-    words = command("a.png", "b.png", model, UpscaleOptions())
-    assert not {"--compile", "--stream", "--exact", "--budget"} & set(shlex.split(words))
+def test_the_command_names_a_compiled_network():
+    """It takes too long for the tests above."""
+    assert "--compile" in command(compile=True)
+    assert not {"--compile", "--exact", "--budget", "--block"} & set(command())
 
 
 def test_options_of_numbers_keep_all_their_digits():
-    from fakes import fake_model
-
-    from yoda_cli.config import UpscaleOptions
-    from yoda_cli.upscaling.provenance import command
-
-    words = shlex.split(command("a", "b", fake_model(), UpscaleOptions(scale=50 / 13)))
+    words = command(scale=50 / 13)
     assert float(words[words.index("--scale") + 1]) == 50 / 13

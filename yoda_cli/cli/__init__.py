@@ -5,22 +5,22 @@
 
 from __future__ import annotations
 
-import io
 import os
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import weights
+from yoda_cli.cli import _render, weights
+from yoda_cli.cli._signals import leave_signals, take_signals
+from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
 from yoda_cli.cli.doctor import doctor
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
 from yoda_cli.cli.upscale import upscale
-from yoda_cli.errors import INTERRUPTED, UsageError, YodaError
+from yoda_cli.errors import INTERRUPTED, OutputError, UsageError, YodaError
 from yoda_cli.version import __version__
 
 EPILOG = (
@@ -55,7 +55,7 @@ app.command()(doctor)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"yoda {__version__}")
+        _render.result(f"yoda {__version__}")
         raise typer.Exit
 
 
@@ -71,20 +71,23 @@ def root(
     """Diffusion super-resolution that works where detail is (YODA)."""
 
 
-def _stop(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
     share_cores()
-    signal.signal(signal.SIGTERM, _stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows few letters
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stdout = take_streams()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # anywhere, not only before the command
-    sys.exit(run([a for a in arguments if a != "--debug"], debug=debug))
+    try:
+        take_signals()
+        code = run([a for a in arguments if a != "--debug"], debug=debug)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    stdout.flush()
+    if stdout.loss:
+        lost = report(OutputError(f"cannot write to standard output: {stdout.loss}"))
+        code = code or lost
+    leave_signals()
+    sys.exit(code)
 
 
 def share_cores() -> None:
@@ -126,5 +129,5 @@ def report(error: Exception) -> int:
     else:
         message = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
         code = YodaError.exit_code
-    sys.stderr.write(f"yoda: {' '.join(message.split())}\n")
+    _render.fault(message)
     return code

@@ -80,11 +80,19 @@ JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per inp
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")]
 
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
+
 MetricNames = Annotated[
     list[str] | None, typer.Option("--metric", help="Repeatable; also lpips-alex, dists, …")
 ]
 
 Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]
+
+
+def files_named(*options: str | Path | None) -> list[Path]:
+    """Options that may name files, and the registries: read by the command, never written."""
+    registries = os.environ.get("YODA_REGISTRY", "").split(os.pathsep)
+    return [Path(option) for option in (*options, *registries) if option]
 
 
 def parse_denoise(text: str) -> float | None:

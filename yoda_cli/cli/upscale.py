@@ -14,6 +14,7 @@ from yoda_cli.cli._options import (
     JsonLines,
     LowerBound,
     ModelName,
+    NoProgress,
     Offline,
     Overwrite,
     Quiet,
@@ -23,7 +24,8 @@ from yoda_cli.cli._options import (
     parse_denoise,
     parse_size,
 )
-from yoda_cli.cli._upscaling import Asked, Inside, Running, Show, run
+from yoda_cli.cli._upscaling import Asked, Running, Show, run
+from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 
@@ -261,7 +263,7 @@ def upscale(
     ] = None,
     json_lines: JsonLines = False,
     quiet: Quiet = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+    no_progress: NoProgress = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
@@ -293,8 +295,6 @@ def upscale(
     if any(named) and dump is None:
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
-    running = Running(
-        recursive, files_from, jobs, shard, engine, address, dry_run, fail_fast
-    )  # fmt: skip
+    running = Running(recursive, files_from, jobs, shard, engine, address, dry_run, fail_fast)
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     return run(Asked(tuple(inputs or ()), output, options, writing, running, inside, show))
