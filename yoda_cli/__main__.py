@@ -1,5 +1,17 @@
-"""``python -m yoda_cli``: the same command line from a plain checkout."""
+"""``python -m yoda_cli`` and the command ``yoda``: Ctrl-C ends it from the first moment on."""
 
-from yoda_cli.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    from yoda_cli.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Files written whole or not at all, names for messages, and where this tool keeps its own.
 
-Knows no picture and no network.
+Knows no picture and no network. What a command may write over is said in ``overwriting``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from yoda_cli.errors import OutputError, WeightsError
@@ -25,31 +27,89 @@ MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 TOKEN = secrets.token_hex(4)  # tells this process from an earlier one with the same pid
 TEMPORARY = re.compile(r"\..*\.yoda-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})[0-9a-f]+\.tmp", re.DOTALL)
 
+Check = Callable[[Path], None]  # raises OutputError where a path may not be written
+
 _count = itertools.count()
 
 
 def shown(path: Path) -> str:
     """A name for one line of text: control characters and undecodable bytes escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return one_line(os.fspath(path))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, flush to the disk, rename; an existing file is replaced, a link too."""
+def one_line(text: str) -> str:
+    """``text`` for a terminal or a log: nothing in it breaks the line or is obeyed."""
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def write_atomically(path: Path, data: bytes, check: Check | None = None) -> None:
+    """Write beside, flush to the disk, rename. ``check`` judges what stands there by then.
+
+    Without ``check`` a regular file is replaced; nothing else ever is.
+    """
+    with whole_file(path, check) as partial, partial.open("xb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
+    """A name beside ``path`` to write to; at the end it is on the disk and has the final name."""
     partial = temporary_beside(path)
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(f"cannot write {shown(path)}: {reason or error}") from error
+        with writing_named(path):
+            yield partial
+            with partial.open("r+b") as file:  # Windows syncs only what may be written
+                os.fsync(file.fileno())
+            _publish(partial, path, check or check_regular)
     finally:
         with contextlib.suppress(OSError, ValueError):
             partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing_named(path: Path) -> Iterator[None]:
+    """What the system refuses ends with one line that names the file."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OutputError(f"cannot write {shown(path)}: {reason or error}") from error
+
+
+def _publish(partial: Path, path: Path, check: Check) -> None:
+    """Give a file its final name: a new one by a link, which replaces nothing even by chance."""
+    check(path)
+    if not os.path.lexists(path):
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            check(path)
+        except OSError:  # a file system without links
+            pass
+        else:
+            return
+    partial.replace(path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a path at which anything but a regular file stands: a link, a device, a pipe."""
+    with writing_named(path):
+        mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise OutputError(f"{shown(path)} is a folder")
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+        raise OutputError(f"{shown(path)} is {kind} and is not replaced; choose another output")
 
 
 def temporary_beside(path: Path) -> Path:
@@ -137,7 +197,5 @@ def digest_of(path: Path) -> str:
 
 def make_folder(folder: Path) -> None:
     """The folder of a result, and those above it."""
-    try:
+    with writing_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {shown(folder)}: {error.strerror or error}") from error

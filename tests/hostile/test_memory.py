@@ -47,7 +47,7 @@ SAID = {
         "OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 40 bytes"
     ),
     "Pillow": OSError("out of memory error when reading image file"),
-    "libvips": RuntimeError("unable to call jpegsave\n vips_tracked: out of memory -- size == 12MB"),
+    "libvips": RuntimeError("unable to call jpegsave\n vips: out of memory -- size == 12MB"),
     "the system": OSError(12, "Cannot allocate memory"),
     "Python": MemoryError(),
 }
@@ -210,9 +210,7 @@ def test_bytes_are_reduced_to_what_floats_are(size):
 
 
 @pytest.mark.slow
-def test_a_gigantic_picture_of_one_bit_is_reduced_in_little_memory(
-    yoda, tmp_path, tiny_checkpoint
-):
+def test_a_gigantic_picture_of_one_bit_is_reduced_in_little_memory(yoda, tmp_path, tiny_checkpoint):
     (tmp_path / "b1.png").write_bytes(one_bit_png(16_384))
     done = yoda(
         "upscale", tmp_path / "b1.png", "--model", tiny_checkpoint, "--scale", "0.01", "--json"

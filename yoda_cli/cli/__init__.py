@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from yoda_cli.cli import _defaults, _upscale_options, weights
+from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._signals import leave_signals, take_signals
+from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
 from yoda_cli.cli.config import config
@@ -30,6 +30,7 @@ from yoda_cli.errors import (
     INTERRUPTED,
     NO_MEMORY,
     DeviceError,
+    OutputError,
     UsageError,
     YodaError,
     is_out_of_memory,
@@ -92,7 +93,7 @@ logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"yoda {__version__}")
+        _render.result(f"yoda {__version__}")
         raise typer.Exit
 
 
@@ -113,20 +114,23 @@ def root(
     ctx.default_map = _defaults.default_map(ctx.command)
 
 
-def _stop(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line and leave with the exit code of what happened."""
     share_cores()
-    signal.signal(signal.SIGTERM, _stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe on Windows knows few letters
-        sys.stdout.reconfigure(errors="backslashreplace")
+    stdout = take_streams()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments  # anywhere, not only before the command
-    sys.exit(run([a for a in arguments if a != "--debug"], debug=debug))
+    try:
+        take_signals()
+        code = run([a for a in arguments if a != "--debug"], debug=debug)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    stdout.flush()
+    if stdout.loss:
+        lost = report(OutputError(f"cannot write to standard output: {stdout.loss}"))
+        code = code or lost
+    leave_signals()
+    sys.exit(code)
 
 
 def share_cores() -> None:
@@ -176,8 +180,7 @@ def report(error: Exception) -> int:
         message = f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
         code = YodaError.exit_code
     if message:
-        sys.stderr.write(f"yoda: {' '.join(message.split())}\n")
-        logging.getLogger(__name__).error(message)
+        _render.fault(message)
     return code
 
 

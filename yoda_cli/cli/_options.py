@@ -184,6 +184,7 @@ LogFile = Annotated[
         help="Write what is said to a file too.",
     ),
 ]  # fmt: skip
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
 MetricNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -192,6 +193,12 @@ MetricNames = Annotated[
     ),
 ]  # fmt: skip
 Channel = Annotated[str, typer.Option(metavar="NAME", help="PSNR and SSIM on y or rgb.")]
+
+
+def files_named(*options: str | Path | None) -> list[Path]:
+    """Options that may name files, and the registries: read by the command, never written."""
+    registries = os.environ.get("YODA_REGISTRY", "").split(os.pathsep)
+    return [Path(option) for option in (*options, *registries) if option]
 
 
 def parse_denoise(text: str) -> float | None:

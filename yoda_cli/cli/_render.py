@@ -1,17 +1,23 @@
 """What a person sees: progress bars on a terminal, plain lines elsewhere. The only user of rich.
 
-Everything here goes to stderr; stdout belongs to results.
+Results go to stdout, all else to stderr. Every line passes ``one_line``: a name in it may hold what
+a terminal would obey.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from yoda_cli.files import one_line
 
 if TYPE_CHECKING:
     from yoda_cli.weights import Watch
@@ -86,7 +92,7 @@ def _bar(name: str) -> Iterator[Progress]:
         TextColumn("left"),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(escape(name), total=None)
+        task = shown.add_task(escape(one_line(name)), total=None)
         planned = 0
 
         class Bar:
@@ -102,13 +108,13 @@ def _bar(name: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def download(*, quiet: bool) -> Iterator[Watch]:
+def download(*, quiet: bool, bar: bool = True) -> Iterator[Watch]:
     """Notices as lines; a bar with speed and time left on a terminal, lines elsewhere."""
     from yoda_cli.weights import Watch
 
     if quiet:
         yield Watch()
-    elif not sys.stderr.isatty():
+    elif not (bar and sys.stderr.isatty()):
         yield Watch(note, plain_bytes())
     else:
         with _byte_bar() as watch:
@@ -146,7 +152,7 @@ def _byte_bar() -> Iterator[Watch]:
         def progress(done: int, total: int | None) -> None:
             shown.update(task, completed=done, total=total, visible=True)
 
-        yield Watch(lambda line: console.print(escape(line), highlight=False), progress)
+        yield Watch(lambda line: console.print(escape(one_line(line)), highlight=False), progress)
 
 
 def table(
@@ -167,7 +173,7 @@ def table(
 
     out = sys.stderr if to_stderr else sys.stdout
     console = Console(file=out, width=None if out.isatty() else 240)
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    shown = Table(title=escape(one_line(title)) or None, title_justify="left", box=box.SIMPLE_HEAD)
     lines = [columns, *rows]
     whole = sum(
         2 + max(cell_len(line[i]) for line in lines) for i, c in enumerate(columns) if c != cut
@@ -179,7 +185,7 @@ def table(
         else:
             shown.add_column(column, overflow="fold", no_wrap=bool(cut))
     for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
+        shown.add_row(*(escape(one_line(cell)) for cell in row))
     console.print(shown)
 
 
@@ -200,23 +206,54 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
 
 def note(message: str) -> None:
     """One line on stderr, and in the log."""
-    LOG.info(message)
-    sys.stderr.write(f"{message}\n")
+    line = one_line(message)
+    LOG.info(line)
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def detail(message: str) -> None:
     """One line that only ``-v`` and the log have."""
-    LOG.debug(message)
+    line = one_line(message)
+    LOG.debug(line)
     if VERBOSE:
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
+def fault(what: object) -> None:
+    """One line on stderr about what went wrong."""
+    note(f"yoda: {' '.join(str(what).split())}")
+
+
+def result(line: str) -> None:
+    """One line on stdout."""
+    sys.stdout.write(f"{one_line(line)}\n")
+    sys.stdout.flush()
+
+
+def document(content: object, indent: int | None = None) -> None:
+    """JSON on stdout: one line, or one document."""
+    sys.stdout.write(json.dumps(content, indent=indent) + "\n")
+    sys.stdout.flush()
+
+
+def place(path: Path) -> None:
+    """A file's name on stdout: as it is for other programs, on a terminal without harm."""
+    if not sys.stdout.isatty():
+        try:
+            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+            sys.stdout.buffer.flush()
+            return
+        except OSError:  # said again as text, which takes note of what is lost
+            pass
+    result(str(path))
+
+
 @contextmanager
-def training_line() -> Iterator[TrainingLine]:
+def training_line(*, bar: bool = True) -> Iterator[TrainingLine]:
     """A live line on a terminal, a plain line every ten seconds elsewhere."""
-    if not sys.stderr.isatty():
+    if not (bar and sys.stderr.isatty()):
         yield TrainingLine(None)
         return
     from rich.console import Console
@@ -235,7 +272,9 @@ class TrainingLine:
 
     def show(self, text: str, *, always: bool = False) -> None:
         if self._live is not None:
-            self._live.update(text)  # type: ignore[attr-defined]
+            from rich.markup import escape
+
+            self._live.update(escape(one_line(text)))  # type: ignore[attr-defined]
             return
         now = time.monotonic()
         if always or now - self._spoken > PLAIN_SECONDS:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from yoda_cli.cli import _render
+from yoda_cli.cli._options import files_named
+from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import InputError, UsageError, YodaError
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
+    from yoda_cli.overwriting import Outputs
     from yoda_cli.upscaling.batch.plan import Batch, Failure
-    from yoda_cli.upscaling.picture import Finished, Item
-    from yoda_cli.upscaling.result import Observer
+    from yoda_cli.upscaling.picture import Item
 
 ENGINES = ("local", "ray")
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What is kept of how a picture came about; ``named`` is (attention, masks, steps)."""
-
-    dump: Path | None
-    named: tuple[bool, bool, bool]
-    every: int
-    report: Path | None
-
-    def __bool__(self) -> bool:
-        return self.dump is not None or self.report is not None
 
 
 @dataclass(frozen=True)
@@ -71,11 +55,13 @@ class Show:
             _render.note(f"{item.source.name}: {line_of(record)}")
         if item.target == STREAM:
             return
-        line = json.dumps(record) if self.json_lines else item.target
-        typer.echo(line if self.json_lines else os.fsencode(line))
+        if self.json_lines:
+            _render.document(record)
+        else:
+            _render.place(item.target)
 
     def failed(self, failure: Failure) -> None:
-        _render.note(f"yoda: {' '.join(str(failure.error).split())}")
+        _render.fault(failure.error)
 
 
 @dataclass(frozen=True)
@@ -109,18 +95,20 @@ def run(asked: Asked) -> int:
     found = find_inputs(
         asked.inputs, running.files_from, recursive=running.recursive, output=asked.output
     )
+    outputs = outputs_of(asked, [one.path for one in found if one.path != STREAM])
     found = list(shard_of(running.shard).take(found))
+    report_check = claim_report(asked.inside.report, len(found), outputs)
     stream = sys.stdin.buffer.read() if any(one.path == STREAM for one in found) else None
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
-    with _render.download(quiet=show.quiet) as watch:
+    with _render.download(quiet=show.quiet, bar=show.bar) as watch:
         model = get_model(options, watch)
     check_model(model, options)
     scale = options.scale if options.scale is not None else float(model.scale)
     label = size_label(options, model.scale)
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
-    batch = plan_batch(found, naming, model, options, stream=stream)
+    batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
         raise batch.failures[0].error
     check_disk(batch)
@@ -131,7 +119,10 @@ def run(asked: Asked) -> int:
     if not show.quiet and batch.done:
         _render.note(f"{len(batch.done)} of {len(found)} pictures are there already")
     prepare(batch)
-    failures = [*batch.failures, *work(batch, model, asked, stream)]
+    watchers = Watchers(
+        asked.inside, asked.writing, outputs, report_check, quiet=show.quiet, bar=show.bar
+    )
+    failures = [*batch.failures, *work(batch, model, asked, stream, watchers)]
     if len(found) == 1 and failures:
         raise failures[0].error
     if not show.quiet and len(found) > 1:
@@ -142,70 +133,53 @@ def run(asked: Asked) -> int:
     return InputError.exit_code if failures else 0
 
 
-def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list[Failure]:
+def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
+    """What the command reads, and may therefore never write."""
+    from yoda_cli.overwriting import Outputs
+
+    options = asked.options
+    named = files_named(
+        options.model, options.attention, options.stage1, asked.running.files_from
+    )  # fmt: skip
+    return Outputs(asked.writing.existing, [*pictures, *named])
+
+
+def work(
+    batch: Batch, model: Model, asked: Asked, stream: bytes | None, watchers: Watchers
+) -> list[Failure]:
     """Run the plan with the engine that was asked for."""
+    from yoda_cli.models.calibration import costs_of
     from yoda_cli.upscaling.batch.local import run_here
     from yoda_cli.upscaling.batch.plan import Events
 
     options, running, show = asked.options, asked.running, asked.show
     alone = len(batch.items) + len(batch.failures) == 1
-    events = Events(show.finished, (lambda failure: None) if alone else show.failed)
+
+    def failed(failure: Failure) -> None:
+        watchers.drop(failure.source)
+        if not alone:
+            show.failed(failure)
+
+    events = Events(show.finished, failed)
     if not batch.items:
         return []
     if running.engine == "ray":
-        from yoda_cli.upscaling.batch.ray import run_ray
-        from yoda_cli.upscaling.pipeline import pipeline_of
+        from yoda_cli.upscaling.batch.ray import is_worth_cutting, run_ray
 
         return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
-                       cut=pipeline_of(model).can_cut)  # fmt: skip
+                       is_cut=lambda item: is_worth_cutting(item, model, options))  # fmt: skip
     if running.jobs > 1 and len(batch.items) > 1:
         from yoda_cli.upscaling.batch.processes import run_workers
 
         jobs = min(running.jobs, len(batch.items))
         return run_workers(batch, options, asked.writing, events, jobs,
                            fail_fast=running.fail_fast)  # fmt: skip
-    watchers = Watchers(asked, model)
+    if model.family is None:  # else the networks are read when stage one is done
+        costs_of(model)  # measured before the first picture's time is taken
     return run_here(
         batch, model, options, asked.writing, events, watchers.observing, stream=stream,
-        fail_fast=running.fail_fast, on_done=watchers.finish,
+        fail_fast=running.fail_fast, on_done=lambda done: watchers.finish(done, model),
     )  # fmt: skip
-
-
-class Watchers:
-    """Progress, dump and report of one picture after another."""
-
-    def __init__(self, asked: Asked, model: Model) -> None:
-        from yoda_cli.models.calibration import costs_of
-
-        self.asked, self.model = asked, model
-        self.taken: set[Path] = set()
-        self.current: dict[Path, Any] = {}
-        if model.family is None:  # else the networks are read when stage one is done
-            costs_of(model)  # measured before the first picture's time is taken
-
-    @contextmanager
-    def observing(self, item: Item) -> Iterator[Observer]:
-        """The observer of one picture while it is computed."""
-        from yoda_cli.reports.inspection import Wanted
-        from yoda_cli.reports.page import Watcher
-        from yoda_cli.upscaling.result import Observer
-
-        inside, show = self.asked.inside, self.asked.show
-        wanted = Wanted(*inside.named, every=inside.every)
-        watcher = Watcher.of(item.source, inside.dump, wanted, inside.report, self.taken)
-        self.current[item.source] = watcher
-        with _render.progress(item.source.name, quiet=show.quiet, bar=show.bar) as bar:
-            yield Observer(
-                on_pass=watcher.on_pass,
-                on_plan=bar.plan,
-                on_call=bar.call,
-                on_step=watcher.on_step,
-                whole=watcher.is_watching,
-            )
-
-    def finish(self, done: Finished) -> None:
-        """Write what is written at the end."""
-        self.current.pop(done.source).finish(done, self.model)
 
 
 def check_running(asked: Asked) -> None:
@@ -215,13 +189,6 @@ def check_running(asked: Asked) -> None:
         raise UsageError(f"engine {running.engine!r} is not allowed; use {' or '.join(ENGINES)}")
     if inside and (running.jobs > 1 or running.engine != "local"):
         raise UsageError("--dump and --report need one local worker: leave out -j and --engine")
-    if inside.report is not None:
-        from yoda_cli.reports.page import check_report
-
-        if len(asked.inputs) != 1 or asked.inputs[0].is_dir():
-            raise UsageError("--report is about one picture; name one")
-        overwrite = asked.writing.existing == "overwrite"
-        check_report(inside.report, asked.inputs[0], overwrite=overwrite)
 
 
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
@@ -260,7 +227,7 @@ def say_plan(
             seen, _ = look_ahead(item, model, as_it_will_run(item, model, options), data)
         except YodaError as error:
             failed += 1
-            _render.note(f"yoda: {' '.join(str(error).split())}")
+            _render.fault(error)
             continue
         seconds = (seen.forecast_seconds or 0.0) * item.frames
         total += seconds
@@ -279,7 +246,10 @@ def say_plan(
             "forecast_seconds": round(seconds, 3),
         }
         line = f"{item.source} → {item.target}: {width}×{height}, about {seconds:.1f} s"
-        typer.echo(json.dumps(record) if show.json_lines else line)
+        if show.json_lines:
+            _render.document(record)
+        else:
+            _render.result(line)
     if not show.quiet:
         there = f", {len(batch.done)} there already" if batch.done else ""
         _render.note(

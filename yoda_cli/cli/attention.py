@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,14 +18,16 @@ from yoda_cli.cli._options import (
     JsonLines,
     LowerBound,
     ModelName,
+    NoProgress,
     Offline,
     Overwrite,
     Quiet,
     RegistryFile,
     Source,
     Steps,
+    files_named,
 )
-from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError, YodaError
 
 if TYPE_CHECKING:
@@ -64,11 +65,13 @@ def attention(
     overwrite: Overwrite = False,
     json_lines: JsonLines = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> int:
     """Show where detail would be added first, without adding it."""
+    from yoda_cli.overwriting import Outputs
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
@@ -82,20 +85,20 @@ def attention(
     wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
-    with _render.download(quiet=quiet) as watch:
+    with _render.download(quiet=quiet, bar=not no_progress) as watch:
         ready = get_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []
-    taken: set[Path] = set()
+    inputs = [*(one.path for one in found), *files_named(model, source)]
+    outputs = Outputs("overwrite" if overwrite else "own", inputs)
     for path in (one.path for one in found):
         try:
-            writing = WriteOptions(existing="overwrite" if overwrite else "own")
-            done.append(look(path, output, ready, options, wanted, writing, taken))
+            done.append(look(path, output, ready, options, wanted, outputs))
         except YodaError as error:
             if len(found) == 1:
                 raise
             failures.append(error)
-            _render.note(f"yoda: {' '.join(str(error).split())}")
+            _render.fault(error)
     show(done, json_lines=json_lines, quiet=quiet, wrote=bool(wanted))
     return failures[0].exit_code if len(failures) == len(found) else 4 if failures else 0
 
@@ -120,10 +123,10 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
             del record["size"]
             record["source"] = str(looked.source)
             record["written"] = [str(path) for path in looked.written]
-            typer.echo(json.dumps({"schema": 1, **record}))
+            _render.document({"schema": 1, **record})
         else:
             for path in looked.written:
-                typer.echo(path)
+                _render.place(path)
     if json_lines or (wrote and quiet):
         return
     _render.table(

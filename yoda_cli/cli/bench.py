@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,14 @@ from yoda_cli.cli._options import (
     LowerBound,
     MetricNames,
     ModelName,
+    NoProgress,
     Offline,
+    Overwrite,
     Quiet,
     RegistryFile,
     Source,
     Steps,
+    files_named,
 )
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, UsageError
@@ -34,6 +36,7 @@ from yoda_cli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.models.model import Model
+    from yoda_cli.overwriting import Outputs
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
 
@@ -83,14 +86,17 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what an earlier run measured.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
     from yoda_cli.evaluation.benchmark import document, run_bench
+    from yoda_cli.evaluation.files import Files, claim, write
     from yoda_cli.evaluation.methods import get_ready
     from yoda_cli.upscaling.checks import check_options
 
@@ -107,19 +113,22 @@ def bench(
     check_options(options)
     ready, question = prepare(
         dataset, options, peer, metric, ablate, limit, data_root, channel, border,
-        quiet=quiet, crops=html is not None,
+        quiet=quiet, bar=not no_progress, crops=html is not None,
     )  # fmt: skip
+    outputs = outputs_of(question, [model, attention, *(peer or ())], overwrite=overwrite)
+    files = Files(csv, html, plots)
+    checks = claim(files, question, ablate, outputs)
     if speed:
         return show_speed(question, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
     get_ready(ready)
     rows = run_bench(question, journal, on_row=lambda row: speak(row, quiet=quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
-    write(found, rows, question, ablate, csv, html, plots)
+    write(found, rows, question, ablate, files, checks)
     show(found, question, as_json=as_json)
     if found["failed"]:
         for row in found["failed"]:
-            _render.note(f"yoda: {row['dataset']}/{row['picture']}: {row['error']}")
+            _render.fault(f"{row['dataset']}/{row['picture']}: {row['error']}")
         return InputError.exit_code
     return 0
 
@@ -127,7 +136,7 @@ def bench(
 def prepare(
     names: Sequence[str], options: UpscaleOptions, peers: Sequence[str] | None,
     metrics: Sequence[str] | None, ablate: str | None, limit: int | None, root: Path | None,
-    channel: str, border: int | None, *, quiet: bool, crops: bool,
+    channel: str, border: int | None, *, quiet: bool, bar: bool, crops: bool,
 ) -> tuple[Model, Bench]:  # fmt: skip
     """Fetch and check everything before the first picture."""
     from yoda_cli.evaluation.benchmark import Bench
@@ -138,7 +147,7 @@ def prepare(
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
-    with _render.download(quiet=quiet) as watch:
+    with _render.download(quiet=quiet, bar=bar) as watch:
         model = get_model(options, watch)
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
@@ -178,23 +187,15 @@ def speak(row: Mapping[str, Any], *, quiet: bool) -> None:
         _render.note(f"{row['dataset']}/{row['picture']} {row['method']}: {numbers}")
 
 
-def write(
-    found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], question: Bench,
-    ablated: str | None, csv: Path | None, html: Path | None, plots: Path | None,
-) -> None:  # fmt: skip
-    """The files that were asked for."""
-    from yoda_cli.evaluation.report import as_csv, charts, page
-    from yoda_cli.images import write_atomically
+def outputs_of(
+    question: Bench, named: Sequence[str | None], *, overwrite: bool
+) -> Outputs:  # fmt: skip
+    """What the command reads, and may therefore never write."""
+    from yoda_cli.overwriting import Outputs
 
-    drawn = charts(found, ablated)
-    if csv is not None:
-        write_atomically(csv, as_csv(found).encode())
-    if html is not None:
-        write_atomically(html, page(found, rows, question, drawn).encode())
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        for name, text in drawn.items():
-            write_atomically(plots / f"{name.replace(' ', '-')}.svg", text.encode())
+    pairs = [pair for dataset in question.datasets for pair in dataset.pairs]
+    read = [path for pair in pairs for path in (pair.hr, pair.lr) if path is not None]
+    return Outputs("overwrite" if overwrite else "own", [*read, *files_named(*named)])
 
 
 def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
@@ -202,7 +203,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     from yoda_cli.evaluation.report import printed
 
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        _render.document(found, indent=1)
         return
     names = list(found["definitions"])
     columns = ("method", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
@@ -226,9 +227,9 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         ]
         _render.table(f"{dataset}, ×{found['scale']}", columns, rows)
     for name, text in found["definitions"].items():
-        typer.echo(f"{name}: {text}")
+        _render.result(f"{name}: {text}")
     for line in printed(found, question):
-        typer.echo(line)
+        _render.result(line)
 
 
 def throughput(seconds: float | None) -> str:
@@ -254,7 +255,7 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
     timings = measure(methods, lr, sizes, question.scale, say)
     if as_json:
         record = {"schema": 1, "environment": environment(), "baseline": methods[0].name}
-        typer.echo(json.dumps(record | {"timings": [asdict(t) for t in timings]}, indent=1))
+        _render.document(record | {"timings": [asdict(t) for t in timings]}, indent=1)
         return 0
     columns = ("LR", "method", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
     rows = [
@@ -272,5 +273,5 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
         for t in timings
     ]
     _render.table(f"ratios to {methods[0].name}", columns, rows)
-    typer.echo(", ".join(f"{key} {value}" for key, value in environment().items() if value))
+    _render.result(", ".join(f"{key} {value}" for key, value in environment().items() if value))
     return 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-
-import typer
 
 from yoda_cli.cli import _render
 from yoda_cli.cli._options import CacheDir, Json, Offline, RegistryFile
@@ -27,10 +24,10 @@ def doctor(
     broken = [finding for finding in findings if finding.ok is False]
     if as_json:
         document = {"schema": 1, "ok": not broken, "findings": [asdict(f) for f in findings]}
-        typer.echo(json.dumps(document, indent=2))
+        _render.document(document, indent=2)
     else:
         rows = [(finding.name, finding.value, MARKS[finding.ok]) for finding in findings]
         _render.table("", ("what", "found", ""), rows)
     for finding in broken:
-        _render.note(f"yoda: {finding.name}: {finding.value}")
+        _render.fault(f"{finding.name}: {finding.value}")
     return WeightsError.exit_code if broken else 0

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from yoda_cli.cli import _render
-from yoda_cli.cli._options import CacheDir, Channel, Json, MetricNames, Offline, Quiet, RegistryFile
+from yoda_cli.cli._options import (
+    CacheDir,
+    Channel,
+    Json,
+    MetricNames,
+    NoProgress,
+    Offline,
+    Quiet,
+    RegistryFile,
+)
 from yoda_cli.errors import InputError, UsageError
 
 
@@ -21,6 +29,7 @@ def metrics(
     border: Annotated[int, typer.Option(help="Pixels cropped on each side.")] = 4,
     as_json: Json = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
@@ -47,7 +56,7 @@ def metrics(
     if alone := [p for p in pairs or () if p.problem]:
         raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")
     wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
-    with _render.download(quiet=quiet) as watch:
+    with _render.download(quiet=quiet, bar=not no_progress) as watch:
         found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)
     for line in missing:
         _render.note(line)
@@ -62,11 +71,11 @@ def metrics(
         rows.append({"picture": name, **measure_all(Sample(x, y, lr, ((), ())), found, frame)})
     if as_json:
         words = {m.name: definition(m, frame) for m in found}
-        typer.echo(json.dumps({"schema": 1, "definitions": words, "rows": rows}, indent=1))
+        _render.document({"schema": 1, "definitions": words, "rows": rows}, indent=1)
         return 0
     names = [m.name for m in found]
     lines = [(row["picture"], *(_render.number(row[name]) for name in names)) for row in rows]
     _render.table("", ("picture", *names), lines)
     for m in found:
-        typer.echo(f"{m.name}: {definition(m, frame)}")
+        _render.result(f"{m.name}: {definition(m, frame)}")
     return 0

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from yoda_cli.cli import _names, _render
+from yoda_cli.cli._options import NoProgress, files_named
+from yoda_cli.errors import OutputError
+from yoda_cli.files import shown
 
 if TYPE_CHECKING:
     from yoda_cli.training.loop import Status
@@ -42,6 +45,7 @@ def train(
     about_data: Annotated[
         str, typer.Option(help="What the pictures are, for the model card.")
     ] = "",
+    no_progress: NoProgress = False,
 ) -> None:
     """Train a checkpoint; a run that was stopped goes on where it was."""
     from dataclasses import replace
@@ -56,7 +60,8 @@ def train(
         stages = stages[:1]
         changes |= {"minutes": minutes, "steps": steps}
     stages = [replace(stage, train=replace(stage.train, **changes)) for stage in stages]
-    with _render.training_line() as line:
+    check_folders(data, [out] if len(stages) == 1 else [out / s.name for s in stages], init)
+    with _render.training_line(bar=not no_progress) as line:
         best = train_stages(
             stages,
             data,
@@ -66,7 +71,29 @@ def train(
             init=init,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
-    typer.echo(best)
+    _render.place(best)
+
+
+def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
+    """Refuse to train into a folder that holds what is no run's, before any work."""
+    from yoda_cli.models.checkpoint import is_checkpoint
+    from yoda_cli.overwriting import Outputs, has_mark
+    from yoda_cli.training.data import list_pictures
+
+    outputs = Outputs("own", [*list_pictures(data), *files_named(init)])
+    for folder in folders:
+        if folder.resolve() == data.resolve():
+            raise OutputError(f"{shown(folder)} holds the photographs; choose another --out")
+        if not folder.is_dir():
+            continue
+        kinds = {"best.safetensors": is_checkpoint, "last.safetensors": is_checkpoint,
+                 "log.jsonl": has_mark(b'{"step": '), "state.pt": has_mark(b"PK", 2)}  # fmt: skip
+        for name, is_ours in kinds.items():
+            try:
+                outputs.claim(folder / name, name, is_ours)
+            except OutputError as error:
+                text = f"{shown(folder)} is no run's folder: {error}; choose another --out"
+                raise OutputError(text) from error
 
 
 def describe(status: Status) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from yoda_cli.cli import _early, _render
 from yoda_cli.cli import _upscale_options as o
 from yoda_cli.cli._options import parse_denoise, parse_scale, parse_size
-from yoda_cli.cli._upscaling import Asked, Inside, Running, Show, run
+from yoda_cli.cli._upscaling import Asked, Running, Show, run
+from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 

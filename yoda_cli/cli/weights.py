@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from yoda_cli.cli import _names, _render
-from yoda_cli.cli._options import CacheDir, Json, Offline, Quiet, RegistryFile
+from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile
 from yoda_cli.errors import WeightsError, YodaError
 
 app = typer.Typer(
@@ -48,7 +47,7 @@ def list_(
     if as_json:
         kinds = {"model": "models", "file": "files", "dataset": "datasets"}
         found = {key: [asdict(r) for r in rows if r.kind == kind] for kind, key in kinds.items()}
-        typer.echo(json.dumps({"schema": 1, "cache": str(cache.folder), **found}, indent=2))
+        _render.document({"schema": 1, "cache": str(cache.folder), **found}, indent=2)
         return
     show_list(rows, list(TITLES) if everything else ["file"] if files else ["model"])
 
@@ -79,7 +78,7 @@ def show(
     card = card_in(model) if model else {}
     if as_json:
         pairs = [list(pair) for pair in facts(name, known, rows, card)]
-        typer.echo(json.dumps({"schema": 1, "facts": pairs, "card": card}, indent=2))
+        _render.document({"schema": 1, "facts": pairs, "card": card}, indent=2)
         return
     show_card(name, known, rows, card)
 
@@ -88,6 +87,7 @@ def show(
 def pull(
     names: Names,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
@@ -98,10 +98,10 @@ def pull(
 
     known, cache = load_registry(), Cache.default()
     for name in names:
-        with _render.download(quiet=quiet) as watch:
+        with _render.download(quiet=quiet, bar=not no_progress) as watch:
             paths = pull_name(name, known, cache, watch)
         for path in paths:
-            typer.echo(path)
+            _render.place(path)
 
 
 @app.command()
@@ -127,10 +127,10 @@ def verify(
         except YodaError as error:
             results[entry.name] = str(error)
     if as_json:
-        typer.echo(json.dumps({"schema": 1, "files": results}, indent=2))
+        _render.document({"schema": 1, "files": results}, indent=2)
     else:
         for name, result in results.items():
-            typer.echo(f"{name}: {result}")
+            _render.result(f"{name}: {result}")
         if not results:
             _render.note("nothing is cached")
     return 0 if all(result == "ok" for result in results.values()) else WeightsError.exit_code
@@ -156,7 +156,7 @@ def import_(
         _render.note(f"{file.name}: {done.description}, kept as {done.entry.name}{pinned}")
         if done.doubt:
             _render.note(f"{file.name}: this is not the published file: {done.doubt}")
-        typer.echo(done.path)
+        _render.place(done.path)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def path(names: Names, cache_dir: CacheDir = None, registry: RegistryFile = None
 
     known, cache = load_registry(), Cache.default()
     for found in [p for name in names for p in cached_path(name, known, cache)]:
-        typer.echo(found)
+        _render.place(found)
 
 
 @app.command()
@@ -182,7 +182,7 @@ def prune(
 
     gone = prune_cache(load_registry(), Cache.default(), dry_run=dry_run)
     for path, _ in gone:
-        typer.echo(path)
+        _render.place(path)
     would = "would free" if dry_run else "freed"
     _render.note(f"{would} {sum(size for _, size in gone) / 1e6:,.1f} MB")
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
 
-from yoda_cli.errors import DeviceError, UsageError, WeightsError
-from yoda_cli.files import cache_folder
+from yoda_cli.errors import DeviceError, OutputError, UsageError, WeightsError
+from yoda_cli.files import cache_folder, write_atomically
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,15 +70,21 @@ def _fastest_on_cpu() -> torch.dtype:
     except WeightsError:  # no home, no cache: measured every time
         return PRECISIONS[_measure()]
     key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return PRECISIONS[json.loads(record.read_text(encoding="utf-8"))[key]]
+    with contextlib.suppress(KeyError, TypeError):
+        return PRECISIONS[_recorded(record)[key]]
     name = _measure()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OutputError):
         record.parent.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps({key: name}), encoding="utf-8")
-        partial.replace(record)
+        kept = {**_recorded(record), key: name}  # a home may be shared by several machines
+        write_atomically(record, json.dumps(kept).encode())
     return PRECISIONS[name]
+
+
+def _recorded(record: Path) -> dict[str, str]:
+    """What was measured so far, by machine and version of torch."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        return {k: v for k, v in json.loads(record.read_bytes()).items() if v in PRECISIONS}
+    return {}
 
 
 def _measure() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+MARK = "<metadata>yoda</metadata>"  # tells a chart of ours from any other
 Point = tuple[float, float, float]  # x, mean, standard deviation
 
 WIDTH, HEIGHT = 640, 300
@@ -36,6 +37,7 @@ def line_chart(
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="11">',
+        MARK,
         f'<text x="{LEFT}" y="16" font-size="13" fill="currentColor">{escape(title)}</text>',
     ]
     parts += axes(x_low, x_high, y_low, y_high, x_label, y_label)

@@ -12,8 +12,11 @@ from string import Template
 from typing import Any
 
 from yoda_cli.evaluation.benchmark import Bench
-from yoda_cli.evaluation.charts import Point, line_chart
+from yoda_cli.evaluation.charts import MARK, Point, line_chart
 
+CSV_MARK = b"dataset,picture,arm,width,height,"
+PAGE_MARK = b'<meta name="generator" content="yoda">'
+CHART_MARK = MARK.encode()
 EXTREMES = 4  # so many of the worst and of the best pictures are shown
 
 
@@ -75,6 +78,15 @@ def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
             chart = line_chart(f"{dataset}: {metric}", label, metric, {metric: points})
             found[f"{dataset}_{ablated}_{metric}"] = chart
     return found
+
+
+def chart_names(bench: Bench, ablated: str | None) -> list[str]:
+    """Every name that ``charts`` may give."""
+    sets = sorted({dataset.name for dataset in bench.datasets})
+    names = [f"{dataset}_area" for dataset in sets]
+    if ablated is not None:
+        names += [f"{name}_{ablated}_{metric.name}" for name in sets for metric in bench.metrics]
+    return names
 
 
 def setting_of(method: str, index: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor
 from yoda_cli.config import WriteOptions
 from yoda_cli.devices.memory import let_go
 from yoda_cli.errors import OutputError
-from yoda_cli.files import shown, temporary_beside
+from yoda_cli.files import Check, shown, whole_file
 from yoda_cli.images.picture import Picture
 from yoda_cli.images.writing import QUALITY, to_write
 
@@ -29,9 +28,12 @@ def to_bytes(pixels: Tensor, *, grey: bool) -> Tensor:
 
 def encode(
     made: Tensor, picture: Picture, target: Path, kind: str, mark: dict[str, str],
-    writing: WriteOptions,
+    writing: WriteOptions, check: Check,
 ) -> None:  # fmt: skip
-    """Bytes (H, W, C) as a file of the format ``kind``, under its final name when it is whole."""
+    """Bytes (H, W, C) as a file of the format ``kind``, under its final name when it is whole.
+
+    ``check`` judges what stands there.
+    """
     import pyvips
 
     height, width, channels = made.shape
@@ -56,22 +58,16 @@ def encode(
         image.set_type(pyvips.GValue.gstr_type, f"png-comment-{number}-{name}", text)
     image.set_progress(True)
     image.signal_connect("eval", lambda *_: let_go())
-    partial = temporary_beside(target)
     quality = writing.quality or QUALITY
     try:
-        if kind == "PNG":
-            image.pngsave(os.fsencode(partial))
-        elif kind == "JPEG":
-            image.jpegsave(os.fsencode(partial), Q=quality, subsample_mode="off")
-        else:
-            image.tiffsave(os.fsencode(partial), bigtiff=True, compression="deflate", tile=True)
-        with partial.open("r+b") as file:  # Windows syncs only what may be written
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with whole_file(target, check) as partial:
+            if kind == "PNG":
+                image.pngsave(os.fsencode(partial))
+            elif kind == "JPEG":
+                image.jpegsave(os.fsencode(partial), Q=quality, subsample_mode="off")
+            else:
+                image.tiffsave(os.fsencode(partial), bigtiff=True, compression="deflate", tile=True)
     except pyvips.Error as error:
         found = SYSTEM_ERROR.search(error.detail)
         reason = found[1] if found else " ".join(f"{error.message}: {error.detail}".split())
         raise OutputError(f"cannot write {shown(target)}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

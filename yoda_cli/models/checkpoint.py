@@ -54,6 +54,15 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours."""
+    try:
+        read_header(path)
+    except WeightsError:
+        return False
+    return True
+
+
 def load_checkpoint(path: Path) -> tuple[Backbone, Header]:
     """Build the network a checkpoint describes and fill it, in fp32 and eval mode."""
     header = read_header(path)

@@ -18,20 +18,23 @@ from torch import Tensor
 from yoda_cli.attention import LEARNED, SOURCES
 from yoda_cli.attention.heads import AVG, MAX, aggregate
 from yoda_cli.attention.sources import find_source
-from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import UsageError
+from yoda_cli.files import make_folder
 from yoda_cli.images import (
     Picture,
     encode_picture,
     fill_transparent,
+    made_by_yoda,
     read_picture,
     shown,
     write_atomically,
 )
 from yoda_cli.models.model import Model
+from yoda_cli.overwriting import Outputs
 from yoda_cli.reports.inspection import StepRow, entropy, small, steps_of
 from yoda_cli.reports.visualize import coloured, overlay, sheet, with_legend
-from yoda_cli.upscaling.batch.outputs import check_target
+from yoda_cli.upscaling.batch.outputs import fitting
 from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.picture import source_notices
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -53,7 +56,15 @@ class MapOptions:
     mask_steps: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.map_format or self.overlay or self.grid or self.mask_steps)
+        return bool(self.names())
+
+    def names(self) -> list[str]:
+        """The end of every file's name that will be written."""
+        suffix = "npy" if self.map_format == "npy" else "png"
+        names = [f"attention.{suffix}"] if self.map_format else []
+        names += ["overlay.png"] if self.overlay else []
+        names += ["grid.png"] if self.grid else []
+        return names + [f"mask_t{t:04d}.png" for t in self.mask_steps]
 
 
 @dataclass(frozen=True)
@@ -75,27 +86,27 @@ class Looked:
 @torch.inference_mode()
 def look(
     source: Path, folder: Path | None, model: Model, options: UpscaleOptions,
-    wanted: MapOptions, writing: WriteOptions, taken: set[Path],
+    wanted: MapOptions, outputs: Outputs,
 ) -> Looked:  # fmt: skip
     """Compute one picture's map and write what is wanted, beside it or into ``folder``."""
+    targets = {name: place(source, folder, name) for name in wanted.names()}
+    checks = {
+        name: outputs.claim(target, shown(source), made_by_yoda)
+        for name, target in targets.items()
+    }  # fmt: skip
     picture = read_picture(source)
     alpha = picture.alpha
     lr = picture.rgb if alpha is None else fill_transparent(picture.rgb, alpha)
     settings = resolve(options, model)
     seen = plan_picture(lr, model, settings)
     check_steps(wanted.mask_steps, seen)
-    files = dict(pictures(seen, model, settings, wanted))
-    targets = {place(source, folder, name): data for name, data in files.items()}
-    for target in targets:
-        check_target(source, target, writing, taken)
-    for target, data in targets.items():
-        write_atomically(target, data)
-        taken.add(target.resolve())
+    for name, data in pictures(seen, model, settings, wanted):
+        write_atomically(targets[name], data, checks[name])
     height, width = lr.shape[-2:]
     return Looked(
         source, settings.mask.source, (width, height), float(seen.attention.mean()),
         entropy(seen.attention), steps_of(seen), seen.planned_calls, seen.dense_calls,
-        list(targets),
+        list(targets.values()),
         picture.notices + source_notices(lr, model, settings),
     )  # fmt: skip
 
@@ -103,11 +114,8 @@ def look(
 def place(source: Path, folder: Path | None, name: str) -> Path:
     """Where a file about ``source`` goes; makes the folder."""
     folder = source.parent if folder is None else folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {shown(folder)}: {error.strerror or error}") from error
-    return folder / f"{source.stem}_{name}"
+    make_folder(folder)
+    return folder / fitting(source.stem, f"_{name}")
 
 
 def check_steps(steps: tuple[int, ...], seen: PicturePlan) -> None:

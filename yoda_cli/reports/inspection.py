@@ -11,8 +11,10 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,21 +23,30 @@ from torch import Tensor
 
 from yoda_cli.diffusion.yoda import StepRecord, share
 from yoda_cli.errors import OutputError
+from yoda_cli.files import make_folder
 from yoda_cli.images import (
     Animation,
     Picture,
     encode_frames,
     encode_picture,
+    made_by_yoda,
     shown,
     write_atomically,
 )
+from yoda_cli.overwriting import Outputs, has_mark
+from yoda_cli.upscaling.batch.outputs import fitting
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import PassBegin
+from yoda_cli.version import __version__
 
 PANEL = 384  # longest side of a panel of the animation and of the report's steps, pixels
 MAX_FRAMES = 60
 FRAME_MILLISECONDS = 160.0
 LAST_MILLISECONDS = 1600.0
+MADE_BY = {"software": f"yoda {__version__}"}
+#: The names of what a dump writes.
+DUMPED = re.compile(r"(pass\d+_)?(attention|mask_.*|state_.*|estimate_.*)\.png|"
+                    r"process\.webp|steps\.(json|csv)", re.DOTALL)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,13 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Frame:
-    """One transition as three small pictures (3, h, w) uint8: state, estimate, mask."""
+    """One transition as three small pictures (3, h, w) uint8: state, estimate, mask.
+
+    ``number`` counts the transitions of all passes.
+    """
 
     row: StepRow
+    number: int
     state: Tensor
     estimate: Tensor
     mask: Tensor
@@ -74,9 +89,28 @@ def entropy(attention: Tensor) -> float:
     return float(-(shares * shares.clamp(min=1e-300).log2()).sum()) + 0.0
 
 
-def estimate_of(run: PassBegin, record: StepRecord) -> Tensor:
-    """ẑ_0 as a picture: inside the mask the network's, outside the unrefined picture."""
-    return run.decode(torch.where(record.mask, record.z_0, run.z_lr))
+@dataclass(frozen=True)
+class Transition:
+    """One step t → s of a run as pictures, each decoded once for all that show it."""
+
+    run: PassBegin
+    record: StepRecord
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Where it refined, without padding."""
+        return self.run.plan.cut(self.record.mask)
+
+    @cached_property
+    def state(self) -> Tensor:
+        """z_s as a picture."""
+        return self.run.decode(self.record.z_s)
+
+    @cached_property
+    def estimate(self) -> Tensor:
+        """ẑ_0 as a picture: inside the mask the network's, outside the unrefined picture."""
+        record = self.record
+        return self.run.decode(torch.where(record.mask, record.z_0, self.run.z_lr))
 
 
 def small(picture: Tensor, longest: int = PANEL) -> Tensor:
@@ -90,37 +124,49 @@ def small(picture: Tensor, longest: int = PANEL) -> Tensor:
 
 @dataclass
 class Film:
-    """The steps of every pass as small frames, at most ``MAX_FRAMES``; ``every`` skips some."""
+    """The steps of every pass as small frames, at most ``MAX_FRAMES`` a pass; ``every`` skips some.
+
+    ``passes`` holds the row at which each pass begins.
+    """
 
     every: int = 1
     frames: list[Frame] = field(default_factory=list)
     rows: list[StepRow] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
     run: PassBegin | None = None
 
     def on_pass(self, run: PassBegin) -> None:
         self.run = run
+        self.passes.append(len(self.rows))
 
-    def on_step(self, record: StepRecord) -> None:
-        assert self.run is not None
-        run = self.run
-        mask = run.plan.cut(record.mask)
-        row = StepRow(record.index, record.t, record.s, share(mask))
+    def on_step(self, step: Transition) -> None:
+        record = step.record
+        row = StepRow(record.index, record.t, record.s, share(step.mask))
         self.rows.append(row)
-        stride = max(self.every, math.ceil((len(run.plan.first.timesteps) - 1) / MAX_FRAMES))
+        steps = len(step.run.plan.first.timesteps) - 1
+        stride = max(self.every, math.ceil(steps / MAX_FRAMES))
         if record.index % stride and record.s > 0:
             return
-        state, estimate = small(run.decode(record.z_s)), small(estimate_of(run, record))
+        state, estimate = small(step.state), small(step.estimate)
         # The mask may lie on a coarser grid than the picture: that of latents.
-        shown = F.interpolate(small(mask.float().cpu())[None], state.shape[-2:], mode="nearest")
-        self.frames.append(Frame(row, state, estimate, shown[0]))
+        mask = small(step.mask.float().cpu())[None]
+        seen = F.interpolate(mask, state.shape[-2:], mode="nearest")
+        self.frames.append(Frame(row, len(self.rows) - 1, state, estimate, seen[0]))
 
-    def animation(self, kind: str = "WEBP") -> bytes:
+    def first_pass(self) -> tuple[list[StepRow], list[Frame]]:
+        """The rows and frames of the first pass alone."""
+        end = self.passes[1] if len(self.passes) > 1 else len(self.rows)
+        return self.rows[:end], [frame for frame in self.frames if frame.number < end]
+
+    def animation(self, every: int = 1, kind: str = "WEBP") -> bytes:
         """State, estimate and mask side by side, the last frame held."""
-        sheets = [torch.cat([f.state, f.estimate, f.mask], 2) for f in self.frames]
+        kept = [f for f in self.frames if f.row.index % every == 0 or f.row.s == 0]
+        sheets = [torch.cat([f.state, f.estimate, f.mask], 2) for f in kept]
         shape = sheets[0].shape
         pictures = tuple(Picture(s[None].float() / 255) for s in sheets if s.shape == shape)
         times = (FRAME_MILLISECONDS,) * (len(pictures) - 1) + (LAST_MILLISECONDS,)
-        return encode_frames(Animation(pictures, times), kind=kind, quality=80)
+        film = Animation(pictures, times)
+        return encode_frames(film, kind=kind, quality=80, provenance=MADE_BY)
 
 
 @dataclass(frozen=True)
@@ -133,18 +179,15 @@ class Wanted:
     every: int = 1
 
 
-def dump_folder(folder: Path, source: Path, taken: set[Path]) -> Path:
-    """A folder for one picture, named after it; two pictures of one run never share one."""
-    for name in itertools.chain([source.stem], (f"{source.stem}-{n}" for n in itertools.count(2))):
-        target = folder / name
-        if target.resolve() not in taken:
+def dump_folder(folder: Path, source: Path, taken: set[str]) -> Path:
+    """Where one picture's dump goes: named after it, and never shared by two of one run."""
+    plain = source.stem if source.stem not in ("", ".", "..") else source.stem.replace(".", "_")
+    for name in itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2))):
+        place = fitting(name, "")
+        if place.casefold() not in taken:
             break
-    taken.add(target.resolve())
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {shown(target)}: {error.strerror or error}") from error
-    return target
+    taken.add(place.casefold())
+    return folder / place
 
 
 @dataclass
@@ -153,48 +196,63 @@ class Dump:
 
     folder: Path
     wanted: Wanted
-    film: Film = field(default_factory=Film)
+    film: Film
+    outputs: Outputs
     written: list[Path] = field(default_factory=list)
-    passes: int = 0
+
+    def begin(self) -> None:
+        """Make the folder; refuse one with files in the way, before any work."""
+        if self.folder.is_symlink() or self.outputs.holds(self.folder):
+            raise OutputError(f"{shown(self.folder)} cannot take a dump; choose another --dump")
+        make_folder(self.folder)
+        for path in sorted(self.folder.iterdir()):
+            if DUMPED.fullmatch(path.name):
+                self.outputs.check_of(is_dumped)(path)
 
     def on_pass(self, run: PassBegin) -> None:
-        self.passes += 1
-        self.film.on_pass(run)
-        self.film.every = self.wanted.every
         if self.wanted.attention:
             self._picture("attention", run.plan.attention, bits=16)
 
-    def on_step(self, record: StepRecord) -> None:
-        self.film.on_step(record)
-        run = self.film.run
-        assert run is not None
+    def on_step(self, step: Transition) -> None:
+        record = step.record
         if record.index % self.wanted.every and record.s > 0:
             return
-        step = f"{record.index:04d}_t{record.t:04d}-{record.s:04d}"
+        name = f"{record.index:04d}_t{record.t:04d}-{record.s:04d}"
         if self.wanted.masks:
-            self._picture(f"mask_{step}", run.plan.cut(record.mask).float())
+            self._picture(f"mask_{name}", step.mask.float())
         if self.wanted.steps:
-            self._picture(f"state_{step}", run.decode(record.z_s))
-            self._picture(f"estimate_{step}", estimate_of(run, record))
+            self._picture(f"state_{name}", step.state)
+            self._picture(f"estimate_{name}", step.estimate)
 
     def finish(self) -> None:
         """Write the table of steps and the animation."""
         rows = [asdict(row) for row in self.film.rows]
-        self._write("steps.json", json.dumps({"schema": 1, "steps": rows}, indent=1).encode())
+        document = {**MADE_BY, "schema": 1, "steps": rows}
+        self._write("steps.json", json.dumps(document, indent=1).encode())
         self._write("steps.csv", table(self.film.rows).encode())
         if self.film.frames:
-            self._write("process.webp", self.film.animation())
+            self._write("process.webp", self.film.animation(self.wanted.every))
 
     def _picture(self, name: str, values: Tensor, bits: int = 8) -> None:
         values = values.cpu()
         picture = Picture(values.expand(1, 3, -1, -1), is_grey=values.shape[1] == 1, bits=bits)
-        prefix = f"pass{self.passes}_" if self.passes > 1 else ""
-        self._write(f"{prefix}{name}.png", encode_picture(picture, kind="PNG"))
+        number = len(self.film.passes)
+        prefix = f"pass{number}_" if number > 1 else ""
+        self._write(f"{prefix}{name}.png", encode_picture(picture, kind="PNG", provenance=MADE_BY))
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        write_atomically(path, data)
+        write_atomically(path, data, self.outputs.check_of(is_dumped))
         self.written.append(path)
+
+
+def is_dumped(path: Path) -> bool:
+    """Whether a dump wrote the file."""
+    if path.suffix == ".csv":
+        return has_mark(table([]).encode())(path)
+    if path.suffix == ".json":
+        return has_mark(b'"software": "yoda ')(path)
+    return made_by_yoda(path)
 
 
 def table(rows: Sequence[StepRow]) -> str:

@@ -19,83 +19,88 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoda_cli.config import WriteOptions
 from yoda_cli.diffusion.yoda import StepRecord
-from yoda_cli.errors import OutputError
+from yoda_cli.files import Check
 from yoda_cli.images import Picture, encode_picture, shown, write_atomically
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import Model
-from yoda_cli.reports.inspection import Dump, Film, Wanted, dump_folder, small
+from yoda_cli.overwriting import Outputs, has_mark
+from yoda_cli.reports.inspection import Dump, Film, Transition, Wanted, small
 from yoda_cli.reports.visualize import overlay, with_legend
 from yoda_cli.upscaling.picture import Finished
 from yoda_cli.upscaling.result import PassBegin
 from yoda_cli.version import __version__
 
-GENERATOR = b'<meta name="generator" content="yoda">'
+#: What tells a page of ours from any other.
+is_page = has_mark(b'<meta name="generator" content="yoda">')
 SIDE = 1600  # longest side of the pictures that are compared
-
-
-def check_report(path: Path, source: Path, *, overwrite: bool) -> None:
-    """Refuse a place where a page would stand on something else, before any work."""
-    if not path.parent.is_dir():
-        raise OutputError(f"no such folder: {shown(path.parent)}")
-    if not path.exists():
-        return
-    if path.is_dir() or path.samefile(source):
-        raise OutputError(f"{shown(path)} cannot be the report; choose another name")
-    with path.open("rb") as file:
-        is_ours = GENERATOR in file.read(600)
-    if not is_ours and not overwrite:
-        raise OutputError(f"{shown(path)} exists and is no report of yoda; use --overwrite")
 
 
 @dataclass(frozen=True)
 class Watcher:
     """Watches one picture for a dump, a report, both or neither."""
 
-    dump: Dump | None
-    film: Film | None
-    report: Path | None
+    film: Film
+    dump: Dump | None = None
+    report: Path | None = None
+    report_check: Check | None = None
 
     @staticmethod
     def of(
-        source: Path, folder: Path | None, wanted: Wanted, report: Path | None, taken: set[Path]
-    ) -> Watcher:
-        """``folder`` gets a folder named after ``source``, other than those ``taken``."""
-        dump = Dump(dump_folder(folder, source, taken), wanted) if folder is not None else None
-        return Watcher(dump, Film() if report is not None else None, report)
+        folder: Path | None, wanted: Wanted, report: Path | None, check: Check | None,
+        outputs: Outputs,
+    ) -> Watcher:  # fmt: skip
+        """``folder`` is the picture's own; ``check`` judges what stands at ``report``."""
+        film = Film(1 if report is not None else wanted.every)
+        dump = None
+        if folder is not None:
+            dump = Dump(folder, wanted, film, outputs)
+            dump.begin()
+        return Watcher(film, dump, report, check)
 
     @property
     def is_watching(self) -> bool:
         """Whether there is anything to keep."""
-        return self.dump is not None or self.film is not None
+        return self.dump is not None or self.report is not None
 
     def on_pass(self, run: PassBegin) -> None:
-        for part in (self.dump, self.film):
-            if part is not None:
-                part.on_pass(run)
+        if not self.is_watching:
+            return
+        self.film.on_pass(run)
+        if self.dump is not None:
+            self.dump.on_pass(run)
 
     def on_step(self, record: StepRecord) -> None:
-        for part in (self.dump, self.film):
-            if part is not None:
-                part.on_step(record)
+        if not self.is_watching:
+            return
+        assert self.film.run is not None
+        step = Transition(self.film.run, record)
+        self.film.on_step(step)
+        if self.dump is not None:
+            self.dump.on_step(step)
 
-    def finish(self, done: Finished, model: Model) -> None:
+    def finish(self, done: Finished, model: Model, writing: WriteOptions) -> None:
         """Write what is written at the end."""
         if self.dump is not None:
             self.dump.finish()
-        if self.report is not None and self.film is not None:
-            write_report(self.report, done, self.film, model)
+        if self.report is not None and self.report_check is not None:
+            content = document(done, self.film, model, writing)
+            write_report(self.report, self.report_check, content)
 
 
-def write_report(path: Path, done: Finished, film: Film, model: Model) -> None:
+def write_report(path: Path, check: Check, content: Mapping[str, Any]) -> None:
     """Write the page about a finished picture."""
     page = (files("yoda_cli.reports") / "report.html").read_text(encoding="utf-8")
-    content = json.dumps(document(done, film, model), ensure_ascii=False)
-    safe = content.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
-    write_atomically(path, Template(page).substitute(data=safe).encode())
+    data = json.dumps(content, ensure_ascii=False)
+    safe = data.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
+    text = Template(page).substitute(data=safe)
+    write_atomically(path, text.encode("utf-8", "backslashreplace"), check)
 
 
-def document(done: Finished, film: Film, model: Model) -> dict[str, Any]:
+def document(
+    done: Finished, film: Film, model: Model, writing: WriteOptions
+) -> dict[str, Any]:  # fmt: skip
     """Everything the page shows."""
     assert film.run is not None
     image, lr = done.result.image, done.lr
@@ -104,7 +109,7 @@ def document(done: Finished, film: Film, model: Model) -> dict[str, Any]:
     size = (after.shape[1], after.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
     reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
-    first = film.rows[: len(film.run.plan.first.timesteps) - 1]
+    rows, frames = film.first_pass()
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
@@ -118,7 +123,7 @@ def document(done: Finished, film: Film, model: Model) -> dict[str, Any]:
             "after": address(after),
             "overlay": address(with_legend(overlay(small(image, SIDE), seen))),
         },
-        "rows": [asdict(row) for row in first],
+        "rows": [asdict(row) for row in rows],
         "frames": [
             {
                 "row": asdict(frame.row),
@@ -127,11 +132,10 @@ def document(done: Finished, film: Film, model: Model) -> dict[str, Any]:
                 "estimate": address(frame.estimate),
                 "mask": address(frame.mask),
             }
-            for frame in film.frames
-            if any(frame.row is row for row in first)  # equal ones may be of another pass
+            for frame in frames
         ],
         "facts": facts(done, model),
-        "command": done.settings.command(done.source, done.target),
+        "command": done.settings.command(done.source, done.target, writing),
         "card": card_rows(model.card),
     }
 

@@ -6,8 +6,10 @@ computed. A result is written beside its final name and renamed.
 
 from __future__ import annotations
 
+import contextlib
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import peak_bytes, reset_peak
-from yoda_cli.errors import OutputError, UsageError
-from yoda_cli.files import make_folder
+from yoda_cli.errors import InputError, OutputError, UsageError
+from yoda_cli.files import digest_of, make_folder, shown
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -26,6 +28,7 @@ from yoda_cli.images import (
     encode_picture,
     fill_transparent,
     losses,
+    made_by_yoda,
     read_frames,
     read_picture,
     sweep_temporaries,
@@ -35,6 +38,7 @@ from yoda_cli.images.degradation import estimate
 from yoda_cli.images.picture import ANIMATED
 from yoda_cli.images.resize import as_floats, imresize
 from yoda_cli.models.model import Model
+from yoda_cli.overwriting import replacing
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.checks import with_scale
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -75,7 +79,8 @@ class Item:
 class Finished:
     """One picture that was written, and the settings it was made with.
 
-    Of an animation ``lr`` and ``result`` are the first frame's, and the counts those of all.
+    ``sha256`` is that of the bytes that were decoded, empty for standard input. Of an animation
+    ``lr`` and ``result`` are the first frame's, and the counts those of all.
     """
 
     source: Path
@@ -87,6 +92,15 @@ class Finished:
     settings: Settings
     frames: int = 1
     peak_bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The frames of a file, and the hash of the bytes they were decoded from."""
+
+    animation: Animation
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -97,35 +111,63 @@ class Computed:
     animation: Animation
 
 
-def read(item: Item, stream: bytes | None = None) -> Animation:
+def read(item: Item, stream: bytes | None = None) -> Decoded:
     """The frames of an animation that its target can hold, the first of anything else."""
     source = item.source if item.source != STREAM else stream
     assert source is not None
-    if item.frames > 1 and item.kind in ANIMATED:
-        return read_frames(source)
-    return Animation((read_picture(source),), (0.0,), 1)
+    with unchanged(item.source) as digest:
+        if item.frames > 1 and item.kind in ANIMATED:
+            return Decoded(read_frames(source), digest)
+        return Decoded(Animation((read_picture(source),), (0.0,), 1), digest)
+
+
+@contextlib.contextmanager
+def unchanged(source: Path) -> Iterator[str]:
+    """The hash of a file that stays as it is while it is decoded; empty for standard input."""
+    if source == STREAM:
+        yield ""
+        return
+    before = state_of(source)
+    digest = ""
+    with contextlib.suppress(OSError):  # the decoder will say why
+        digest = digest_of(source) if before else ""
+    yield digest
+    if not digest or state_of(source) != before:
+        raise InputError(f"{shown(source)} changed while it was read; do it again")
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What is another after a regular file was replaced or written to; empty if there is none."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
+    if not stat.S_ISREG(found.st_mode):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def compute(
-    item: Item, animation: Animation, model: Model, options: UpscaleOptions, observer: Observer
+    item: Item, decoded: Decoded, model: Model, options: UpscaleOptions, observer: Observer
 ) -> Computed:
     """Enlarge every frame; all of them share the noise of the first, so that still parts stand
     still."""
     reset_peak(model.device)
+    animation = decoded.animation
     lr = visible(animation.frames[0])
     settings, said = settle(animation.frames[0], lr, model, item.settled(options))
     results = [
         upscale_tensor(visible(frame), model, settings, observer, noise_of=lr)
         for frame in animation.frames
     ]
-    made = assembled(item, animation.frames, results, model, settings, said)
+    made = assembled(item, animation.frames, results, model, settings, said, decoded.sha256)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 
 
 def assembled(
     item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
-    settings: Settings, said: tuple[str, ...] = (),
+    settings: Settings, said: tuple[str, ...] = (), sha256: str = "",
 ) -> Computed:  # fmt: skip
     """Results with what their files carried: transparency, metadata, notices."""
     first, lr = frames[0], visible(frames[0])
@@ -140,7 +182,7 @@ def assembled(
     height, width = made[0].rgb.shape[-2:]
     done = Finished(
         item.source, item.target, lr, summed(results), (width, height), notices, settings,
-        len(frames), peak_bytes(),
+        len(frames), peak_bytes(), sha256,
     )  # fmt: skip
     return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1))
 
@@ -177,7 +219,7 @@ def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -
         return done
     make_folder(item.target.parent)
     sweep_temporaries(item.target.parent)
-    write_atomically(item.target, data)
+    write_atomically(item.target, data, replacing(writing.existing, made_by_yoda))
     return done
 
 

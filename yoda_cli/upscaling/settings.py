@@ -5,13 +5,14 @@ What decides the pixels is hashed, written into files and printed as a command f
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from yoda_cli.config import UpscaleOptions
+from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.diffusion.samplers import SAMPLERS, Sampler
 from yoda_cli.diffusion.timesteps import CHAINS
 from yoda_cli.diffusion.yoda import time_mask
@@ -105,7 +106,7 @@ class Settings:
         sampling, mask, tiles = self.sampling, self.mask, self.tiles
         rows: list[tuple[str, object]] = [
             ("model", self.model),
-            ("scale", f"{self.scale:.12g}"),
+            ("scale", f"{self.scale:g}" if float(f"{self.scale:g}") == self.scale else self.scale),
             ("attention", mask.source),
             ("lower_bound", mask.lower_bound),
             ("steps", len(sampling.timesteps) - 1),
@@ -139,12 +140,32 @@ class Settings:
         }
         return [name for name, is_on in chosen.items() if is_on]
 
-    def command(self, source: Path, target: Path) -> str:
-        """A line for the shell that makes the same picture again."""
-        words = ["yoda", "upscale", str(source), "-o", str(target)]
-        for name, value in self.rows():
-            words += [f"--{name.replace('_', '-')}", str(value)]
-        return shlex.join(words + [f"--{name}" for name in self.switches()])
+    def command(self, source: Path, target: Path, writing: WriteOptions | None = None) -> str:
+        """A line for the shell that makes the same file again."""
+        writing = writing or WriteOptions()
+        words = ["yoda", "upscale", plain_path(source), "-o", plain_path(target)]
+        of_file = (("format", writing.format), ("quality", writing.quality))
+        for name, value in (*self.rows(), *of_file):
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        words += [f"--{name}" for name in self.switches()]
+        words += ["--strip-metadata"] if writing.strip_metadata else []
+        return " ".join(map(shell_word, words))
+
+
+def plain_path(path: Path) -> str:
+    """A name that no command takes for an option; a lone ``-`` stays the stream it is."""
+    text = str(path)
+    return f"./{text}" if text.startswith("-") and text != "-" else text
+
+
+def shell_word(text: str) -> str:
+    """``text`` quoted for bash, zsh and ksh; what cannot be printed as numbers of bytes."""
+    if text.isprintable():
+        return shlex.quote(text)
+    safe = set(range(32, 127)) - set(b"'\\")
+    plain = "".join(chr(b) if b in safe else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{plain}'"
 
 
 def _latent_rows(latent: LatentSettings) -> list[tuple[str, object]]:

@@ -7,12 +7,10 @@ beside the target. Still pictures of 8 bits without transparency, in one pass.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,17 +18,19 @@ from torch import Tensor
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import Scratch, give_back, keep_few_kernels, peak_bytes, reset_peak
 from yoda_cli.devices.out_of_memory import Counter
-from yoda_cli.errors import OutputError, WeightsError, how_to_install
-from yoda_cli.images import read_picture, shown
+from yoda_cli.errors import WeightsError, how_to_install
+from yoda_cli.files import writing_named
+from yoda_cli.images import made_by_yoda, read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
+from yoda_cli.overwriting import replacing
 from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
-from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices
+from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices, unchanged
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import exactly, memory_errors_named, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
@@ -73,15 +73,6 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def writing_named(target: Path) -> Iterator[None]:
-    """What the disk refuses ends the picture with one line."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {shown(target)}: {error.strerror or error}") from error
-
-
 @torch.inference_mode()
 def stream(
     item: Item, model: Model, options: UpscaleOptions, writing: WriteOptions, observer: Observer
@@ -90,7 +81,7 @@ def stream(
     keep_few_kernels()
     reset_peak(model.device)
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
-    with writing_named(item.target):
+    with writing_named(item.target), unchanged(item.source) as sha256:
         picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
         lr = picture.rgb
         height, width = (n * model.backbone.geometry.scale for n in lr.shape[-2:])
@@ -114,14 +105,16 @@ def stream(
             return run_block(seen, index, condition, model, settings, observer, seed, counter)
 
         write_blocks(seen, block, made, scratch)
-        encode(made, picture, item.target, item.kind, provenance(model.name, settings), writing)
+        check = replacing(writing.existing, made_by_yoda)
+        mark = provenance(model.name, settings)
+        encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
     if not (seen.first.fixed or recovered):
         learn(model, forecast, seconds)
     end = PassEnd(torch.empty(0), seen, counter.calls, forecast, seconds, recovered)
     result = result_of([end], end.image, seconds)
     return Finished(item.source, item.target, lr, result, (width, height),
-                    (*notices, "streamed"), settings, 1, peak_bytes())  # fmt: skip
+                    (*notices, "streamed"), settings, 1, peak_bytes(), sha256)  # fmt: skip
 
 
 def in_small_blocks(options: UpscaleOptions) -> UpscaleOptions:

@@ -76,7 +76,7 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
     done = []
     events = Events(lambda item, record: (done.append(item), strike(item, record)))
     first = pool.actors[0]
-    assert ray_engine._run(batch, events, pool, options) == []
+    assert ray_engine._run(batch, events, pool, lambda item: item.pixels > 5000) == []
     assert killed
     assert pool.actors[0] is not first
     assert len(done) == len(results(tmp_path / "out")) == 5

@@ -10,11 +10,10 @@ from functools import partial
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import YodaError, surprises_named
-from yoda_cli.images import Animation
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.record import record_of
-from yoda_cli.upscaling.picture import Finished, Item, compute, read, write
+from yoda_cli.upscaling.picture import Decoded, Finished, Item, compute, read, write
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.streaming import stream as stream_picture
 from yoda_cli.upscaling.streaming import wants_stream
@@ -65,9 +64,9 @@ def run_here(
 
 def read_ahead(
     reader: ThreadPoolExecutor, items: Sequence[Item], stream: bytes | None
-) -> Iterator[tuple[Item, Callable[[], Future[Animation]]]]:
+) -> Iterator[tuple[Item, Callable[[], Future[Decoded]]]]:
     """Every item and what gives its frames; a small one is read while the one before is used."""
-    ahead: Future[Animation] | None = None
+    ahead: Future[Decoded] | None = None
     for index, item in enumerate(items):
         now, ahead = ahead, None
         if index + 1 < len(items) and _is_small(items[index + 1]) and _is_small(item):
@@ -77,8 +76,8 @@ def read_ahead(
 
 
 def _reading(
-    begun: Future[Animation] | None, reader: ThreadPoolExecutor, item: Item, stream: bytes | None
-) -> Future[Animation]:
+    begun: Future[Decoded] | None, reader: ThreadPoolExecutor, item: Item, stream: bytes | None
+) -> Future[Decoded]:
     return begun or reader.submit(read, item, stream)
 
 

@@ -1,7 +1,7 @@
 """What a folder run has finished, one JSON line per picture, so that a killed run goes on.
 
-A line counts only if the source still has the same bytes, the settings are the same, and the
-result stands there with the bytes that were written. A torn last line counts for nothing.
+A line counts only if the source still has the bytes that were decoded, the settings are the same,
+and the result stands there with the bytes that were written. A torn last line counts for nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yoda_cli.errors import OutputError
-from yoda_cli.files import digest_of
-from yoda_cli.images import shown
+from yoda_cli.files import check_regular, digest_of, writing_named
 
 NAME = ".yoda-manifest.jsonl"
 
@@ -29,8 +27,12 @@ class Manifest:
 
     @staticmethod
     def load(folder: Path) -> Manifest:
-        """What is known of ``folder``; nothing if it has no manifest."""
+        """What is known of ``folder``; nothing if it has no manifest.
+
+        Raises OutputError for a link, a pipe or a device in its place.
+        """
         entries: dict[str, dict[str, Any]] = {}
+        check_regular(folder / NAME)
         try:
             lines = (folder / NAME).read_bytes().splitlines()
         except OSError:
@@ -61,11 +63,14 @@ class Manifest:
         return os.path.relpath(target, self.folder)
 
     def add(self, source: Path, target: Path, settings: str, record: Mapping[str, Any]) -> None:
-        """One more finished picture, on the disk before this returns."""
+        """One more finished picture, on the disk before this returns.
+
+        ``record["sha256"]`` is the hash of the source's bytes that were decoded.
+        """
         name = self.key(target)
         entry = {
             "source": str(source),
-            "source_sha256": digest_of(source),
+            "source_sha256": record["sha256"],
             "target": name,
             "sha256": digest_of(target),
             "bytes": target.stat().st_size,
@@ -75,15 +80,13 @@ class Manifest:
         self.entries[name] = entry
         line = (json.dumps(entry) + "\n").encode()
         path = self.folder / NAME
-        try:
-            with path.open("ab") as file:
-                if file.tell() and not _ends_with_newline(path):
-                    line = b"\n" + line  # after a torn line
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {shown(path)}: {error.strerror or error}") from error
+        check_regular(path)
+        with writing_named(path), path.open("ab") as file:
+            if file.tell() and not _ends_with_newline(path):
+                line = b"\n" + line  # after a torn line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _ends_with_newline(path: Path) -> bool:

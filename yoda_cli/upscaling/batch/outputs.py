@@ -1,4 +1,4 @@
-"""Where each result goes and in which format, and what may stand there already.
+"""Where each result goes and in which format.
 
 Every refusal comes before any work.
 """
@@ -18,7 +18,6 @@ from yoda_cli.images import (
     Header,
     check_format_size,
     format_of,
-    made_by_yoda,
     output_format_for,
     shown,
 )
@@ -118,29 +117,6 @@ def fitting(stem: str, suffix: str) -> str:
     mark = "~" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8] + suffix
     whole = os.fsencode(stem)[: NAME_BYTES - len(mark)].decode("utf-8", "ignore")
     return whole + mark
-
-
-def check_target(source: Path, target: Path, writing: WriteOptions, taken: set[Path]) -> None:
-    """Refuse a target that is the input, stands in no folder, is somebody else's file, or was
-    already written in this run."""
-    if target.resolve() in taken:
-        raise OutputError(
-            f"{shown(target)} was just written for another input; choose a folder each"
-        )
-    if not target.parent.is_dir():
-        raise OutputError(f"no such folder: {shown(target.parent)}")
-    if not target.exists():
-        return
-    if source != STREAM and source.exists() and target.samefile(source):
-        raise OutputError(f"{shown(target)} is the input itself; choose another output")
-    if target.is_dir():
-        raise OutputError(f"{shown(target)} is a folder")
-    if writing.existing == "fail":
-        raise OutputError(f"{shown(target)} exists")
-    if writing.existing != "overwrite" and not made_by_yoda(target):
-        raise OutputError(
-            f"{shown(target)} exists and yoda did not make it; use --overwrite to replace it"
-        )
 
 
 def check_size(header: Header, kind: str, scale: float) -> None:

@@ -6,7 +6,6 @@ model each; one that dies is replaced and its picture done again, once.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -20,11 +19,13 @@ import torch
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
-from yoda_cli.images import peek, shown, sweep_temporaries
+from yoda_cli.images import made_by_yoda, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
+from yoda_cli.overwriting import Outputs
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
+from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
-from yoda_cli.upscaling.batch.outputs import Naming, check_size, check_target, folder_for, target_of
+from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
 from yoda_cli.upscaling.checks import scale_for
 from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.streaming import wants_stream
@@ -73,29 +74,29 @@ class Events:
 
 def plan_batch(
     found: Sequence[Found], naming: Naming, model: Model, options: UpscaleOptions, *,
-    stream: bytes | None = None,
+    stream: bytes | None = None, outputs: Outputs | None = None,
 ) -> Batch:  # fmt: skip
-    """Headers, targets, collisions, what is already there; touches no file."""
+    """Headers, targets, collisions, what is already there; touches no file.
+
+    ``outputs`` knows what else the command reads and writes.
+    """
     settings = settings_hash(model, options, naming.writing)
+    outputs = outputs or Outputs(naming.writing.existing, [one.path for one in found])
+    manifests = _manifests(found, naming)
+    for folder in manifests:
+        outputs.reserve(folder / MANIFEST, "the manifest")
     items: list[Item] = []
     failures: list[Failure] = []
-    taken: dict[Path, Path] = {}
     many = len(found) > 1
     for one in found:
         try:
             item = _item(one, naming, model, options, many=many, stream=stream)
-            first = taken.setdefault(_resolved(item.target), one.path)
-            if first is not one.path and item.target != STREAM:
-                raise OutputError(
-                    f"{shown(item.target)} is the output of {shown(first)} already, not of "
-                    f"{shown(one.path)}; choose a folder or a --format each"
-                )
-            if item.target != STREAM and (one.root is None or item.target.parent.is_dir()):
-                check_target(one.path, item.target, naming.writing, set())
+            if item.target != STREAM:
+                in_tree = one.root is not None
+                outputs.claim(item.target, shown(one.path), made_by_yoda, makes_folder=in_tree)
             items.append(item)
         except YodaError as error:
             failures.append(Failure(one.path, error))
-    manifests = _manifests(found, naming)
     batch = Batch(items, (), failures, settings, manifests, 0)
     done = [item for item in items if _is_done(item, batch)]
     there = set(done)
@@ -123,10 +124,6 @@ def _item(
     if not (kind == "TIFF" and wants_stream(item, model, item.settled(options))):  # to BigTIFF
         check_size(header, kind, naming.scale)
     return item
-
-
-def _resolved(path: Path) -> Path:
-    return path if path == STREAM else path.parent.resolve() / path.name
 
 
 def _manifests(found: Sequence[Found], naming: Naming) -> dict[Path, Manifest]:
@@ -187,6 +184,5 @@ def enter(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> N
     """Enter a written picture in its manifest, then tell of it."""
     manifest = batch.manifest_of(item)
     if manifest is not None:
-        with contextlib.suppress(FileNotFoundError):  # a source deleted meanwhile
-            manifest.add(item.source, item.target, batch.settings, record)
+        manifest.add(item.source, item.target, batch.settings, record)
     events.on_finished(item, record)

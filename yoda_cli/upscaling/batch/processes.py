@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,11 +19,13 @@ import torch
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, YodaError, surprises_named
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch import lifeline
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.result import Observer
+from yoda_cli.upscaling.streaming import stream, wants_stream
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,12 @@ class Worker:
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
         with surprises_named(str(item.source)):
-            computed = compute(item, read(item), self.model, self.options, Observer())
-            return record_of(write(item, computed, self.model, self.writing), self.model)
+            if wants_stream(item, self.model, item.settled(self.options)):
+                done = stream(item, self.model, self.options, self.writing, Observer())
+            else:
+                computed = compute(item, read(item), self.model, self.options, Observer())
+                done = write(item, computed, self.model, self.writing)
+            return record_of(done, self.model)
 
 
 def threads_each(jobs: int, exact: bool) -> int:
@@ -64,7 +69,6 @@ _worker: Worker | None = None  # of this process, if it is one
 
 def _begin(options: UpscaleOptions, writing: WriteOptions, threads: int, devices: Any) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
     _worker = Worker.start(replace(options, device=devices.get()), writing, threads)
 
 
@@ -79,19 +83,22 @@ def _pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """Processes that are gone when the context is left, however it is left."""
     context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
     devices = context.Queue()
     for device in devices_for(options, jobs):
         devices.put(device)
     threads = threads_each(jobs, options.exact)
-    pool = ProcessPoolExecutor(jobs, context, _begin, (options, writing, threads, devices))
+    arguments = (reader, __name__, _begin.__name__, options, writing, threads, devices)
+    pool = ProcessPoolExecutor(jobs, context, lifeline.begin, arguments)
     try:
         yield pool
     except BaseException:
-        for process in multiprocessing.active_children():
-            process.kill()
+        writer.close()  # ends the workers of this pool, and no other child of this process
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        writer.close()
+        reader.close()
 
 
 def run_workers(
@@ -119,7 +126,8 @@ def _round(
     """Work until all is done or a worker dies; what is left."""
     left = dict.fromkeys(items)
     with _pool(options, writing, jobs) as pool:
-        futures = {pool.submit(_do, item): item for item in items}
+        with lifeline.interrupts_held():
+            futures = {pool.submit(_do, item): item for item in items}
         for future in as_completed(futures):
             item = futures[future]
             try:

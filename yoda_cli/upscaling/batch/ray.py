@@ -27,6 +27,7 @@ from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
+from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.batch.record import record_of
@@ -34,9 +35,10 @@ from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, 
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
 from yoda_cli.upscaling.picture import Item, assembled, read, settle, visible, write
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import exactly
+from yoda_cli.upscaling.pipeline import exactly, pipeline_of
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.settings import Settings
+from yoda_cli.upscaling.streaming import wants_stream
 
 TRIES = 3
 CONNECT_SECONDS = 5.0
@@ -51,6 +53,7 @@ class Looked:
     picture: Picture
     settings: Settings
     began: float
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,13 @@ class Actor:
     def look(self, item: Item) -> Looked:
         """The plan of a picture that is to be cut."""
         began, model = time.time(), self.worker.model
-        picture = read(item).frames[0]
+        decoded = read(item)
+        picture = decoded.animation.frames[0]
         lr = visible(picture)
         settings, _ = settle(picture, lr, model, item.settled(self.worker.options))
         with torch.inference_mode(), exactly(settings.tiles.exact):
             plan, _ = begin(lr, model, settings)
-        return Looked(plan, picture, settings, began)
+        return Looked(plan, picture, settings, began, decoded.sha256)
 
     def block(self, looked: Looked, index: int) -> Block:
         """One block of it."""
@@ -109,7 +113,9 @@ class Actor:
             recovered=sum((block.recovered for block in blocks), Recovered()),
         )
         result = result_of([end], image, seconds)
-        done = assembled(item, [looked.picture], [result], model, looked.settings)
+        done = assembled(
+            item, [looked.picture], [result], model, looked.settings, sha256=looked.sha256
+        )  # fmt: skip
         done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
         return record_of(write(item, done, model, self.worker.writing), model)
 
@@ -182,10 +188,10 @@ class Pool:
 
 def run_ray(
     batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events,
-    address: str | None, jobs: int = 1, *, cut: bool = True,
+    address: str | None, jobs: int = 1, *, is_cut: Callable[[Item], bool] = lambda item: False,
 ) -> list[Failure]:  # fmt: skip
     """All items on the cluster at ``address``, or one started here; ``jobs`` 1: as many actors as
-    it has GPUs or cores; without ``cut`` every picture stays with one actor."""
+    it has GPUs or cores. A picture stays with one actor unless it ``is_cut``."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -209,7 +215,7 @@ def run_ray(
         here = {k: v for k, v in os.environ.items() if k.startswith("YODA_")}
         asked = absolute(options)
         pool = Pool(ray, lambda: remote.remote(asked, writing, here), max(1, count))
-        return _run(batch, events, pool, options if cut else replace(options, block=0))
+        return _run(batch, events, pool, is_cut)
     finally:
         if mine:
             ray.shutdown()
@@ -237,7 +243,7 @@ def check_address(address: str | None) -> None:
         raise DeviceError(f"no Ray cluster at {address}: {error}") from error
 
 
-def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> list[Failure]:
+def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool]) -> list[Failure]:
     failures: list[Failure] = []
 
     def settled(item: Item) -> Callable[[Any], None]:
@@ -246,7 +252,7 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
 
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
-        if _is_cut(item, item.settled(options)):
+        if is_cut(item):
             cut = _cutter(pool, item, there, settled(item))
             pool.waiting.append(Call(item, "look", (there,), cut))
         else:
@@ -259,10 +265,14 @@ def _run(batch: Batch, events: Events, pool: Pool, options: UpscaleOptions) -> l
     return failures
 
 
-def _is_cut(item: Item, options: UpscaleOptions) -> bool:
-    """Whether a picture is worth cutting; one pass of a ×4 network is assumed."""
-    large = item.pixels * 16 > WHOLE_PIXELS if options.block is None else options.block > 0
-    return large and item.frames == 1 and options.scale in (None, 4.0)
+def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
+    """Whether several actors may make a picture: in one pass of the network, and held whole."""
+    options = item.settled(options)
+    if not pipeline_of(model).can_cut or options.stream or wants_stream(item, model, options):
+        return False
+    made = item.pixels * model.scale**2
+    large = made > WHOLE_PIXELS if options.block is None else options.block > 0
+    return large and item.frames == 1 and options.scale in (None, float(model.scale))
 
 
 def _cutter(

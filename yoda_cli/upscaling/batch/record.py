@@ -17,6 +17,7 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "schema": 1,
         "input": str(done.source),
         "output": str(done.target),
+        "sha256": done.sha256,
         "model": model.name,
         "width": done.size[0],
         "height": done.size[1],

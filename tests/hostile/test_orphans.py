@@ -1,0 +1,148 @@
+"""Worker processes end with what they were started for, and nobody else's are ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from commands import started, wait_until
+from fakes import save_photo
+
+SECONDS = 5.0  # a worker may outlive its parent
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for index in range(6):
+        save_photo(tmp_path / "in" / f"{index}.png", 60, 60, seed=index)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run_of_two(folder, tmp_path, tiny_checkpoint):
+    """A run with two workers that would take minutes, in a session of its own."""
+    with started(
+        "upscale", folder, "-o", tmp_path / "out", "-j", 2, "--model", tiny_checkpoint, "--steps",
+        100, "--exact", "--device", "cpu", start_new_session=True,
+    ) as run:  # fmt: skip
+        yield run
+        if run.poll() is None:
+            run.kill()
+
+
+def workers_of(run):
+    return [p for p in psutil.Process(run.pid).children() if "spawn_main" in str(p.cmdline())]
+
+
+def are_gone(processes):
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+@pytest.mark.parametrize("moment", ["while they start", "while they work"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_no_worker_outlives_its_parent(run_of_two, tmp_path, number, moment):
+    assert wait_until(lambda: len(workers_of(run_of_two)) == 2)
+    if moment == "while they work":
+        assert wait_until(lambda: list((tmp_path / "out").glob("*.png")))
+    workers = workers_of(run_of_two)
+    run_of_two.send_signal(number)
+    asked = time.monotonic()
+    assert wait_until(lambda: are_gone(workers), SECONDS), [w.cmdline() for w in workers]
+    code = run_of_two.wait(SECONDS)
+    assert time.monotonic() - asked < SECONDS
+    assert code == (130 if number == signal.SIGHUP else -signal.SIGKILL)
+
+
+def test_where_there_is_no_signal_of_death_a_pipe_ends_the_workers(tmp_path):
+    """The pipe alone, as on systems other than Linux."""
+    code = """
+import multiprocessing, sys, time
+from yoda_cli.upscaling.batch import lifeline
+def sleep(reader):
+    lifeline.end_with(reader)
+    print("ready", flush=True)
+    time.sleep(600)
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=sleep, args=(reader,))
+    process.start()
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+    (tmp_path / "parent.py").write_text(code)
+    parent = subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE)
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert parent.stdout.readline() == b"ready\n"
+    parent.kill()
+    parent.wait()
+    assert wait_until(lambda: are_gone([child]), SECONDS)
+    parent.stdout.close()
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(folder, tmp_path, tiny_checkpoint):
+    """``nohup yoda …`` goes on when its terminal is closed."""
+    with started(
+        "upscale", folder / "0.png", "-o", tmp_path / "o.png", "--model", tiny_checkpoint,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as run:  # fmt: skip
+        assert run.stderr.readline()
+        run.send_signal(signal.SIGHUP)
+        assert run.wait(60) == 0
+
+
+def test_an_error_ends_the_workers_of_the_run_and_no_other_process(
+    folder, tmp_path, tiny_checkpoint, monkeypatch
+):
+    """A library's caller has children too."""
+    import multiprocessing
+
+    from yoda_cli.config import UpscaleOptions, WriteOptions
+    from yoda_cli.models.loading import find_model
+    from yoda_cli.upscaling.batch import processes
+    from yoda_cli.upscaling.batch.inputs import Found
+    from yoda_cli.upscaling.batch.outputs import Naming
+    from yoda_cli.upscaling.batch.plan import Events, plan_batch
+
+    options = UpscaleOptions(model=str(tiny_checkpoint), device="cpu", precision="fp32")
+    model, writing = find_model(options), WriteOptions()
+    naming = Naming(tmp_path / "out", model.name, 4.0, 0, writing, "x4")
+    batch = plan_batch([Found(p, folder) for p in sorted(folder.iterdir())], naming, model, options)
+    (tmp_path / "out").mkdir()
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+
+    def broken(item, record):
+        raise ZeroDivisionError("the caller's own")
+
+    with pytest.raises(ZeroDivisionError):
+        processes.run_workers(batch, options, writing, Events(broken), 2)
+    assert other.is_alive()
+    mine = [p for p in psutil.Process().children() if "spawn_main" in str(p.cmdline())]
+    assert [p.pid for p in mine] == [other.pid]
+    other.kill()
+    other.join()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_at_any_moment_is_code_130_without_a_traceback(
+    folder, tmp_path, tiny_checkpoint, jobs
+):
+    """From the first instant on; what a terminal sends goes to every process of the run."""
+    seen = set()
+    for seconds in (0.08, 0.12, 0.16, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 4.0):
+        with started(
+            "upscale", folder, "-o", tmp_path / "out", "-j", jobs, "--model", tiny_checkpoint,
+            "--steps", 100, "--exact", start_new_session=True,
+        ) as run:  # fmt: skip
+            time.sleep(seconds)
+            os.killpg(run.pid, signal.SIGINT)
+            _, err = run.communicate(timeout=30)
+        assert b"Traceback" not in err, (seconds, err)
+        seen.add(run.returncode)
+    assert seen <= {130, 0}
+    assert 130 in seen

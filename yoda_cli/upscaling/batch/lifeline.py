@@ -1,0 +1,54 @@
+"""Worker processes that end with what they were started for, on every system.
+
+They hold one end of a pipe; when the other is closed, or its holder dies, they end. Linux ends
+them by a signal besides. Imports nothing heavy: a worker is tied before it loads torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def begin(reader: Connection, module: str, function: str, *arguments: object) -> None:
+    """Tie this worker to ``reader``, then call ``module.function``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    end_with(reader)
+    getattr(importlib.import_module(module), function)(*arguments)
+
+
+def end_with(reader: Connection) -> None:
+    """End this process as soon as the other end of ``reader`` is closed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_wait, args=(reader,), daemon=True).start()
+
+
+def _wait(reader: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        reader.recv_bytes()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block ends, and processes that it starts do not see it at all."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
