@@ -54,6 +54,15 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def has_header(path: Path) -> bool:
+    """Whether a .safetensors file is one of ours; one that cannot be read is not."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "yoda" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_checkpoint(path: Path) -> tuple[Backbone, Header]:
     """Build the network a checkpoint describes and fill it, in fp32 and eval mode."""
     header = read_header(path)
