@@ -18,6 +18,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+#: What models are for, in the order in which the list shows them; other words come last.
+USES = ("photographs", "faces", "drawings", "repair")
+
 Names = Annotated[list[str], typer.Argument(help="Models, files or data sets.", show_default=False)]
 
 
@@ -39,13 +42,15 @@ def list_(
         found = {key: [asdict(r) for r in rows if r.kind == kind] for kind, key in kinds.items()}
         typer.echo(json.dumps({"schema": 1, "cache": str(cache.folder), **found}, indent=2))
         return
+    rows = sorted(rows, key=lambda row: USES.index(row.use) if row.use in USES else len(USES))
     for kind, title in (("model", "Models"), ("file", "Weight files"), ("dataset", "Data sets")):
         _render.table(
             title,
-            ("name", "for", "size", "licence", "state"),
+            ("name", *(["use"] if kind == "model" else []), "for", "size", "licence", "state"),
             [
                 (
                     " ".join([row.name, *(f"({alias})" for alias in row.aliases)]),
+                    *([row.use] if kind == "model" else []),
                     row.summary,
                     f"{row.bytes / 1e6:,.1f} MB" if row.bytes else "?",
                     row.licence + (" [non-commercial]" if row.noncommercial else ""),
