@@ -12,6 +12,8 @@ from yoda_cli.weights.inventory import Row
 
 TITLES = {"model": "Models", "file": "Weight files", "dataset": "Data sets"}
 STATES = {"bundled": "ready", "cached": "ready", "to download": "download"}
+#: What models are for, in the order in which the list shows them; other words come last.
+USES = ("photographs", "faces", "drawings", "repair")
 LEGEND = (
     "NC: not for commercial use. *: see its licence. by hand: for a person to fetch.",
     "More of one: yoda weights show NAME. Everything: yoda weights list --all",
@@ -21,16 +23,26 @@ LEGEND = (
 def show_list(rows: Sequence[Row], kinds: Sequence[str]) -> None:
     """A table per kind, those that are ready first; names are never cut."""
     for kind in kinds:
-        found = sorted(
-            (row for row in rows if row.kind == kind), key=lambda row: word_for(row) != "ready"
-        )
-        lines = [
-            (name_of(row), word_for(row), size(row.bytes), licence(row), row.summary)
+        found = sorted((row for row in rows if row.kind == kind), key=rank)
+        lines: list[tuple[str, ...]] = [
+            (name_of(row), row.use, word_for(row), size(row.bytes), licence(row), row.summary)
             for row in found
         ]
-        _render.table(TITLES[kind], ("name", "state", "size", "licence", "for"), lines, cut="for")
+        columns: tuple[str, ...] = ("name", "use", "state", "size", "licence", "for")
+        if kind != "model":
+            columns, lines = _without(columns, 1), [_without(line, 1) for line in lines]
+        _render.table(TITLES[kind], columns, lines, cut="for")
     for line in LEGEND:
         _render.note(line)
+
+
+def rank(row: Row) -> tuple[bool, int]:
+    """Those that are ready come first, then by what they are for."""
+    return word_for(row) != "ready", USES.index(row.use) if row.use in USES else len(USES)
+
+
+def _without(cells: tuple[str, ...], at: int) -> tuple[str, ...]:
+    return cells[:at] + cells[at + 1 :]
 
 
 def word_for(row: Row) -> str:

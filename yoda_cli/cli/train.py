@@ -76,7 +76,7 @@ def train(
 
 def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
     """Refuse to train into a folder that holds what is no run's, before any work."""
-    from yoda_cli.models.checkpoint import is_checkpoint
+    from yoda_cli.models.checkpoint import has_header
     from yoda_cli.overwriting import Outputs, has_mark
     from yoda_cli.training.data import list_pictures
 
@@ -86,7 +86,7 @@ def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
             raise OutputError(f"{shown(folder)} holds the photographs; choose another --out")
         if not folder.is_dir():
             continue
-        kinds = {"best.safetensors": is_checkpoint, "last.safetensors": is_checkpoint,
+        kinds = {"best.safetensors": has_header, "last.safetensors": has_header,
                  "log.jsonl": has_mark(b'{"step": '), "state.pt": has_mark(b"PK", 2)}  # fmt: skip
         for name, is_ours in kinds.items():
             try:

@@ -22,15 +22,17 @@ from yoda_cli.attention import HEADED, SOURCES
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.yoda import StepRecord, share
-from yoda_cli.errors import UsageError, WeightsError, how_to_install
+from yoda_cli.errors import UsageError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.calibration import costs_of
+from yoda_cli.models.image_networks import image_network
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.conditioning import attention_map
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.result import Observer, PassBegin
 from yoda_cli.upscaling.settings import resolve
 from yoda_cli.weights import Cache, Watch, load_registry
+from yoda_cli.weights.tensors import read_tensors
 
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful", *SOURCES, *HEADED)
 SHUFFLE_BLOCK = 8  # LR pixels: blocks of a map that change places
@@ -221,21 +223,9 @@ def resized(lr: Tensor, scale: int, kind: str) -> Tensor:
 
 def foreign(path: Path, model: Model) -> Method:
     """A network of somebody else's that spandrel knows, of the same factor."""
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader
-    except ImportError as error:
-        raise WeightsError(
-            f"{path} needs the extra that reads it: {how_to_install('peers')}"
-        ) from error
-    if not path.is_file():
-        raise WeightsError(f"no such checkpoint: {path}")
-    try:
-        loaded = ModelLoader(device=model.device).load_from_file(path)
-    except Exception as error:  # spandrel's own errors, and whatever a bad file ends in
-        raise WeightsError(f"{path} cannot be read by spandrel: {error}") from error
-    if not isinstance(loaded, ImageModelDescriptor) or loaded.scale != model.scale:
+    loaded = image_network(read_tensors(path), str(path)).to(model.device)
+    if loaded.scale != model.scale:
         raise UsageError(f"{path} does not enlarge by {model.scale}")
-    loaded.eval()
 
     def run(lr: Tensor) -> Outcome:
         with torch.inference_mode():

@@ -54,13 +54,13 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours."""
+def has_header(path: Path) -> bool:
+    """Whether a .safetensors file is one of ours; one that cannot be read is not."""
     try:
-        read_header(path)
-    except WeightsError:
+        with safe_open(path, "pt") as file:
+            return "yoda" in (file.metadata() or {})
+    except (SafetensorError, OSError):
         return False
-    return True
 
 
 def load_checkpoint(path: Path) -> tuple[Backbone, Header]:

@@ -13,14 +13,16 @@ from yoda_cli.devices.memory import keep_freed
 from yoda_cli.errors import UsageError, WeightsError, need
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import Backbone, build_config
-from yoda_cli.models.checkpoint import load_checkpoint
+from yoda_cli.models.checkpoint import has_header, load_checkpoint
+from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import Model
-from yoda_cli.models.published import load_reference
+from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint
+from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.
 PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
@@ -35,10 +37,10 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     watch = watch or Watch()
     pick_device(options.device)  # refuse before a long download
     path = Path(options.model)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and has_header(path):
         return load_model(path, path.stem, options)
-    if path.suffix in PICKLES:
-        return place(load_reference(path), path.stem, PUBLISHED, options)
+    if path.suffix in (".safetensors", *PICKLES):
+        return foreign_model(path, path.stem, options)
     registry = load_registry()
     entry = registry.model(options.model)
     if entry.bundled:
@@ -54,10 +56,15 @@ def published_model(
     defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
     if entry.backbone in FAMILIES:
         return latent_model(entry, registry, cache, defaults, options, watch)
-    if entry.backbone not in BACKBONES:
-        known = ", ".join((*BACKBONES, *FAMILIES))
+    if entry.backbone not in (*BACKBONES, FEEDFORWARD):
+        known = ", ".join((*BACKBONES, FEEDFORWARD, *FAMILIES))
         raise WeightsError(f"model {entry.name}: backbone {entry.backbone!r} is not one of {known}")
     paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
+    if entry.backbone == FEEDFORWARD:
+        model = foreign_model(paths["network"], options.model, options)
+        if model.scale != entry.scale:
+            raise WeightsError(f"{paths['network']} enlarges by {model.scale}, not {entry.scale}")
+        return model
     return place(load_reference(paths["network"]), options.model, defaults, options)
 
 
@@ -121,6 +128,15 @@ def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Pat
     return obtain(known[name], registry, cache, watch)
 
 
+def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
+    """The network in other people's file: SR3, SRDiff, or any single-image one of spandrel's."""
+    state = read_tensors(path)
+    if is_diffusion(state):
+        return place(reference_of(state, str(path)), name, PUBLISHED, options)
+    found = load_feedforward(state, path, options)
+    return place(found.backbone, name, ONE_CALL, options, found.precision)
+
+
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
     backbone, header = load_checkpoint(path)
@@ -129,16 +145,23 @@ def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
 
 
 def place(
-    backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions
-) -> Model:
-    """A network on its device, channels last, its weights in the precision they are used in."""
+    backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions,
+    settled: torch.dtype | None = None,
+) -> Model:  # fmt: skip
+    """A network on its device, channels last, its weights in the precision they are used in.
+
+    With a ``settled`` precision they stay fp32 and are cast by autocast, operation by operation:
+    other people's networks hold parameters that half precision does not bear.
+    """
     device = pick_device(options.device)
-    precision = pick_precision("fp32" if options.exact else options.precision, device)
+    asked = "fp32" if options.exact else options.precision
+    precision = settled or pick_precision(asked, device)
     if device.type == "cpu":
         keep_freed()
     backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for parameter in backbone.parameters():  # buffers stay fp32
-        parameter.data = parameter.data.to(precision)
+    if settled is None:
+        for parameter in backbone.parameters():  # buffers stay fp32
+            parameter.data = parameter.data.to(precision)
     if options.compile:
         if options.exact:
             raise UsageError("--exact promises bytes that --compile may change; give one of them")

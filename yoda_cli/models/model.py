@@ -40,6 +40,11 @@ class Model:
         return self.native or self.backbone.geometry.scale
 
     @property
+    def diffuses(self) -> bool:
+        """Whether it goes step by step; one that does not makes its picture in a single call."""
+        return self.backbone.schedule.num_steps > 1
+
+    @property
     def can_denoise(self) -> bool:
         """Whether it was trained on degraded pictures too."""
         options = self.card.get("training", {}).get("options", {})

@@ -20,10 +20,20 @@ from yoda_cli.weights.tensors import read_tensors
 
 def load_reference(path: Path) -> Backbone:
     """The network of a published SR3 or SRDiff checkpoint, filled, in eval mode."""
-    state = {k: v for k, v in read_tensors(path).items() if k not in SCHEDULE_BUFFERS}
-    net = backbone_for(state, str(path))
-    fill(net, state, str(path))
+    return reference_of(read_tensors(path), str(path))
+
+
+def reference_of(tensors: Mapping[str, Tensor], name: str) -> Backbone:
+    """The same from the tensors of its file."""
+    state = {k: v for k, v in tensors.items() if k not in SCHEDULE_BUFFERS}
+    net = backbone_for(state, name)
+    fill(net, state, name)
     return net
+
+
+def is_diffusion(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are those of a network that is run step by step."""
+    return any(key.startswith("denoise_fn.") for key in state)
 
 
 def backbone_for(state: Mapping[str, Tensor], name: str) -> Backbone:

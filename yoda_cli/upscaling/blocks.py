@@ -28,7 +28,13 @@ from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
 from yoda_cli.upscaling.conditioning import encode, strided
 from yoda_cli.upscaling.denoisers import TiledDenoiser
-from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP, LEAN_PIXELS, check_memory, make_blocks
+from yoda_cli.upscaling.memory_limits import (
+    BLOCK_OVERLAP,
+    LEAN_PIXELS,
+    check_memory,
+    make_blocks,
+    overlap_of,
+)
 from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
 from yoda_cli.upscaling.result import Observer, PassBegin
 from yoda_cli.upscaling.settings import Settings
@@ -109,7 +115,7 @@ def begin(
     """
     geometry = model.backbone.geometry
     height, width = (n * geometry.scale for n in strided(lr, model))
-    blocks = make_blocks(height, width, geometry.align, settings.tiles.block)
+    blocks = make_blocks(height, width, geometry.align, settings.tiles.block, overlap_of(model))
     check_memory(blocks, model)
     conditions = Conditions(
         upload(lr, model.device), model, settings, blocks, counter or Counter(),

@@ -75,6 +75,28 @@ def check_model(model: Model, options: UpscaleOptions) -> None:
         if getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
+    if not model.diffuses:
+        check_one_call(model, options)
+
+
+#: Options that only a network with diffusion reads.
+DIFFUSION_ONLY = (
+    "attention", "heads", "lower_bound", "steps", "sampler", "budget", "faithful", "denoise",
+)  # fmt: skip
+
+
+def check_one_call(model: Model, options: UpscaleOptions) -> None:
+    """Refuse what means nothing to a network that makes its picture in one call."""
+    for name in DIFFUSION_ONLY:
+        if getattr(options, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"model {model.name} does not diffuse: it does not read --{flag}")
+    scale = options.scale
+    if model.scale == 1 and scale is not None and scale > 1:
+        raise UsageError(
+            f"model {model.name} keeps the size of a picture; scale {scale:g} is not allowed: "
+            "give at most 1, and enlarge with another model"
+        )
 
 
 def check_work(options: UpscaleOptions) -> None:

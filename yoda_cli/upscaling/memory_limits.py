@@ -58,11 +58,13 @@ def encoder_tiles(height: int, width: int, model: Model, asked: TileChoice) -> l
     return make_tiles(height, width, core=core, halo=halo, align=geometry.align)
 
 
-def make_blocks(height: int, width: int, align: int, block: int | None) -> list[Tile]:
+def make_blocks(
+    height: int, width: int, align: int, block: int | None, overlap: int = BLOCK_OVERLAP
+) -> list[Tile]:
     """Cores that partition a canvas, each with the window of an independent trajectory.
 
     ``block`` is their side in pixels: 0 for one block, None for what suits the canvas. Edges lie
-    on multiples of ``align``.
+    on multiples of ``align``; a window reaches ``overlap`` pixels beyond its core.
     """
     if block == 0 or (block is None and height * width <= WHOLE_PIXELS):
         return make_tiles(height, width, core=0, halo=0, align=align)
@@ -75,7 +77,16 @@ def make_blocks(height: int, width: int, align: int, block: int | None) -> list[
         for top in range(0, height, rows)
         for left in range(0, width, columns)
     ]
-    return [with_halo(core, rounded_up(BLOCK_OVERLAP, align), height, width) for core in cores]
+    return [with_halo(core, rounded_up(overlap, align), height, width) for core in cores]
+
+
+def overlap_of(model: Model) -> int:
+    """Pixels of a block's window on every side of its core.
+
+    A network of one call has nothing to gain from noise shared with a neighbour, but what it saw
+    too little of must not be blended in.
+    """
+    return BLOCK_OVERLAP if model.diffuses else BLOCK_OVERLAP // 2 + model.backbone.geometry.halo
 
 
 def _even(size: int, largest: int, align: int) -> int:

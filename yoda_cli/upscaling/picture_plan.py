@@ -21,7 +21,7 @@ from yoda_cli.tiling.grids import grid_window, to_grid
 from yoda_cli.tiling.plan import Plan, forecast_seconds, make_plan
 from yoda_cli.tiling.windows import Tile
 from yoda_cli.upscaling.conditioning import attention_map, strided
-from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window, make_blocks
+from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window, make_blocks, overlap_of
 from yoda_cli.upscaling.settings import Settings
 
 
@@ -89,7 +89,7 @@ def plan_blocks(
         attention = attention_map(as_floats(lr), model, settings)
     geometry = model.backbone.geometry
     height, width = (n * geometry.scale for n in strided(lr, model))
-    blocks = make_blocks(height, width, geometry.align, settings.tiles.block)
+    blocks = make_blocks(height, width, geometry.align, settings.tiles.block, overlap_of(model))
     lower_bound, spent = settings.mask.lower_bound, None
     if settings.mask.budget and settings.refines:
         spent = spend_budget(attention, blocks, model, settings)

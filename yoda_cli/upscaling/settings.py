@@ -20,7 +20,7 @@ from yoda_cli.errors import UsageError
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.plan import TileChoice
-from yoda_cli.upscaling.checks import check_model
+from yoda_cli.upscaling.checks import DIFFUSION_ONLY, check_model
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 GROUP = 8  # windows that go through a GPU together, where nothing is said
@@ -101,6 +101,11 @@ class Settings:
         """Whether the network is called at all; at fidelity 1 the unrefined picture is kept."""
         return self.sampling.fidelity < 1 or (self.latent is not None and self.latent.wraps)
 
+    @property
+    def diffuses(self) -> bool:
+        """Whether the chain has more than one step; a network of one call has not."""
+        return self.sampling.timesteps[0] > 1
+
     def rows(self) -> list[tuple[str, object]]:
         """Every setting that decides the pixels, by the name of its option."""
         sampling, mask, tiles = self.sampling, self.mask, self.tiles
@@ -128,6 +133,8 @@ class Settings:
         rows += [(name, value) for name, value in asked.items() if value is not None]
         if self.latent is not None:
             rows += _latent_rows(self.latent)
+        if not self.diffuses:
+            rows = [(name, value) for name, value in rows if name not in DIFFUSION_ONLY]
         return rows
 
     def switches(self) -> list[str]:

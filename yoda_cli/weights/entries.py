@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from yoda_cli.errors import WeightsError
 
 PACKAGE = Path(__file__).parent.parent
-FORMATS = ("safetensors", "pth", "zip")
+FORMATS = ("safetensors", "pth", "onnx", "zip")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class ModelEntry:
     licence: str
     source: str
     trained_with_yoda: bool
+    use: str = ""
     bundled: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()

@@ -77,10 +77,12 @@ def single(name: str, registry: Registry) -> FileEntry:
 def only_one(path: Path, structure: str, description: str, registry: Registry) -> FileEntry:
     """The one registry file of this structure, by the path's own name where there are several."""
     fitting = [entry for entry in registry.files.values() if structure in entry.structure]
-    if not structure or not fitting:
+    if not structure:  # networks that spandrel tells apart are known by their file's name
+        fitting = [e for e in registry.files.values() if not e.structure and e.name == path.name]
+    if not fitting:
         raise WeightsError(
             f"{path} is {description}; that is no file of the registry "
-            "(a network of SR3 or SRDiff can be used as it is: --model FILE)"
+            "(any network that spandrel reads can be used as it is: --model FILE)"
         )
     if len(fitting) > 1:
         fitting = [e for e in fitting if path.name in (e.name, *e.also_named)] or fitting

@@ -32,6 +32,7 @@ class Row:
     trained_with_yoda: bool | None
     state: str
     path: str
+    use: str = ""
 
 
 def inventory(registry: Registry, cache: Cache) -> list[Row]:
@@ -45,7 +46,7 @@ def inventory(registry: Registry, cache: Cache) -> list[Row]:
         path = str(model.path) if model.bundled else ""
         rows.append(
             Row("model", model.name, model.aliases, model.summary, names, size, model.licence,
-                model.noncommercial, model.trained_with_yoda, state, path)
+                model.noncommercial, model.trained_with_yoda, state, path, model.use)
         )  # fmt: skip
     for entry in registry.files.values():
         path = str(cache.path(entry)) if states[entry.name] == "cached" else ""

@@ -6,7 +6,6 @@ file of OpenModelDB works. Images are (1, 3, H, W) in [0, 1]; results are not cl
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yoda_cli.errors import UsageError, WeightsError, need
 from yoda_cli.images.resize import imresize
+from yoda_cli.models.image_networks import image_network
 from yoda_cli.models.nets.filling import built
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.tiling.windows import make_tiles, rounded_up
-from yoda_cli.weights.structures import identify
 from yoda_cli.weights.tensors import read_tensors
 
 CORE = 512  # input pixels of a tile
@@ -75,18 +73,7 @@ def restorer_of(state: Mapping[str, Tensor], name: str, device: torch.device) ->
     """The network that tensors make up."""
     if "RRDB_trunk.0.RDB1.conv1.weight" in state:
         return _rrdb(state, name, device)
-    need("spandrel", "diffbir")
-    from spandrel import ImageModelDescriptor, ModelLoader
-
-    try:
-        with warnings.catch_warnings(category=UserWarning, action="ignore"):
-            found = ModelLoader(device=device).load_from_state_dict(dict(state))
-    except Exception as error:  # spandrel's own errors, and whatever a wrong file ends in
-        what = identify(state).description
-        raise WeightsError(f"{name} is no restorer that spandrel knows: it is {what}") from error
-    if not isinstance(found, ImageModelDescriptor) or found.input_channels != 3:
-        raise UsageError(f"{name} does not turn one colour picture into another")
-    found.eval()
+    found = image_network(state, name).to(device)
     # The wrapper clips what the network puts out; those that DiffBIR was trained with are not.
     run = found.model if found.architecture.id in UNCLIPPED else found
     return Restorer(name, run, int(found.scale), device)
