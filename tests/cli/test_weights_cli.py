@@ -336,7 +336,7 @@ def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path,
     from yoda_cli.weights.structures import structures
 
     shapes = structures()["dino_vit_small16"]
-    state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
     torch.save(state, tmp_path / "dino.pth")
     body = (tmp_path / "dino.pth").read_bytes()
     save_photo(tmp_path / "in.png", 16, 16)

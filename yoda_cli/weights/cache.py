@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files import cache_folder, is_alive
+from yoda_cli.files import MACHINE, cache_folder, is_alive
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -27,6 +28,8 @@ TAG = """Signature: 8a477f597d28d172789f06886806bc55
 """
 
 STALE_SECONDS = 7 * 24 * 3600.0
+PRIVATE = re.compile(r"~([0-9a-f]{8})-(\d{1,9})-\d+")  # a process's own file: machine, pid, time
+FOUND = "found in the cache"  # the source of a file that yoda did not put there
 
 
 class DamagedError(WeightsError):
@@ -35,7 +38,10 @@ class DamagedError(WeightsError):
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a cached file. ``pinned``: the hash is our own first sight of it."""
+    """What is known of a cached file. ``pinned``: the hash is our own first sight of it.
+
+    ``registry`` is the file that named it, empty for the packaged one, None if that is not known.
+    """
 
     sha256: str
     bytes: int
@@ -43,6 +49,25 @@ class Record:
     source: str
     pinned: bool
     when: str
+    registry: str | None = None
+
+    @staticmethod
+    def read(path: Path) -> Record | None:
+        """What stands in a file; None without a sound record."""
+        try:
+            record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+        texts = (record.sha256, record.source, record.when, record.registry or "")
+        is_sound = all(isinstance(text, str) for text in texts)
+        numbers = (record.bytes, record.mtime_ns, record.pinned)
+        is_sound = is_sound and all(isinstance(number, int) for number in numbers)
+        return record if is_sound and re.fullmatch("[0-9a-f]{64}", record.sha256) else None
+
+    def fits(self, path: Path) -> bool:
+        """Whether the file has not changed since."""
+        status = path.stat()
+        return (self.bytes, self.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -65,16 +90,24 @@ class Cache:
         """Where ``entry`` is or will be."""
         return self.folder / entry.name
 
-    def partial(self, entry: FileEntry) -> Path:
+    def partial(self, name: str) -> Path:
         """What has come of an unfinished download; its facts stand beside it as ``.json``."""
-        return self.folder / ".partial" / entry.name
+        return self.folder / ".partial" / name
 
-    def lock(self, entry: FileEntry) -> Path:
-        """The lock of the one process that downloads ``entry``."""
-        return self.folder / ".locks" / f"{entry.name}.lock"
+    def lock(self, name: str) -> Path:
+        """The lock of the one process that downloads the file ``name``."""
+        return self.folder / ".locks" / f"{name}.lock"
 
-    def _record_path(self, name: str) -> Path:
+    def record_path(self, name: str) -> Path:
+        """Where it is noted what the file ``name`` is."""
         return self.folder / ".records" / f"{name}.json"
+
+    def is_tagged(self) -> bool:
+        """Whether yoda made, or took over, the folder as its cache."""
+        try:
+            return (self.root / "CACHEDIR.TAG").read_text(encoding="utf-8") == TAG
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def prepare(self) -> None:
         """Make the folders; a cache that cannot be written is an error that says what to do."""
@@ -84,7 +117,7 @@ class Cache:
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
                 tag.write_text(TAG, encoding="utf-8")
-            probe = self.folder / ".partial" / f"probe~{os.getpid()}"
+            probe = private(self.partial("probe"))
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -93,26 +126,25 @@ class Cache:
                 "name another folder with --cache-dir or YODA_CACHE_DIR"
             ) from error
 
-    def record(self, entry: FileEntry) -> Record | None:
-        """What was noted of ``entry``; None without a readable note."""
-        try:
-            return Record(**json.loads(self._record_path(entry.name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+    def record(self, name: str) -> Record | None:
+        """What was noted of the file ``name``; None without a sound note."""
+        return Record.read(self.record_path(name))
 
     def note(self, entry: FileEntry, sha256: str, source: str) -> Record:
         """Write down that the file at its final place has this hash."""
         status = self.path(entry).stat()
         when = time.strftime("%Y-%m-%d %H:%M:%S")
-        record = Record(sha256, status.st_size, status.st_mtime_ns, source, not entry.sha256, when)
-        write_json(self._record_path(entry.name), asdict(record))
+        record = Record(
+            sha256, status.st_size, status.st_mtime_ns, source, not entry.sha256, when, entry.origin
+        )
+        write_json(self.record_path(entry.name), asdict(record))
         return record
 
     def expected(self, entry: FileEntry) -> str:
         """The SHA-256 a file must have: the registry's, else the pinned one, else empty."""
         if entry.sha256:
             return entry.sha256
-        record = self.record(entry)
+        record = self.record(entry.name)
         return record.sha256 if record else ""
 
     def trusted(self, entry: FileEntry, *, thorough: bool = False) -> Path | None:
@@ -122,15 +154,12 @@ class Cache:
         """
         path = self.path(entry)
         try:
-            status = path.stat()
+            path.stat()
         except OSError:
             return None
-        record, expected = self.record(entry), self.expected(entry)
-        fits = record is not None and (record.bytes, record.mtime_ns) == (
-            status.st_size,
-            status.st_mtime_ns,
-        )
-        if fits and record is not None and record.sha256 == expected and not thorough:
+        record, expected = self.record(entry.name), self.expected(entry)
+        is_known = record is not None and record.fits(path) and record.sha256 == expected
+        if is_known and not thorough:
             return path
         found = sha256_of(path)
         if expected and found != expected:
@@ -141,7 +170,7 @@ class Cache:
         if not expected and (what := unlike(entry, path)):
             raise DamagedError(f"{path} is not {entry.name}: {what}")
         with contextlib.suppress(OSError):  # a read-only cache is hashed every time
-            self.note(entry, found, record.source if record else "found in the cache")
+            self.note(entry, found, record.source if record else FOUND)
         return path
 
     def trusted_or_none(self, entry: FileEntry) -> Path | None:
@@ -151,16 +180,6 @@ class Cache:
         except DamagedError:
             return None
 
-    def remove(self, entry: FileEntry, *, forget: bool) -> int:
-        """Delete a file and its unfinished download; the pinned hash stays unless ``forget``.
-
-        Returns the bytes freed.
-        """
-        doomed = [self.path(entry), *self.partials(entry.name)]
-        if forget:
-            doomed.append(self._record_path(entry.name))
-        return sum(delete(path) for path in doomed)
-
     def partials(self, name: str = "") -> list[Path]:
         """Unfinished downloads and their facts, of one file or of all."""
         folder = self.folder / ".partial"
@@ -169,23 +188,8 @@ class Cache:
         return sorted(
             p
             for p in folder.iterdir()
-            if not name or p.name.split("~")[0] in (name, f"{name}.json")
+            if p.is_file() and (not name or p.name.split("~")[0] in (name, f"{name}.json"))
         )
-
-    def sweep(self, older_than_seconds: float = STALE_SECONDS) -> int:
-        """Delete unfinished downloads nobody went on with; returns the bytes freed."""
-        now = time.time()
-        return sum(
-            delete(path)
-            for path in self.partials()
-            if now - _changed(path) > older_than_seconds or _is_orphan(path)
-        )
-
-    def strangers(self, known: set[str]) -> list[Path]:
-        """Files in the cache that the registry does not name."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(p for p in self.folder.iterdir() if p.is_file() and p.name not in known)
 
 
 def unlike(entry: FileEntry, path: Path) -> str:
@@ -214,7 +218,7 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace ``path`` as a whole."""
-    partial = path.with_name(f"{path.name}~{os.getpid()}")
+    partial = private(path)
     partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
     partial.replace(path)
 
@@ -231,17 +235,15 @@ def delete(path: Path) -> int:
     return size
 
 
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return time.time()
+def private(path: Path) -> Path:
+    """A name beside ``path`` that no other process uses."""
+    return path.with_name(f"{path.name}~{MACHINE}-{os.getpid()}-{time.time_ns()}")
 
 
-def _is_orphan(path: Path) -> bool:
-    """Whether a process's private temporary (``name~pid…``) outlived its process."""
-    number = path.name.partition("~")[2].split("-")[0]
-    return number.isdecimal() and not is_alive(int(number))
+def is_orphan(path: Path) -> bool:
+    """Whether a process's private file outlived its process, which ran on this machine."""
+    found = PRIVATE.search(path.name)
+    return found is not None and found[1] == MACHINE and not is_alive(int(found[2]))
 
 
 def _is_readable(path: Path) -> bool:

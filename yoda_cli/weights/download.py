@@ -6,18 +6,24 @@ depends on the lock: a process without it writes a partial file of its own.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.weights.cache import Cache, DamagedError, delete, found_elsewhere, sha256_of, unlike
+from yoda_cli.weights.cache import (
+    Cache,
+    DamagedError,
+    delete,
+    found_elsewhere,
+    private,
+    sha256_of,
+    unlike,
+)
 from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.locks import exclusive
 from yoda_cli.weights.network import Limits, RefusedError, is_offline
 from yoda_cli.weights.partial import Partial, finish
+from yoda_cli.weights.tidying import sweep
 from yoda_cli.weights.transfer import Watch, stream
 
 
@@ -51,12 +57,12 @@ def fetch(
             f"online: yoda weights pull {entry.name}"
         )
     cache.prepare()
-    cache.sweep()
-    with exclusive(cache.lock(entry), watch, entry.name, use_lock) as locked:
+    sweep(cache)
+    with exclusive(cache.lock(entry.name), watch, entry.name, use_lock) as locked:
         if path := cache.trusted(entry):  # another process was faster
             return path
-        name = entry.name if locked else f"{entry.name}~{os.getpid()}-{time.time_ns()}"
-        partial = Partial(cache.partial(entry).with_name(name), resumable=locked)
+        path = cache.partial(entry.name)
+        partial = Partial(path if locked else private(path), resumable=locked)
         try:
             return download(entry, urls, partial, cache, limits, watch)
         except OSError as error:
@@ -66,30 +72,6 @@ def fetch(
         finally:
             if not locked:
                 partial.restart()
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, watch: Watch, name: str, use_lock: bool) -> Iterator[bool]:
-    """Whether this process alone may download; waits while another does."""
-    if not use_lock:
-        yield False
-        return
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path)
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            watch.say(f"{name}: another process is downloading it; waiting")
-            lock.acquire()
-    except (OSError, NotImplementedError):  # a file system without locks
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def adopt(entry: FileEntry, cache: Cache, watch: Watch) -> Path | None:
@@ -111,7 +93,7 @@ def adopt(entry: FileEntry, cache: Cache, watch: Watch) -> Path | None:
 
 def install(source: Path, entry: FileEntry, cache: Cache) -> None:
     """Copy a file into the cache under its name, as a whole or not at all."""
-    partial = cache.partial(entry).with_name(f"{entry.name}~{os.getpid()}")
+    partial = private(cache.partial(entry.name))
     try:
         shutil.copyfile(source, partial)
         finish(partial, cache.path(entry))

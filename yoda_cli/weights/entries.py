@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.weights.network import is_http
 
 PACKAGE = Path(__file__).parent.parent
 FORMATS = ("safetensors", "pth", "onnx", "zip")
@@ -17,7 +18,10 @@ FORMATS = ("safetensors", "pth", "onnx", "zip")
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file that can be downloaded (``urls``) or that a person brings (``manual``)."""
+    """One file that can be downloaded (``urls``) or that a person brings (``manual``).
+
+    ``origin`` is the registry file that names it, empty for the packaged one.
+    """
 
     name: str
     format: str
@@ -34,6 +38,7 @@ class FileEntry:
     also_named: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     noncommercial: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class ModelEntry:
     steps: int = 15
     sampler: str = "ddim"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
 
     @property
     def path(self) -> Path:
@@ -81,6 +87,7 @@ class DatasetEntry:
     scale: int | None = None
     manual: str = ""
     noncommercial: bool = False
+    origin: str = ""
 
 
 def contradictions(entry: FileEntry) -> list[tuple[str, str]]:
@@ -102,9 +109,9 @@ def contradictions(entry: FileEntry) -> list[tuple[str, str]]:
 
 def unsafe(url: str, entry: FileEntry) -> str:
     """Why an address may not be used; empty if it may."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_http(url):
         return f"{url!r} is not an http(s) address"
+    parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme == "http" and not entry.sha256 and not local:
         return f"{url!r} is not encrypted, and no sha256 vouches for the bytes"

@@ -39,7 +39,7 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
     if not path.is_file():
         raise NotFoundError(f"no such file: {path}")
     slot = single(wanted, registry) if wanted else None
-    state = read_tensors(path)
+    state = read_tensors(path, only_shapes=True)
     identity = identify(state)
     if slot is None:
         slot = only_one(path, identity.structure, identity.description, registry)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.weights.archive import unpack
-from yoda_cli.weights.cache import Cache, DamagedError, delete
+from yoda_cli.weights.cache import Cache, DamagedError
 from yoda_cli.weights.download import fetch
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import is_offline
@@ -170,13 +170,3 @@ def cached_path(name: str, registry: Registry, cache: Cache) -> list[Path]:
             raise WeightsError(f"{entry.name} is not in the cache; yoda weights pull {entry.name}")
         paths.append(path)
     return paths
-
-
-def prune(registry: Registry, cache: Cache, *, dry_run: bool) -> list[tuple[Path, int]]:
-    """Delete unfinished downloads and files the registry does not know: (path, bytes) each."""
-    doomed = [*cache.partials(), *cache.strangers(set(registry.files))]
-    sizes = [(path, path.stat().st_size) for path in doomed]
-    if not dry_run:
-        for path in doomed:
-            delete(path)
-    return sizes

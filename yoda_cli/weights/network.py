@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -26,21 +29,32 @@ REDIRECTS = (301, 302, 303, 307, 308)
 FALSE = ("", "0", "false", "no", "off")
 
 
+TOKEN = re.compile("[!-~]+")  # what a header may carry
+
+
 class RefusedError(WeightsError):
     """An address or an answer that may not be used; trying again would not help."""
 
 
+class SlowError(WeightsError):
+    """A server that answers, but too slowly; what came is kept."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """How long a download may take to fail. Seconds, unless named otherwise."""
+    """How long a download may take to fail. Seconds, unless named otherwise.
+
+    An address is given up that brings less than ``slow_bytes_per_second`` for ``slow_after``
+    seconds, however it spreads them; so is one whose headers take longer than that.
+    """
 
     connect: float = 10.0
     read: float = 20.0
     attempts: int = 4
     pause: float = 0.5
     longest_pause: float = 20.0
-    slow_bytes_per_second: float = 500.0
-    slow_after: float = 30.0
+    slow_bytes_per_second: float = 1000.0
+    slow_after: float = 60.0
 
 
 def is_offline() -> bool:
@@ -58,18 +72,36 @@ def endpoint(url: str) -> str:
 
 
 def token_for(url: str) -> str:
-    """The Hugging Face token, for their host and for no other; empty without one."""
-    hub = urlsplit(os.environ.get("HF_ENDPOINT") or HUB)
-    parts = urlsplit(url)
-    if (parts.scheme, parts.netloc) != (hub.scheme, hub.netloc):
+    """The Hugging Face token, for their host and for no other; empty without one.
+
+    Raises ``WeightsError`` for a token that no header can carry.
+    """
+    hub = os.environ.get("HF_ENDPOINT") or HUB
+    if not is_http(hub):
+        raise WeightsError(f"HF_ENDPOINT {hub!r} is not an http(s) address")
+    if [urlsplit(url).scheme, urlsplit(url).netloc] != [urlsplit(hub).scheme, urlsplit(hub).netloc]:
         return ""
-    if os.environ.get("HF_TOKEN"):
-        return os.environ["HF_TOKEN"].strip()
-    home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111
+    named, token = "HF_TOKEN", os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111
+        path = Path(home, "token")
+        named = str(path)
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+    if token and not TOKEN.fullmatch(token):
+        raise WeightsError(f"{named} holds a character that no token has")
+    return token
+
+
+def is_http(url: str) -> bool:
+    """Whether an address is one of the web: scheme, host and port can be told."""
     try:
-        return Path(home, "token").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # http://[
+        return False
 
 
 def open_url(
@@ -83,31 +115,70 @@ def open_url(
     if is_offline():
         raise RefusedError(f"offline: {url} was not asked for")
     first = url = endpoint(url)
+    if not is_http(url):
+        raise RefusedError(f"{url!r} is not an http(s) address")
     for _ in range(MAX_REDIRECTS):
-        token = token_for(url)
-        extra = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = session.get(
+        answer = ask(session, url, headers, limits)
+        if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
+            return answer
+        answer.close()
+        try:
+            following = urljoin(url, answer.headers["Location"])
+        except ValueError:
+            following = answer.headers["Location"]
+        if what := refusal(first, url, following):
+            raise RefusedError(f"{first} leads to {following!r}: {what}")
+        url = following
+    raise RefusedError(f"{first} leads in a circle (more than {MAX_REDIRECTS} redirects)")
+
+
+def ask(
+    session: requests.Session, url: str, headers: Mapping[str, str], limits: Limits
+) -> requests.Response:
+    """One answer, its body not read yet; headers that drip in are given up like a slow body."""
+    token = token_for(url)
+    extra = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get() -> requests.Response:
+        return session.get(
             url,
             headers={"Accept-Encoding": "identity", **headers, **extra},
             stream=True,
             allow_redirects=False,
             timeout=(limits.connect, limits.read),
         )
-        if answer.status_code not in REDIRECTS or "Location" not in answer.headers:
-            return answer
-        answer.close()
-        following = urljoin(url, answer.headers["Location"])
-        if what := refusal(first, url, following):
-            raise RefusedError(f"{first} leads to {following}: {what}")
-        url = following
-    raise RefusedError(f"{first} leads in a circle (more than {MAX_REDIRECTS} redirects)")
+
+    return within(limits.connect + limits.slow_after, get)
+
+
+def within(seconds: float, get: Callable[[], requests.Response]) -> requests.Response:
+    """What ``get`` returns or raises; ``SlowError`` if it takes too long.
+
+    ``requests`` bounds the pauses of an answer and not its length, so another thread waits for it.
+    """
+    found: SimpleQueue[requests.Response | Exception] = SimpleQueue()
+
+    def wait() -> None:
+        try:
+            found.put(get())
+        except Exception as error:  # whatever it is, it is raised where it is waited for
+            found.put(error)
+
+    threading.Thread(target=wait, daemon=True, name="waits for a server").start()
+    try:
+        answer = found.get(timeout=seconds)
+    except Empty:
+        raise SlowError(f"no answer in {seconds:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def refusal(first: str, here: str, there: str) -> str:
     """Why a redirect may not be followed; empty if it may."""
-    parts = urlsplit(there)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_http(there):
         return "not an http(s) address"
+    parts = urlsplit(there)
     if urlsplit(here).scheme == "https" and parts.scheme == "http":
         return "it would leave the encrypted connection"
     if parts.hostname != urlsplit(first).hostname and is_private(parts.hostname):

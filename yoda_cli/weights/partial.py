@@ -6,16 +6,42 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
 from yoda_cli.weights.cache import delete, write_json
 
-CHUNK = 1 << 14  # what of a cut answer may be lost
+CHUNK = 1 << 16
 SYNC_BYTES = 4 << 20
 SYNC_SECONDS = 0.5
+ETAG = re.compile(r'"[!#-~]{0,500}"')  # a strong one; nothing else may go back in a header
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is noted beside an unfinished download: ``synced`` bytes of ``total``, if that is known,
+    came of the answer that bore ``etag``."""
+
+    url: str
+    etag: str
+    synced: int
+    total: int | None = None
+
+
+def read_facts(partial: Path) -> Facts | None:
+    """The facts beside ``partial``; None without sound ones."""
+    try:
+        found = json.loads(partial.with_name(f"{partial.name}.json").read_text(encoding="utf-8"))
+        facts = Facts(**found)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    sizes = [facts.synced] if facts.total is None else [facts.synced, facts.total]
+    is_sound = isinstance(facts.url, str) and isinstance(facts.etag, str)
+    is_sound = is_sound and all(type(size) is int and 0 <= size < 1 << 60 for size in sizes)
+    return facts if is_sound and ETAG.fullmatch(facts.etag) else None
 
 
 @dataclass
@@ -44,20 +70,22 @@ class Partial:
         """Go on from the synced bytes of an earlier try, where there are any."""
         if not self.resumable:
             return
+        facts = read_facts(self.path)
         try:
-            facts = json.loads(self.facts.read_text(encoding="utf-8"))
-            etag, url, done = str(facts["etag"]), str(facts["url"]), int(facts["synced"])
+            if facts is None:
+                raise ValueError("no facts")
             with self.path.open("r+b") as file:
-                if os.fstat(file.fileno()).st_size < done or not etag:
+                if os.fstat(file.fileno()).st_size < facts.synced:
                     raise ValueError("shorter than noted")
-                file.truncate(done)
+                file.truncate(facts.synced)
                 hashed = hashlib.sha256()
                 while chunk := file.read(CHUNK):
                     hashed.update(chunk)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             self.restart()
             return
-        self.etag, self.url, self.done, self.hashed, self.synced = etag, url, done, hashed, done
+        self.etag, self.url, self.total = facts.etag, facts.url, facts.total
+        self.done, self.synced, self.hashed = facts.synced, facts.synced, hashed
 
     def restart(self) -> None:
         """Forget everything that came."""
@@ -82,7 +110,8 @@ class Partial:
         os.fsync(file.fileno())
         self.synced = self.done
         if self.resumable and self.etag:
-            write_json(self.facts, {"url": self.url, "etag": self.etag, "synced": self.synced})
+            facts = Facts(self.url, self.etag, self.synced, self.total)
+            write_json(self.facts, asdict(facts))
 
 
 def finish(partial: Path, path: Path) -> None:

@@ -1,22 +1,17 @@
-"""Tensors out of PyTorch's pickle files, and nothing else: no code in them is ever run.
+"""Tensors out of PyTorch's files, and nothing else: no code in them is ever run.
 
 Published checkpoints name classes that are not installed here (Lightning's, OmegaConf's): these
-become inert objects. What could do something (anything of the standard library or of builtins but
-plain containers) makes the file refused. Both containers are read, zip and the older one.
+become inert objects. What could do something makes the file refused, and so does what would take
+more memory than the file's own size. Both containers are read, zip and the older one.
 """
 
 from __future__ import annotations
 
-import builtins
 import pickle
-import sys
+import tarfile
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,14 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.weights.unpickling import RefusedError, restricted_pickle
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
-BUILTINS = {"set", "frozenset", "list", "dict", "tuple", "complex", "bytearray", "slice", "range"}
-STORAGES = {name for name in dir(torch) if name.endswith("Storage")}
-REBUILDERS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}
-
-#: Of the standard library, what Lightning's checkpoints hold; it becomes inert too.
-HARMLESS = {"argparse", "pathlib", "datetime", "enum", "copyreg"}
+DEEPEST = 16  # wrappers around each other
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how the two containers begin
+SHARED = 4  # times that a file may hand out the values it holds: weights under several names
 
 #: What reading a file that is no checkpoint, or half of one, ends in.
 BROKEN = (
@@ -40,99 +33,47 @@ BROKEN = (
 )  # fmt: skip
 
 
-class RefusedNameError(Exception):
-    """A pickle names something that could do harm."""
-
-
-class Inert:
-    """Stands for an object of a class that is not wanted: takes anything, does nothing."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-
-    def __call__(self, *args: object, **kwargs: object) -> Inert:
-        return Inert()
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def append(self, value: object) -> None: ...
-
-    def extend(self, values: object) -> None: ...
-
-
-class Table(OrderedDict[Any, Any]):
-    """A ``defaultdict`` without its factory."""
-
-    def __init__(self, *factory: object) -> None:
-        super().__init__()
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """What ``_codecs.encode`` is used for in pickles: bytes in protocol 2."""
-    return text.encode("latin1") if encoding == "latin1" else b""
-
-
-class TensorUnpickler(pickle.Unpickler):
-    """Resolves the few names that build tensors; all others are inert or refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module, name = NAME_MAPPING.get((module, name), (module, name))  # Python 2's names
-        module = IMPORT_MAPPING.get(module, module)
-        if module == "torch._utils" and name in REBUILDERS:
-            return getattr(torch._utils, name)
-        if module == "torch" and name in STORAGES | {"Size", "device", "dtype"}:
-            return getattr(torch, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        if module == "torch.storage" and name in ("UntypedStorage", "TypedStorage"):
-            return getattr(torch.storage, name)
-        if module == "collections" and name in ("OrderedDict", "defaultdict"):
-            return OrderedDict if name == "OrderedDict" else Table
-        if module == "builtins" and name in BUILTINS:
-            return getattr(builtins, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        top = module.split(".")[0]
-        if top in HARMLESS or top not in sys.stdlib_module_names:
-            return Inert
-        raise RefusedNameError(f"it would call {module}.{name}")
-
-
-def _load(file: Any, **options: Any) -> Any:
-    return TensorUnpickler(file, **options).load()
-
-
-def restricted_pickle() -> ModuleType:
-    """A stand-in for the module ``pickle``, as ``torch.load`` takes one."""
-    module = ModuleType("yoda_restricted_pickle")
-    vars(module).update(Unpickler=TensorUnpickler, load=_load)
-    return module
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, prefix: str = "", only_shapes: bool = False) -> dict[str, Tensor]:
     """The tensors of a ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file, unwrapped.
 
     Wrappers (``state_dict``, ``model``, ``params``…) and a ``module.`` before every key are taken
-    off. Raises ``WeightsError`` for anything that is not a table of tensors.
+    off. Keys without ``prefix`` are left out. With ``only_shapes`` tensors may be views larger than
+    the file: their values are not to be used. Raises ``WeightsError`` for anything that is not a
+    table of tensors.
     """
     content = _read(path)
-    while isinstance(content, Mapping) and any(_wraps(content, key) for key in WRAPPERS):
-        content = content[next(key for key in WRAPPERS if _wraps(content, key))]
+    for _ in range(DEEPEST):
+        wrapped = [key for key in WRAPPERS if isinstance(content, Mapping) and _wraps(content, key)]
+        if not wrapped:
+            break
+        content = content[wrapped[0]]  # type: ignore[index]
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds no table of weights")
-    state = {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = ((k, v) for k, v in content.items() if isinstance(v, Tensor))
+    state = {k: v.detach() for k, v in tensors if isinstance(k, str)}
     if not state:
         raise WeightsError(f"{path} holds no table of weights")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if key.startswith(prefix)}
+    if not only_shapes:
+        check_extents(path, state)
     return state
 
 
-def _wraps(content: Mapping[Any, Any], key: str) -> bool:
+def check_extents(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that would take more memory than the file, were they copied."""
+    size, total = path.stat().st_size, 0
+    for key, value in state.items():
+        taken = value.numel() * value.element_size()
+        total += taken
+        if taken > value.untyped_storage().nbytes() or total > SHARED * size:
+            raise WeightsError(
+                f"{path} was refused: {key} is larger than the file's {size:,} bytes"
+            )
+
+
+def _wraps(content: Mapping[object, object], key: str) -> bool:
     return key in content and isinstance(content[key], Mapping)
 
 
@@ -145,26 +86,47 @@ def _read(path: Path) -> object:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from error
-    if _is_program(path):
-        raise WeightsError(f"{path} is a TorchScript program, not a table of weights")
     try:
+        is_zip = _is_zip(path)
         return torch.load(
             path,
             map_location="cpu",
             weights_only=False,
-            pickle_module=restricted_pickle(),
-            mmap=zipfile.is_zipfile(path),  # gigabytes stay on the disk until they are used
+            pickle_module=restricted_pickle(path.stat().st_size),
+            mmap=is_zip,  # gigabytes stay on the disk until they are used
         )
-    except RefusedNameError as error:
+    except RefusedError as error:
         raise WeightsError(f"{path} was refused: {error}; code in it is never run") from error
     except BROKEN as error:
         raise WeightsError(f"{path} is not a readable checkpoint (truncated or damaged)") from error
 
 
-def _is_program(path: Path) -> bool:
-    """Whether ``torch.load`` would hand the file to TorchScript."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("constants.pkl") for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+def _is_zip(path: Path) -> bool:
+    """Which container ``torch.load`` will take the file for; refuses what it would do more with."""
+    with path.open("rb") as file:
+        head = file.read(len(ZIP))
+    if head != ZIP:
+        if not head.startswith(PICKLE) or _is_tar(path):
+            raise pickle.UnpicklingError("neither container")
         return False
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    names = sorted(record.filename.partition("/")[2] for record in records)
+    if "constants.pkl" in names:
+        raise RefusedError("it is a TorchScript program, not a table of weights")
+    if names != sorted(torch._C.PyTorchFileReader(str(path)).get_all_records()):
+        raise zipfile.BadZipFile("two tables of contents")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise RefusedError("its records are compressed")
+    if sum(record.file_size for record in records) > path.stat().st_size:
+        raise RefusedError("its records are larger than the file")
+    return True
+
+
+def _is_tar(path: Path) -> bool:
+    """A container of PyTorch before 0.2, unpacked to files while it is read."""
+    try:
+        tarfile.open(path, mode="r:").close()
+    except tarfile.TarError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.weights.entries import FileEntry
-from yoda_cli.weights.network import Limits, RefusedError, open_url
-from yoda_cli.weights.partial import CHUNK, Partial
+from yoda_cli.weights.network import Limits, RefusedError, SlowError, open_url
+from yoda_cli.weights.partial import CHUNK, ETAG, Partial
 
 if TYPE_CHECKING:
     import requests
@@ -21,6 +22,8 @@ MAX_UNKNOWN_BYTES = 16 << 30  # of a body whose length nobody states
 MAX_TRIES = 60  # in all, also of those that brought something
 PROGRESS_BYTES = 4096
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
+SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")  # of a Content-Range
+LENGTH = re.compile(r"\d{1,18}")
 
 
 @dataclass
@@ -51,7 +54,8 @@ def stream(
             helped = partial.done - before > PROGRESS_BYTES
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             what = reason(error)
-            is_cut = not isinstance(error, requests.Timeout)  # slowness is not progress
+            silence = (requests.Timeout, urllib3.exceptions.TimeoutError)
+            is_cut = not isinstance(error, silence)  # slowness is not progress
             helped = is_cut and partial.done - before > PROGRESS_BYTES
         failures = 0 if helped else failures + 1
         if failures >= limits.attempts:
@@ -76,9 +80,9 @@ def once(
     with open_url(session, url, headers, limits) as answer:
         status = answer.status_code
         if status == 416:
-            if answer.headers.get("Content-Range") == f"bytes */{wanted}":
-                partial.framed = True  # it was whole already
-                return None
+            is_whole = answer.headers.get("Content-Range") == f"bytes */{wanted}"
+            if is_whole and (entry.sha256 or wanted in (entry.bytes, partial.total)):
+                return None  # without any of them half a file would be taken for the whole
             partial.restart()
             return "the server does not have that range", 0.0
         if status in AGAIN:
@@ -100,12 +104,12 @@ def once(
 
 
 def continues(answer: requests.Response, partial: Partial) -> bool:
-    """Whether a 206 is the rest of what is there: same start, same ETag, not compressed."""
-    given = answer.headers.get("Content-Range", "")
-    start = given.removeprefix("bytes ").split("-")[0]
+    """Whether a 206 is the rest of what is there: same start, size and ETag, not compressed."""
+    span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
     return (
-        partial.done > 0
-        and start == str(partial.done)
+        span is not None
+        and 0 < partial.done == int(span[1]) <= int(span[2])
+        and (span[3] == "*" or int(span[2]) < int(span[3]) == (partial.total or int(span[3])))
         and answer.headers.get("ETag", partial.etag) == partial.etag
         and "Content-Encoding" not in answer.headers
     )
@@ -114,21 +118,23 @@ def continues(answer: requests.Response, partial: Partial) -> bool:
 def strong_etag(answer: requests.Response) -> str:
     """The ETag that names these very bytes; empty for a weak one or a compressed body."""
     etag = answer.headers.get("ETag", "")
-    return "" if etag.startswith("W/") or "Content-Encoding" in answer.headers else etag
+    return etag if ETAG.fullmatch(etag) and "Content-Encoding" not in answer.headers else ""
 
 
 def is_framed(answer: requests.Response) -> bool:
     """Whether a body that was cut would be noticed: its length or its chunks are announced."""
     chunked = "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
-    return chunked or answer.headers.get("Content-Length", "").isdecimal()
+    return chunked or LENGTH.fullmatch(answer.headers.get("Content-Length", "")) is not None
 
 
 def announced(answer: requests.Response, done: int) -> int | None:
     """The size of the whole file by the answer's own words; None if it is not said."""
+    span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
+    if answer.status_code == 206 and span and span[3] != "*":
+        return int(span[3])
     length = answer.headers.get("Content-Length", "")
-    if not length.isdecimal() or answer.headers.get("Content-Encoding", "identity") != "identity":
-        return None
-    return done + int(length)
+    is_plain = answer.headers.get("Content-Encoding", "identity") == "identity"
+    return done + int(length) if is_plain and LENGTH.fullmatch(length) else None
 
 
 def check_room(entry: FileEntry, partial: Partial) -> None:
@@ -148,51 +154,57 @@ def check_room(entry: FileEntry, partial: Partial) -> None:
 def receive(
     answer: requests.Response, entry: FileEntry, partial: Partial, limits: Limits, watch: Watch
 ) -> None:
-    """Append the body to the partial file; too much, or too slow for too long, ends it."""
-    import requests
+    """Append the body to the partial file as it comes; too much, or too slow for too long, ends it.
 
+    Raises ``SlowError`` where ``limits`` say so; what came is kept for the next time.
+    """
     measured, since = partial.done, time.monotonic()
     most = partial.total or entry.bytes
     with partial.path.open("ab") as file:
         try:
-            for chunk in answer.iter_content(CHUNK):
+            while chunk := answer.raw.read1(CHUNK, decode_content=True):
                 partial.write(file, chunk)
                 watch.progress(partial.done, most)
-                if most is not None and partial.done > most:
-                    partial.restart()
-                    raise RefusedError(f"{partial.url}: more than {most:,} bytes came")
-                if most is None and partial.done > MAX_UNKNOWN_BYTES:
-                    partial.restart()
-                    raise RefusedError(f"{partial.url}: more than {MAX_UNKNOWN_BYTES:,} bytes came")
+                check_length(partial, most)
                 if partial.synced == partial.done:  # just written through: look at the disk too
                     check_room(entry, partial)
                 now = time.monotonic()
                 if now - since > limits.slow_after:
                     if (partial.done - measured) / (now - since) < limits.slow_bytes_per_second:
-                        raise requests.Timeout("the connection is too slow")
+                        slow = f"less than {limits.slow_bytes_per_second:g} bytes a second"
+                        raise SlowError(f"{partial.url}: too slow: {slow}")
                     measured, since = partial.done, now
         finally:
             if partial.path.exists():
                 partial.sync(file)
 
 
+def check_length(partial: Partial, most: int | None) -> None:
+    """Refuse a body that is longer than it may be."""
+    allowed = MAX_UNKNOWN_BYTES if most is None else most
+    if partial.done > allowed:
+        partial.restart()
+        raise RefusedError(f"{partial.url}: more than {allowed:,} bytes came")
+
+
 def retry_after(answer: requests.Response) -> float:
     """The seconds a server asks to wait for; 0 if it names none."""
     value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
+    return float(value) if LENGTH.fullmatch(value) else 0.0
 
 
 def reason(error: Exception) -> str:
     """What a failed request means, in a few words."""
     import requests
+    import urllib3
 
     if isinstance(error, requests.exceptions.SSLError):
         return "the certificate could not be verified"
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy did not answer"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "the server was silent for too long"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, (urllib3.exceptions.ProtocolError, urllib3.exceptions.IncompleteRead)):
         return "the connection was cut"
     if isinstance(error, requests.ConnectionError):
         return "silent for too long" if "timed out" in str(error) else "no connection"

@@ -151,10 +151,11 @@ def load_lpips(net: str, weights: Path) -> Lpips:
     """LPIPS over the backbone in ``weights``, a file of torchvision's."""
     heads = read_tensors(learned_parts(f"lpips_models/{net}.pth"))
     ordered = [heads[f"lin{i}.model.1.weight"] for i in range(len(TAPS[net]))]
-    return Lpips(backbone(net, read_tensors(weights)), TAPS[net], ordered)
+    return Lpips(backbone(net, read_tensors(weights, prefix="features.")), TAPS[net], ordered)
 
 
 def load_dists(weights: Path) -> Dists:
     """DISTS over VGG-16's weights, a file of torchvision's."""
     parts = read_tensors(learned_parts("dists_models/weights.pt"))
-    return Dists(backbone("vgg", read_tensors(weights)), parts["alpha"], parts["beta"])
+    layers = backbone("vgg", read_tensors(weights, prefix="features."))
+    return Dists(layers, parts["alpha"], parts["beta"])

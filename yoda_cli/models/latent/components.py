@@ -46,7 +46,8 @@ class Components:
     def unexpected(self, role: str, wanted: str) -> str:
         """What the file of a role is instead."""
         path = self.files[role]
-        return f"{path} is {identify(read_tensors(path)).description}; {wanted} was expected"
+        found = identify(read_tensors(path, only_shapes=True))
+        return f"{path} is {found.description}; {wanted} was expected"
 
     def tensors(self, role: str, prefix: str) -> dict[str, Tensor]:
         """Those of one network; a file that holds it alone has no prefix."""
