@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+#: Output pixels of the smallest tile: smaller ones spend nearly all time on their halos.
+MIN_TILE = 64
+
 
 @dataclass(frozen=True)
 class TrainOptions:

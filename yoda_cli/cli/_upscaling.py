@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,10 @@ from yoda_cli.errors import InputError, UsageError, YodaError
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
     from yoda_cli.overwriting import Outputs
+    from yoda_cli.upscaling.batch.inputs import Found
     from yoda_cli.upscaling.batch.plan import Batch, Failure
+    from yoda_cli.upscaling.batch.run import Engine
     from yoda_cli.upscaling.picture import Item
-
-ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,9 @@ class Running:
 
     recursive: bool
     files_from: Path | None
-    jobs: int
     shard: str | None
-    engine: str
-    address: str | None
     dry_run: bool
-    fail_fast: bool
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -80,18 +77,14 @@ class Asked:
 def run(asked: Asked) -> int:
     """The exit code."""
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
-    from yoda_cli.upscaling.batch.outputs import Naming, check_template, named_format
-    from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
-    from yoda_cli.upscaling.checks import check_model, check_options, size_label
+    from yoda_cli.upscaling.batch.outputs import check_naming
+    from yoda_cli.upscaling.checks import check_model, check_options
     from yoda_cli.upscaling.pipeline import get_model
 
     options, running, show = asked.options, asked.running, asked.show
     check_options(options)
     check_running(asked)
-    if asked.writing.format is not None:
-        named_format(asked.writing.format)
-    if asked.writing.name_template is not None:
-        check_template(asked.writing.name_template)
+    check_naming(asked.writing)
     found = find_inputs(
         asked.inputs, running.files_from, recursive=running.recursive, output=asked.output
     )
@@ -105,6 +98,22 @@ def run(asked: Asked) -> int:
     with _render.download(quiet=show.quiet, bar=show.bar) as watch:
         model = get_model(options, watch)
     check_model(model, options)
+    watchers = Watchers(
+        asked.inside, asked.writing, outputs, report_check, quiet=show.quiet, bar=show.bar
+    )
+    return run_found(asked, found, model, outputs, watchers, stream)
+
+
+def run_found(
+    asked: Asked, found: Sequence[Found], model: Model, outputs: Outputs, watchers: Watchers,
+    stream: bytes | None,
+) -> int:  # fmt: skip
+    """Plan the pictures that were found, make them, and sum up: the exit code."""
+    from yoda_cli.upscaling.batch.outputs import Naming
+    from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
+    from yoda_cli.upscaling.checks import size_label
+
+    options, show = asked.options, asked.show
     scale = options.scale if options.scale is not None else float(model.scale)
     label = size_label(options, model.scale)
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
@@ -112,17 +121,14 @@ def run(asked: Asked) -> int:
     if len(found) == 1 and batch.failures:
         raise batch.failures[0].error
     check_disk(batch)
-    if running.dry_run:
+    if asked.running.dry_run:
         return say_plan(batch, model, options, show, stream)
     for failure in batch.failures:
         show.failed(failure)
     if not show.quiet and batch.done:
         _render.note(f"{len(batch.done)} of {len(found)} pictures are there already")
     prepare(batch)
-    watchers = Watchers(
-        asked.inside, asked.writing, outputs, report_check, quiet=show.quiet, bar=show.bar
-    )
-    failures = [*batch.failures, *work(batch, model, asked, stream, watchers)]
+    failures = [*batch.failures, *make(batch, model, asked, stream, watchers)]
     if len(found) == 1 and failures:
         raise failures[0].error
     if not show.quiet and len(found) > 1:
@@ -131,6 +137,27 @@ def run(asked: Asked) -> int:
     if failures and len(failures) == len(found):
         return failures[0].error.exit_code
     return InputError.exit_code if failures else 0
+
+
+def make(
+    batch: Batch, model: Model, asked: Asked, stream: bytes | None, watchers: Watchers
+) -> list[Failure]:
+    """Make the pictures, saying what becomes of each."""
+    from yoda_cli.upscaling.batch.plan import Events
+    from yoda_cli.upscaling.batch.run import run_batch
+
+    show, alone = asked.show, len(batch.items) + len(batch.failures) == 1
+
+    def failed(failure: Failure) -> None:
+        watchers.drop(failure.source)
+        if not alone:
+            show.failed(failure)
+
+    return run_batch(
+        batch, model, asked.options, asked.writing, Events(show.finished, failed),
+        asked.running.engine, stream=stream, observing=watchers.observing,
+        on_done=lambda done: watchers.finish(done, model),
+    )  # fmt: skip
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
@@ -144,50 +171,9 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
     return Outputs(asked.writing.existing, [*pictures, *named])
 
 
-def work(
-    batch: Batch, model: Model, asked: Asked, stream: bytes | None, watchers: Watchers
-) -> list[Failure]:
-    """Run the plan with the engine that was asked for."""
-    from yoda_cli.models.calibration import costs_of
-    from yoda_cli.upscaling.batch.local import run_here
-    from yoda_cli.upscaling.batch.plan import Events
-
-    options, running, show = asked.options, asked.running, asked.show
-    alone = len(batch.items) + len(batch.failures) == 1
-
-    def failed(failure: Failure) -> None:
-        watchers.drop(failure.source)
-        if not alone:
-            show.failed(failure)
-
-    events = Events(show.finished, failed)
-    if not batch.items:
-        return []
-    if running.engine == "ray":
-        from yoda_cli.upscaling.batch.ray import is_worth_cutting, run_ray
-
-        return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
-                       is_cut=lambda item: is_worth_cutting(item, model, options))  # fmt: skip
-    if running.jobs > 1 and len(batch.items) > 1:
-        from yoda_cli.upscaling.batch.processes import run_workers
-
-        jobs = min(running.jobs, len(batch.items))
-        return run_workers(batch, options, asked.writing, events, jobs,
-                           fail_fast=running.fail_fast)  # fmt: skip
-    if model.family is None:  # else the networks are read when stage one is done
-        costs_of(model)  # measured before the first picture's time is taken
-    return run_here(
-        batch, model, options, asked.writing, events, watchers.observing, stream=stream,
-        fail_fast=running.fail_fast, on_done=lambda done: watchers.finish(done, model),
-    )  # fmt: skip
-
-
 def check_running(asked: Asked) -> None:
     """Refuse combinations that cannot work."""
-    running, inside = asked.running, asked.inside
-    if running.engine not in ENGINES:
-        raise UsageError(f"engine {running.engine!r} is not allowed; use {' or '.join(ENGINES)}")
-    if inside and (running.jobs > 1 or running.engine != "local"):
+    if asked.inside and not asked.running.engine.is_here:
         raise UsageError("--dump and --report need one local worker: leave out -j and --engine")
 
 
@@ -214,42 +200,25 @@ def say_plan(
     batch: Batch, model: Model, options: UpscaleOptions, show: Show, stream: bytes | None
 ) -> int:
     """What would be done, one line or JSON object per picture."""
-    from yoda_cli.upscaling.batch.inputs import STREAM
-    from yoda_cli.upscaling.picture import look_ahead
-    from yoda_cli.upscaling.streaming import as_it_will_run
+    from yoda_cli.upscaling.batch.run import forecast_of
 
     total, failed = 0.0, len(batch.failures)
     for failure in batch.failures:
         show.failed(failure)
     for item in batch.items:
         try:
-            data = stream if item.source == STREAM else None
-            seen, _ = look_ahead(item, model, as_it_will_run(item, model, options), data)
+            record = forecast_of(item, model, options, stream)
         except YodaError as error:
             failed += 1
             _render.fault(error)
             continue
-        seconds = (seen.forecast_seconds or 0.0) * item.frames
-        total += seconds
-        scale = item.scale or model.scale
-        width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
-        record = {
-            "schema": 1,
-            "input": str(item.source),
-            "output": str(item.target),
-            "width": width,
-            "height": height,
-            "frames": item.frames,
-            "planned_calls": seen.planned_calls,
-            "dense_calls": seen.dense_calls,
-            "blocks": len(seen.blocks),
-            "forecast_seconds": round(seconds, 3),
-        }
-        line = f"{item.source} → {item.target}: {width}×{height}, about {seconds:.1f} s"
+        total += record["forecast_seconds"]
         if show.json_lines:
             _render.document(record)
         else:
-            _render.result(line)
+            size = f"{record['width']}×{record['height']}"
+            seconds = record["forecast_seconds"]
+            _render.result(f"{item.source} → {item.target}: {size}, about {seconds:.1f} s")
     if not show.quiet:
         there = f", {len(batch.done)} there already" if batch.done else ""
         _render.note(

@@ -111,13 +111,13 @@ def upscale(
     if any(named) and dump is None:
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
-    running = Running(
-        recursive, files_from, jobs, shard, engine, address, dry_run, fail_fast
-    )  # fmt: skip
     _early.check(inputs, files_from, options)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     with _render.waiting("starting", quiet=quiet):
-        import torch  # noqa: F401 (seconds pass here; below they would pass in silence)
+        from yoda_cli.upscaling.batch.run import Engine  # torch: seconds pass here
 
+    running = Running(
+        recursive, files_from, shard, dry_run, Engine(engine, jobs, address, fail_fast)
+    )  # fmt: skip
     return run(Asked(tuple(inputs), output, options, writing, running, inside, show))

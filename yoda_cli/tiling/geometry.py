@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MIN_TILE = 64  # smaller cores spend nearly all time on their halos
-
 
 @dataclass(frozen=True)
 class Geometry:

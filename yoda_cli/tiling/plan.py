@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoda_cli.config import MIN_TILE
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.tiling.cost import Costs
-from yoda_cli.tiling.geometry import MIN_TILE, Geometry
+from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.tiling.overlap import sliding_windows
 from yoda_cli.tiling.partition import Canvas, partitions
 from yoda_cli.tiling.windows import Tile, make_tiles, of_one_shape, rounded_up, with_halo

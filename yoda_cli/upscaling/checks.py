@@ -9,9 +9,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from yoda_cli.config import UpscaleOptions
+from yoda_cli.config import MIN_TILE, UpscaleOptions
 from yoda_cli.errors import UsageError
-from yoda_cli.tiling.geometry import MIN_TILE
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
+from yoda_cli.config import MIN_TILE
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.out_of_memory import Counter, run_with_less_memory
 from yoda_cli.errors import UsageError
 from yoda_cli.models.base import Condition
 from yoda_cli.models.model import Model
-from yoda_cli.tiling.geometry import MIN_TILE
 from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.windows import Tile, halves, rounded_up
 from yoda_cli.upscaling.memory_limits import ENCODER_HALOS, encoder_tiles

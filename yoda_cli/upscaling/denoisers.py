@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from yoda_cli.config import MIN_TILE
 from yoda_cli.devices.out_of_memory import Counter, run_with_less_memory
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.models.base import Condition, crop_condition, stack_conditions
 from yoda_cli.models.model import Model
-from yoda_cli.tiling.geometry import MIN_TILE
 from yoda_cli.tiling.overlap import gaussian_weights
 from yoda_cli.tiling.plan import Plan
 from yoda_cli.tiling.windows import Tile, Window, halves

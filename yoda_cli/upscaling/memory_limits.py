@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from yoda_cli.config import MIN_TILE
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
 from yoda_cli.models.model import Model
-from yoda_cli.tiling.geometry import MIN_TILE
 from yoda_cli.tiling.plan import TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 

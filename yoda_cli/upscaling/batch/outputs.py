@@ -40,6 +40,14 @@ class Naming:
     label: str
 
 
+def check_naming(writing: WriteOptions) -> None:
+    """Refuse a format that is not written, or a template that cannot be filled."""
+    if writing.format is not None:
+        named_format(writing.format)
+    if writing.name_template is not None:
+        check_template(writing.name_template)
+
+
 def check_template(template: str) -> None:
     """Refuse a template with unknown fields or a path in it."""
     try:
