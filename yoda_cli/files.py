@@ -20,7 +20,6 @@ from pathlib import Path
 
 from yoda_cli.errors import OutputError, WeightsError
 
-CHUNK = 1 << 20
 NAME_BYTES = 255
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -188,11 +187,8 @@ def is_alive(pid: int) -> bool:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(folder: Path) -> None:

@@ -7,7 +7,6 @@ training facts, defaults). Nothing is executed while reading.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +108,5 @@ def save_checkpoint(
     }  # fmt: skip
     record = {"format": FORMAT, "backbone": backbone, "net": dict(net), "card": dict(card)}
     data = save(tensors, metadata={"yoda": json.dumps(record, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    make_folder(path.parent)
+    write_atomically(path, data)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from yoda_cli.errors import WeightsError
-from yoda_cli.files import cache_folder
+from yoda_cli.errors import OutputError, WeightsError
+from yoda_cli.files import cache_folder, make_folder, write_atomically
 from yoda_cli.models.nets.filling import built
 from yoda_cli.models.nets.text import UNUSED, TextTower, infer_text, tokenize
 
@@ -46,11 +45,9 @@ def text_states(prompt: str, source: Path, load: Callable[[], TextTower]) -> Ten
     with torch.inference_mode():
         states: Tensor = tower(tokenize([prompt])).clone()
     if record is not None:
-        with contextlib.suppress(OSError, SafetensorError):
-            record.parent.mkdir(parents=True, exist_ok=True)
-            partial = record.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"states": states.contiguous()}, partial)
-            partial.replace(record)
+        with contextlib.suppress(OutputError, SafetensorError):
+            make_folder(record.parent)
+            write_atomically(record, save({"states": states.contiguous()}))
     return states
 
 
