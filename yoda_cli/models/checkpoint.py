@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files import make_folder, write_atomically
 from yoda_cli.models import BACKBONES, Backbone
 
 FORMAT = 1
