@@ -115,7 +115,8 @@ def test_the_list_fits_a_terminal_of_80_columns(yoda, monkeypatch, tmp_path):
     assert len(lines) <= 20
     names = json.loads(yoda("weights", "list", "--json").out)["models"]
     for model in names:
-        assert any(model["name"] in line for line in lines), model["name"]
+        assert any(re.search(rf"\b{model['name']}(?![a-z0-9.])", line) for line in lines)
+    assert any("photo (diffbir-v2.1) " in line for line in lines)
 
 
 def test_a_card_is_shown_of_everything_that_has_a_name(yoda, tmp_path):
