@@ -13,7 +13,7 @@ from yoda_cli.tiling.plan import TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 
 # All in output pixels, if not said otherwise. Sizes of blocks and windows were chosen with
-# `scripts/benchmark.py PHOTOS --part sizes` (seconds per megapixel against size) and `--part memory`.
+# `scripts/benchmark.py PHOTOS --part sizes` (seconds a megapixel against size) and `--part memory`.
 
 #: Above this a run is lean: it uses little memory and takes more time.
 LEAN_PIXELS = 16 << 20
