@@ -26,9 +26,7 @@ from yoda_cli.upscaling.settings import resolve
 
 
 def compact(scale, channels=3):
-    return Compact(
-        num_in_ch=channels, num_out_ch=channels, num_feat=8, num_conv=3, upscale=scale
-    )
+    return Compact(num_in_ch=channels, num_out_ch=channels, num_feat=8, num_conv=3, upscale=scale)
 
 
 NETWORKS = {

@@ -26,7 +26,7 @@ from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import grid_window, replicated
 from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
-from yoda_cli.upscaling.conditioning import encode, strided
+from yoda_cli.upscaling.conditioning import attention_map, encode, strided
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 from yoda_cli.upscaling.memory_limits import (
     BLOCK_OVERLAP,
@@ -123,10 +123,13 @@ def begin(
     )  # fmt: skip
     again = False
     if attention is None and settings.mask.source == LEARNED and not settings.mask.heads:
-        learned = conditions.attention()
-        again = not conditions.kept
-        attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
-    return plan_blocks(lr, model, settings, attention, encoded_again=again), conditions
+        attention = conditions.attention()
+        again = attention is not None and not conditions.kept
+    if attention is None:  # or say why there is none
+        attention = attention_map(as_floats(lr), model, settings)
+    attention = attention[..., : lr.shape[-2], : lr.shape[-1]]
+    plan = plan_blocks(lr, attention, blocks, model, settings, encoded_again=again)
+    return plan, conditions
 
 
 def run_block(
