@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from fakes import photo
 from PIL import Image
 from safetensors.torch import save_file
 from spandrel import ModelLoader
@@ -15,7 +16,6 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from spandrel.architectures.SPAN import SPAN
 from spandrel.architectures.SwinIR import SwinIR
 
-from fakes import photo
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.models import network_facts
@@ -26,9 +26,7 @@ from yoda_cli.upscaling.settings import resolve
 
 
 def compact(scale, channels=3):
-    return Compact(
-        num_in_ch=channels, num_out_ch=channels, num_feat=8, num_conv=3, upscale=scale
-    )
+    return Compact(num_in_ch=channels, num_out_ch=channels, num_feat=8, num_conv=3, upscale=scale)
 
 
 NETWORKS = {

@@ -157,7 +157,7 @@ def work(batch: Batch, model: Model, asked: Asked, stream: bytes | None) -> list
         from yoda_cli.upscaling.pipeline import pipeline_of
 
         return run_ray(batch, options, asked.writing, events, running.address, running.jobs,
-                       cut=pipeline_of(model).can_cut)  # fmt: skip
+                       cut=pipeline_of(model).can_cut and not options.faces)  # fmt: skip
     if running.jobs > 1 and len(batch.items) > 1:
         from yoda_cli.upscaling.batch.processes import run_workers
 

@@ -79,6 +79,9 @@ def upscale(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Run the paper's printed eqs. 9 and 11.")
     ] = False,
+    faces: Annotated[
+        bool, typer.Option("--faces", help="Restore the faces in a photograph with the model face.")
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="sr, face or denoise (default: sr).", rich_help_panel=PHOTO)
     ] = None,
@@ -276,7 +279,7 @@ def upscale(
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, compile=compile, faithful=faithful,
         skip=skip, exact=exact,
-        stream=stream, budget=budget, task=task, prompt=prompt,
+        stream=stream, budget=budget, faces=faces, task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
     )  # fmt: skip

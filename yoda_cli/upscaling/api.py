@@ -43,6 +43,7 @@ def _ready(options: UpscaleOptions) -> Model:
             heads=options.heads,
             task=options.task,
             stage1=options.stage1,
+            faces=options.faces,
         )
     )
 
