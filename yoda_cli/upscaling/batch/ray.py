@@ -268,7 +268,12 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
 def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether several actors may make a picture: in one pass of the network, and held whole."""
     options = item.settled(options)
-    if not pipeline_of(model).can_cut or options.stream or wants_stream(item, model, options):
+    if (
+        options.faces
+        or not pipeline_of(model).can_cut
+        or options.stream
+        or wants_stream(item, model, options)
+    ):
         return False
     made = item.pixels * model.scale**2
     large = made > WHOLE_PIXELS if options.block is None else options.block > 0
