@@ -1,7 +1,27 @@
-"""AddSR's reference vectors: networks, image tokens and tags, by the project's code."""
+"""AddSR's reference vectors: networks, image tokens and tags, sampling, by the project's code."""
 
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from yoda_cli.config import SampleDefaults
+from yoda_cli.diffusion.samplers import SAMPLERS
+from yoda_cli.diffusion.timesteps import four_timesteps
+from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.images.color import adain_fix, wavelet_fix
+from yoda_cli.models.base import Condition
+from yoda_cli.models.latent.addsr import dape_input, refined_picture
+from yoda_cli.models.latent.autoencoder import SCALING
+from yoda_cli.models.latent.diffbir import make_diffbir_schedule
+from yoda_cli.models.model import Model
 from yoda_cli.models.nets import seesr
 from yoda_cli.models.nets.filling import built
+from yoda_cli.tiling.overlap import gaussian_weights, sliding_windows
+from yoda_cli.tiling.plan import window_plan
+from yoda_cli.upscaling.denoisers import WindowedDenoiser
 
 
 def part(golden, prefix):
@@ -102,7 +122,191 @@ def dape_net(golden, state):
     return net
 
 
+CPU = torch.device("cpu")
+SIDE = 384  # of what DAPE sees
+
+
+@dataclass(eq=False)
+class Analytic(nn.Module):
+    """The reference's stand-ins for denoiser, VAE and DAPE, from the formulas of the metadata.
+
+    It keeps what the last step was steered by, and eps and z_0 of every call.
+    """
+
+    golden: object
+    text: torch.Tensor
+    tokens: torch.Tensor
+
+    def __post_init__(self):
+        super().__init__()
+        told = self.golden.config["denoiser"]
+        self.mixed, self.demixed = torch.tensor(told["W"]), torch.tensor(told["D"])
+        self.alpha_bar = self.golden.outputs["alphas_cumprod"]
+
+    def mix(self, matrix, x):
+        return torch.einsum("oc,bchw->bohw", matrix, x)
+
+    def encode(self, picture, noise):
+        return SCALING * (self.mix(self.mixed, F.avg_pool2d(picture, 8)) + 0.05 * noise)
+
+    def decode(self, z):
+        return F.interpolate(self.mix(self.demixed, z / SCALING), scale_factor=8)
+
+    def see(self, picture):
+        return dape_input(picture, SIDE).mean((2, 3))[:, None]
+
+    def predict(self, z_t, t, condition, mask):
+        """ẑ_0 by way of eps, as a network would give it."""
+        eps, signal, sigma = self.eps(z_t, t, condition)
+        return (z_t - sigma * eps) / signal
+
+    def eps(self, z_t, t, condition):
+        pool = F.avg_pool2d(F.pixel_shuffle(condition.maps["picture"], 8), 8)
+        wanted = SCALING * self.mix(self.mixed, 2 * pool - 1) + 0.05 * z_t.tanh()
+        wanted = wanted + 0.1 * z_t.mean((2, 3), keepdim=True) + 0.03 * self.tokens.mean()
+        wanted = wanted + 0.02 * ((t - 1) / 1000) * self.text.mean()
+        signal, sigma = self.alpha_bar[t - 1].sqrt(), (1 - self.alpha_bar[t - 1]).sqrt()
+        return (z_t - signal * wanted) / sigma, signal, sigma
+
+
+@dataclass
+class Chain:
+    """One run of the reference's loop by ours, with every step's tensors."""
+
+    golden: object
+    size: str = "small"
+    start: str = "lr"
+    weight: float = 0.4
+    steps: int = 4
+    tile: int = 0
+    overlap: int = 0
+    seen: dict = field(default_factory=dict)
+
+    def run(self):
+        inputs = {
+            name.removeprefix(f"{self.size}."): value
+            for name, value in self.golden.inputs.items()
+            if name.startswith(f"{self.size}.")
+        }
+        schedule, lr = make_diffbir_schedule("eps"), inputs["image"]
+        net = Analytic(self.golden, inputs["text"], inputs["features0"])
+        z_lr = net.encode(2 * lr - 1, inputs["noise.vae"])
+        chain = four_timesteps(1000, self.steps)
+        ones = torch.ones_like(z_lr[:, :1])
+        plan = window_plan(
+            ones, chain, 1.0, 1000, self.tile, self.tile - self.overlap, skip=True
+        )  # fmt: skip
+        model = Model("golden", net, SampleDefaults(), CPU, torch.float32)
+        before = []
+
+        def predict(z_t, t, mask):
+            picture, key = lr, f"t{t - 1}"
+            if before:
+                picture = refined_picture(net.decode(before[-1]), lr, self.weight)
+                net.tokens = net.see(picture)
+                self.seen[f"{key}.cond"] = picture
+                self.seen[f"{key}.features"] = net.tokens
+                self.seen[f"{key}.dape_input_every_16th"] = dape_input(picture, SIDE)[
+                    ..., ::16, ::16
+                ]
+            condition = Condition(z_lr, {"picture": F.pixel_unshuffle(picture, 8)})
+            z_0 = WindowedDenoiser(model, condition, plan)(z_t, t, mask)
+            signal, sigma = schedule.signal(t), schedule.sigma(t)
+            self.seen |= {
+                f"{key}.x": z_t.clone(), f"{key}.z0": z_0,
+                f"{key}.eps": (z_t - signal * z_0) / sigma,
+            }  # fmt: skip
+            before.append(z_0)
+            return z_0
+
+        def draw(step):
+            return inputs[f"noise.{step + 249}" if step < 1000 else "noise.start"]
+
+        z_0 = masked_sample(
+            predict, SAMPLERS["renoise"], schedule, chain, ones, 1.0, z_lr, draw, start=self.start
+        )
+        self.seen["image"] = (net.decode(z_0) / 2 + 0.5).clamp(0, 1)
+        return self.seen
+
+
+def sampling(golden):
+    out = {}
+    for start in ("lr", "noise"):
+        for weight in golden.config["psr_weights"]:
+            made = Chain(golden, start=start, weight=weight).run()
+            out |= {f"{start}.psr{weight}.{name}": value for name, value in made.items()}
+    for steps in (1, 2, 3):
+        out[f"steps{steps}.image"] = Chain(golden, steps=steps).run()["image"]
+    tile, overlap = golden.config["tile"], golden.config["overlap"]
+    made = Chain(golden, size="big", tile=tile, overlap=overlap).run()
+    out |= {f"tiled.{name}": value for name, value in made.items()}
+    out["tiled.windows"] = windows_of(*golden.inputs["big.noise.start"].shape[-2:], tile, overlap)
+    schedule = make_diffbir_schedule("eps")
+    out["timesteps"] = torch.tensor(four_timesteps(1000, 4)[:-1]) - 1
+    out["alphas_cumprod"] = schedule.alpha_bar[1:].float()
+    out["train.teacher_weight_t0_to_999_every_37th"] = schedule.alpha_bar[1::37].sqrt().float()
+    out["train.ta_weight_f64"] = 0.5 * 2.1 ** torch.arange(4, dtype=torch.float64)
+    for name in golden.outputs:
+        parts = name.split(".")
+        if parts[0] == "gaussian_weights_f64":
+            out[name] = gaussian_weights(int(parts[1]), int(parts[1]))
+        if parts[0] == "windows":
+            (height, width), tile, overlap = (
+                parts[1].split("x"), parts[2].removeprefix("tile"), parts[3].removeprefix("overlap")
+            )  # fmt: skip
+            out[name] = windows_of(int(height), int(width), int(tile), int(overlap))
+        if parts[:2] == ["vae", "tiles"]:
+            height, width = (int(n) for n in parts[3].split("x"))
+            plan = decoder_tiles(height, width, int(parts[4].removeprefix("tile")))
+            out[name] = plan[parts[2]]
+    image, source = (
+        golden.inputs[f"colour.{name}_uint8_hwc"].permute(2, 0, 1)[None] / 255
+        for name in ("image", "source")
+    )
+    for name, fix in (("adain", adain_fix), ("wavelet", wavelet_fix)):
+        fixed = fix(image, source).clamp(0, 1) * 255
+        out[f"colour.{name}_uint8_hwc"] = fixed.to(torch.uint8)[0].permute(1, 2, 0)
+    return out
+
+
+def windows_of(height, width, tile, overlap):
+    """(top, left, side) column by column: the order in which the reference calls them."""
+    windows = sliding_windows(height, width, tile, tile - overlap)
+    ordered = sorted(windows, key=lambda window: (window.left, window.top))
+    return torch.tensor([(w.top, w.left, w.height) for w in ordered])
+
+
+def decoder_tiles(height, width, tile, pad=11):
+    """The reference's own tiles of its decoder, (x1, x2, y1, y2); ours are planned otherwise."""
+
+    def cuts(length):
+        count = max(1, math.ceil((length - 2 * pad) / tile))
+        side = rounded(math.ceil((length - 2 * pad) / count))
+        return [(pad + i * side, min(pad + (i + 1) * side, length)) for i in range(count)]
+
+    def rounded(side):
+        for divisor in (32, 16, 8, 4, 2):
+            up = math.ceil(side / divisor) * divisor
+            if up <= tile:
+                return up
+        return side
+
+    def grown(cut, length):
+        return max(0, cut[0] - pad), min(cut[1] + pad, length)
+
+    def shown(cut, length):
+        low, high = cut[0] if cut[0] > pad else 0, cut[1] if cut[1] < length - pad else length
+        return 8 * low, 8 * high
+
+    boxes = [(x, y) for y in cuts(height) for x in cuts(width)]
+    return {
+        "latent_in": torch.tensor([(*grown(x, width), *grown(y, height)) for x, y in boxes]),
+        "pixels_out": torch.tensor([(*shown(x, width), *shown(y, height)) for x, y in boxes]),
+    }
+
+
 KINDS = {
     "addsr_nets_forward": nets,
     "addsr_dape": dape,
+    "addsr_sampling": sampling,
 }
