@@ -10,18 +10,18 @@ from torch import nn
 from yoda_cli.config import SampleDefaults
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.timesteps import four_timesteps
-from yoda_cli.diffusion.yoda import masked_sample
+from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.color import adain_fix, wavelet_fix
-from yoda_cli.models.base import Condition
-from yoda_cli.models.latent.addsr import dape_input, refined_picture
+from yoda_cli.models.base import Condition, Guidance
+from yoda_cli.models.latent.addsr import dape_input, picture_hint, refined_picture
 from yoda_cli.models.latent.autoencoder import SCALING
-from yoda_cli.models.latent.diffbir import make_diffbir_schedule
+from yoda_cli.models.latent.controlled import make_latent_schedule
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import seesr
 from yoda_cli.models.nets.filling import built
 from yoda_cli.tiling.overlap import gaussian_weights, sliding_windows
 from yoda_cli.tiling.plan import window_plan
-from yoda_cli.upscaling.denoisers import WindowedDenoiser
+from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
 
 
 def part(golden, prefix):
@@ -36,7 +36,9 @@ def seesr_net(golden, name, make):
     """The golden's U-Net or ControlNet; heads and groups are not in the tensors."""
     told = golden.config["config"]["unet"]
     state = part(golden, f"{name}.")
-    config = seesr.infer_seesr(state, tuple(told["attention_head_dim"]), told["norm_num_groups"])
+    config = seesr.infer_seesr(
+        state, heads=tuple(told["attention_head_dim"]), groups=told["norm_num_groups"]
+    )
     assert config.channels == tuple(told["block_out_channels"])
     assert config.blocks == told["layers_per_block"]
     assert config.context == told["cross_attention_dim"]
@@ -128,14 +130,9 @@ SIDE = 384  # of what DAPE sees
 
 @dataclass(eq=False)
 class Analytic(nn.Module):
-    """The reference's stand-ins for denoiser, VAE and DAPE, from the formulas of the metadata.
-
-    It keeps what the last step was steered by, and eps and z_0 of every call.
-    """
+    """The reference's stand-ins for denoiser, VAE and DAPE, from the formulas of the metadata."""
 
     golden: object
-    text: torch.Tensor
-    tokens: torch.Tensor
 
     def __post_init__(self):
         super().__init__()
@@ -161,10 +158,11 @@ class Analytic(nn.Module):
         return (z_t - sigma * eps) / signal
 
     def eps(self, z_t, t, condition):
-        pool = F.avg_pool2d(F.pixel_shuffle(condition.maps["picture"], 8), 8)
+        pool = F.avg_pool2d(F.pixel_shuffle(condition.maps["hint"], 8), 8)
+        text, image = (condition.guidance.tokens[name] for name in ("text", "image"))
         wanted = SCALING * self.mix(self.mixed, 2 * pool - 1) + 0.05 * z_t.tanh()
-        wanted = wanted + 0.1 * z_t.mean((2, 3), keepdim=True) + 0.03 * self.tokens.mean()
-        wanted = wanted + 0.02 * ((t - 1) / 1000) * self.text.mean()
+        wanted = wanted + 0.1 * z_t.mean((2, 3), keepdim=True) + 0.03 * image.mean()
+        wanted = wanted + 0.02 * ((t - 1) / 1000) * text.mean()
         signal, sigma = self.alpha_bar[t - 1].sqrt(), (1 - self.alpha_bar[t - 1]).sqrt()
         return (z_t - signal * wanted) / sigma, signal, sigma
 
@@ -181,6 +179,7 @@ class Chain:
     tile: int = 0
     overlap: int = 0
     seen: dict = field(default_factory=dict)
+    key: str = ""
 
     def run(self):
         inputs = {
@@ -188,8 +187,7 @@ class Chain:
             for name, value in self.golden.inputs.items()
             if name.startswith(f"{self.size}.")
         }
-        schedule, lr = make_diffbir_schedule("eps"), inputs["image"]
-        net = Analytic(self.golden, inputs["text"], inputs["features0"])
+        schedule, lr, net = make_latent_schedule("eps"), inputs["image"], Analytic(self.golden)
         z_lr = net.encode(2 * lr - 1, inputs["noise.vae"])
         chain = four_timesteps(1000, self.steps)
         ones = torch.ones_like(z_lr[:, :1])
@@ -197,34 +195,40 @@ class Chain:
             ones, chain, 1.0, 1000, self.tile, self.tile - self.overlap, skip=True
         )  # fmt: skip
         model = Model("golden", net, SampleDefaults(), CPU, torch.float32)
-        before = []
+
+        def condition_of(picture, image):
+            hint = picture_hint(picture, *picture.shape[-2:])
+            guidance = Guidance({"text": inputs["text"], "image": image})
+            return Condition(z_lr, {"hint": hint}, guidance=guidance)
+
+        def refine(condition, z_0):
+            picture = refined_picture(net.decode(z_0), lr, self.weight)
+            self.seen[f"{self.key}.cond"] = picture
+            square = dape_input(picture, SIDE)
+            self.seen[f"{self.key}.dape_input_every_16th"] = square[..., ::16, ::16]
+            self.seen[f"{self.key}.features"] = net.see(picture)
+            return condition_of(picture, net.see(picture))
+
+        first = condition_of(lr, inputs["features0"])
+        denoiser = RefiningDenoiser(WindowedDenoiser(model, first, plan), refine)
 
         def predict(z_t, t, mask):
-            picture, key = lr, f"t{t - 1}"
-            if before:
-                picture = refined_picture(net.decode(before[-1]), lr, self.weight)
-                net.tokens = net.see(picture)
-                self.seen[f"{key}.cond"] = picture
-                self.seen[f"{key}.features"] = net.tokens
-                self.seen[f"{key}.dape_input_every_16th"] = dape_input(picture, SIDE)[
-                    ..., ::16, ::16
-                ]
-            condition = Condition(z_lr, {"picture": F.pixel_unshuffle(picture, 8)})
-            z_0 = WindowedDenoiser(model, condition, plan)(z_t, t, mask)
+            self.key = f"t{t - 1}"
+            z_0 = denoiser(z_t, t, mask)
             signal, sigma = schedule.signal(t), schedule.sigma(t)
             self.seen |= {
-                f"{key}.x": z_t.clone(), f"{key}.z0": z_0,
-                f"{key}.eps": (z_t - signal * z_0) / sigma,
+                f"{self.key}.x": z_t.clone(), f"{self.key}.z0": z_0,
+                f"{self.key}.eps": (z_t - signal * z_0) / sigma,
             }  # fmt: skip
-            before.append(z_0)
             return z_0
 
         def draw(step):
             return inputs[f"noise.{step + 249}" if step < 1000 else "noise.start"]
 
         z_0 = masked_sample(
-            predict, SAMPLERS["renoise"], schedule, chain, ones, 1.0, z_lr, draw, start=self.start
-        )
+            predict, SAMPLERS["renoise"].step, schedule, chain, AttentionMask(ones, 1.0, 1000),
+            z_lr, draw, start=self.start,
+        )  # fmt: skip
         self.seen["image"] = (net.decode(z_0) / 2 + 0.5).clamp(0, 1)
         return self.seen
 
@@ -241,7 +245,7 @@ def sampling(golden):
     made = Chain(golden, size="big", tile=tile, overlap=overlap).run()
     out |= {f"tiled.{name}": value for name, value in made.items()}
     out["tiled.windows"] = windows_of(*golden.inputs["big.noise.start"].shape[-2:], tile, overlap)
-    schedule = make_diffbir_schedule("eps")
+    schedule = make_latent_schedule("eps")
     out["timesteps"] = torch.tensor(four_timesteps(1000, 4)[:-1]) - 1
     out["alphas_cumprod"] = schedule.alpha_bar[1:].float()
     out["train.teacher_weight_t0_to_999_every_37th"] = schedule.alpha_bar[1::37].sqrt().float()

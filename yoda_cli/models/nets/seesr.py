@@ -24,6 +24,8 @@ GROUPS = 32  # of its group norms; neither
 TOKENS = "image_tokens"  # how they reach the transformers through diffusers' blocks
 LORA_ALPHA = 1.0
 BERT_EPS = 1e-12
+#: Of RAM's file, what makes tokens.
+DAPE_PARTS = ("visual_encoder.", "image_proj.")
 #: In RAM's file, but made by the network itself.
 DERIVED = ("relative_position_index", "attn_mask")
 
@@ -48,11 +50,12 @@ class SeeSRConfig:
 
 
 def infer_seesr(
-    state: Mapping[str, Any], heads: tuple[int, ...] = (), groups: int = GROUPS
-) -> SeeSRConfig:
+    state: Mapping[str, Any], head_dim: int = HEAD_DIM, heads: tuple[int, ...] = (),
+    groups: int = GROUPS,
+) -> SeeSRConfig:  # fmt: skip
     """From diffusers' names; works for a U-Net and for a ControlNet.
 
-    ``heads`` are those of Stable Diffusion 2 unless they are given.
+    Every head has ``head_dim`` channels unless the ``heads`` of each level are given.
     """
     found = (re.match(r"down_blocks\.(\d+)\.resnets\.(\d+)\.", key) for key in state)
     places = {(int(m[1]), int(m[2])) for m in found if m}
@@ -73,7 +76,7 @@ def infer_seesr(
         tuple(f"down_blocks.{level}.attentions.0.norm.weight" in state for level in levels),
         int(state[middle.format("attentions")].shape[1]),
         int(state[middle.format("image_attentions")].shape[1]),
-        heads or tuple(width // HEAD_DIM for width in channels),
+        heads or tuple(width // head_dim for width in channels),
         groups,
         stem,
     )
@@ -287,7 +290,7 @@ def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         updates = [
             LORA_ALPHA / rank * rows @ columns
             for rows, columns in zip(
-                up.chunk(len(down) // rank), down.float().split(rank), strict=True
+                up.chunk(len(down) // rank), down.float().chunk(len(down) // rank), strict=True
             )
         ]
         if len(updates) == 2:
