@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
-from yoda_cli.models.latent.components import VAE, Components, Kept
+from yoda_cli.models.latent.components import TEXT, VAE, Components, Kept
 from yoda_cli.models.latent.controlled import FACTOR, ControlledUNet, Design, Tokens
 from yoda_cli.models.latent.family import Codec, Steering
 from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.settings import FamilySettings
+from yoda_cli.models.latent.text import PREFIX as TEXT_PREFIX
 from yoda_cli.models.nets import seesr
 from yoda_cli.models.nets.filling import built
 from yoda_cli.tiling.grids import replicate
@@ -116,6 +117,9 @@ class AddSR:
         if replace(other, stem=()) != one:
             what = f"the partner of {files['unet']}"
             raise WeightsError(self.parts.unexpected("controlnet", what))
+        text = self.parts.tensors("diffusion", TEXT).get(f"{TEXT_PREFIX}ln_final.weight")
+        if text is None or len(text) != one.context:  # Stable Diffusion 1.x
+            raise WeightsError(self.parts.unexpected("diffusion", "Stable Diffusion 2"))
         self.net = ControlledUNet(seesr_design(one, other), settings.prediction)
         self.net.check("unet", unet, str(files["unet"]))
         self.net.check("control", control, str(files["controlnet"]))
