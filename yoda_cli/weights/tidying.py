@@ -1,4 +1,4 @@
-"""Removing what the cache holds: only what its own records know, and never under a running download.
+"""Removing what the cache holds: only what its own records know, never under a running download.
 
 A folder of a person's own may be named as the cache: what yoda did not put there stays.
 """
@@ -74,7 +74,7 @@ def names_in(cache: Cache, registry: Registry) -> list[str]:
 
 
 def started(cache: Cache) -> set[str]:
-    """The downloads that were begun: by the facts beside what came of them, or by a private name."""
+    """The downloads that were begun: by the facts beside what came of them or by a private name."""
     names = set()
     for path in cache.partials():
         name = path.name.split("~")[0]
