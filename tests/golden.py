@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from unittest import mock
 
+import golden_addsr
 import golden_diffbir
 import golden_stablesr
 import torch
@@ -298,6 +299,7 @@ def agf_resnet(golden):
 
 
 KINDS = {
+    **golden_addsr.KINDS,
     **golden_diffbir.KINDS,
     **golden_stablesr.KINDS,
     "agf_resnet_bottleneck": agf_resnet,

@@ -115,7 +115,7 @@ class UpscaleOptions:
     has torch compile the network first. ``exact`` promises the same
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
-    that A = 1 takes.
+    that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
@@ -148,6 +148,7 @@ class UpscaleOptions:
     exact: bool = False
     stream: bool | None = None
     budget: float | None = None
+    faces: bool = False
     task: str | None = None
     stage1: str | None = None
     attention_from: str | None = None
@@ -182,6 +183,7 @@ class OptionValues(TypedDict, total=False):
     batch: int | None
     compile: bool
     faithful: bool
+    faces: bool
     skip: bool
     exact: bool
     stream: bool | None

@@ -20,8 +20,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 DISTRIBUTION = "yoda-sr"  # what the package index calls this package
@@ -135,6 +133,9 @@ def how_to_install(extra: str = "") -> str:
     origin = json.loads(text)
     url = str(origin["url"])
     if "dir_info" in origin:
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
         editable = "-e " if origin["dir_info"].get("editable") else ""
         return f"pip install {editable}'{url2pathname(urlsplit(url).path)}{wanted}'"
     if "vcs_info" in origin:

@@ -14,10 +14,11 @@ from yoda_cli.errors import UsageError, WeightsError, need
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import Backbone, build_config
 from yoda_cli.models.checkpoint import has_header, load_checkpoint
+from yoda_cli.models.face_detector import DETECTOR, FaceDetector
 from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
-from yoda_cli.models.model import Model
+from yoda_cli.models.model import FaceHelp, Model
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
@@ -26,6 +27,7 @@ from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.
 PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
+FACE_MODEL = "face"  # restores one face, upright on a square
 PICKLES = (".pth", ".pt", ".ckpt")
 
 
@@ -46,6 +48,15 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     if entry.bundled:
         return load_model(entry.path, options.model, options)
     return published_model(entry, registry, options, watch)
+
+
+def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """``model`` with what finds and restores the faces in its pictures; the detector is fetched."""
+    path = obtain(DETECTOR, load_registry(), Cache.default(), watch or Watch())
+    own = UpscaleOptions(
+        model=FACE_MODEL, device=options.device, precision=options.precision, exact=options.exact
+    )
+    return replace(model, faces=FaceHelp(FaceDetector(path), find_model(own, watch)))
 
 
 def published_model(

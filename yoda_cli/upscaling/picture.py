@@ -177,6 +177,8 @@ def assembled(
         alpha = None if frame.alpha is None else imresize(frame.alpha, size).clamp(0, 1)
         made.append(replace(frame, rgb=result.image, alpha=alpha))
     notices = first.notices + losses(first, item.kind) + source_notices(lr, model, settings) + said
+    if count := results[0].faces:
+        notices += (f"{count} face{'s' if count > 1 else ''} restored",)
     if item.frames > len(frames):
         notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
     height, width = made[0].rgb.shape[-2:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -19,8 +20,9 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.loading import find_model
+from yoda_cli.models.loading import find_model, with_faces
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
@@ -73,7 +75,8 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     device = pick_device(options.device)  # refuse before a long download
     if options.attention not in (None, LEARNED):
         find_source(str(options.attention), options.heads, device, watch or Watch())
-    return find_model(options, watch)
+    model = find_model(options, watch)
+    return with_faces(model, options, watch) if options.faces else model
 
 
 @contextmanager
@@ -119,9 +122,9 @@ def upscale_tensor(
     ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
-    a bicubic resize.
+    a bicubic resize. Faces are restored last, from ``lr``.
     """
-    began, pipeline = time.perf_counter(), pipeline_of(model)
+    began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
     observer = observer or Observer()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
@@ -134,7 +137,23 @@ def upscale_tensor(
         reached *= model.scale
     if tuple(image.shape[-2:]) != (height, width):
         image = imresize(image, (height, width)).clamp(0, 1)
-    return result_of(passes, image, time.perf_counter() - began)
+    image, faces = with_restored_faces(lr, image, model, asked)
+    result = result_of(passes, image, time.perf_counter() - began)
+    return replace(result, faces=faces)
+
+
+def with_restored_faces(
+    lr: Tensor, image: Tensor, model: Model, settings: Settings
+) -> tuple[Tensor, int]:
+    """``image``, made of ``lr``, with its faces restored if that was asked; and how many were."""
+    helper, own = model.faces, settings.faces
+    if helper is None or own is None:
+        return image, 0
+
+    def restore(square: Tensor) -> Tensor:
+        return upscale_tensor(square, helper.model, own).image
+
+    return restored_faces(lr, image, helper.detect(lr), restore)
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
-    if options.scale not in (None, float(native)):
+    if options.scale not in (None, float(native)) or options.faces:
         return False
     try:
         import pyvips  # noqa: F401
@@ -68,7 +68,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         raise WeightsError(
             f"{shown(item.source)} cannot be streamed: that takes {how_to_install('vips')}, "
             "and a file with a still picture of 8 bits without transparency, at the model's own "
-            f"scale, to a file of {', '.join(KINDS)}"
+            f"scale and without --faces, to a file of {', '.join(KINDS)}"
         )
     return True
 

@@ -81,7 +81,8 @@ def _read(path: Path) -> object:
     """Whatever the file holds, by the safest reader that can."""
     if not path.is_file():
         raise WeightsError(f"no such checkpoint: {path}")
-    if path.suffix == ".safetensors":
+    # A person's file may be in either format; the cache gives it the name of the registry.
+    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
 from yoda_cli.upscaling.batch.processes import Worker
+from yoda_cli.upscaling.batch.ray_pool import Call, Pool
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
@@ -40,9 +40,7 @@ from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.streaming import wants_stream
 
-TRIES = 3
 CONNECT_SECONDS = 5.0
-IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
 
 
 @dataclass(frozen=True)
@@ -118,72 +116,6 @@ class Actor:
         )  # fmt: skip
         done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
         return record_of(write(item, done, model, self.worker.writing), model)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A method of some actor; ``then`` gets the reference of what it returned."""
-
-    item: Item
-    method: str
-    arguments: tuple[Any, ...]
-    then: Callable[[Any], None]
-    tries: int = 0
-
-
-class Pool:
-    """Actors, what they are doing, and what waits; gone items' calls are dropped."""
-
-    def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:
-        self.ray, self.make = ray, make
-        self.actors = [make() for _ in range(count)]
-        self.waiting: deque[Call] = deque()
-        self.doing: dict[Any, tuple[int, Any, Call]] = {}
-        self.gone: set[Item] = set()
-
-    def run(self, on_failure: Callable[[Item, YodaError], None]) -> None:
-        """Until nothing waits and nothing is being done."""
-        while self.waiting or self.doing:
-            self._fill()
-            if not self.doing:
-                continue
-            (reference,), _ = self.ray.wait(list(self.doing), num_returns=1)
-            self._take(reference, on_failure)
-
-    def _fill(self) -> None:
-        for _ in range(IN_FLIGHT):
-            for index, actor in enumerate(self.actors):
-                held = sum(place == index for place, _, _ in self.doing.values())
-                if not self.waiting or held >= IN_FLIGHT:
-                    continue
-                call = self.waiting.popleft()
-                if call.item not in self.gone:
-                    reference = getattr(actor, call.method).remote(*call.arguments)
-                    self.doing[reference] = index, actor, call
-
-    def _take(self, reference: Any, on_failure: Callable[[Item, YodaError], None]) -> None:
-        errors = self.ray.exceptions
-        index, actor, call = self.doing.pop(reference)
-        lost = (errors.RayActorError, errors.ObjectLostError, errors.WorkerCrashedError)
-        try:
-            self.ray.get(reference)
-            call.then(reference)
-        except lost:
-            if self.actors[index] is actor:
-                self.actors[index] = self.make()
-            if call.tries + 1 >= TRIES:
-                self.gone.add(call.item)
-                text = f"workers were lost {TRIES} times on {call.item.source}"
-                on_failure(call.item, DeviceError(text))
-            else:
-                self.waiting.appendleft(replace(call, tries=call.tries + 1))
-        except (YodaError, errors.RayTaskError) as error:
-            if call.item not in self.gone:
-                self.gone.add(call.item)
-                cause = getattr(error, "cause", error)
-                if not isinstance(cause, YodaError):  # a surprise in an actor: this picture's only
-                    cause = YodaError(f"{call.item.source}: internal error: {cause!r}")
-                on_failure(call.item, cause)
 
 
 def run_ray(
@@ -268,7 +200,12 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
 def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether several actors may make a picture: in one pass of the network, and held whole."""
     options = item.settled(options)
-    if not pipeline_of(model).can_cut or options.stream or wants_stream(item, model, options):
+    if (
+        options.faces
+        or not pipeline_of(model).can_cut
+        or options.stream
+        or wants_stream(item, model, options)
+    ):
         return False
     made = item.pixels * model.scale**2
     large = made > WHOLE_PIXELS if options.block is None else options.block > 0
