@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from yoda_cli.upscaling.picture import Item
 
 
+SCHEMA = 2  # of a line of --json
+NAMED_AT_THE_END = 20  # failed pictures
+
+
 @dataclass(frozen=True)
 class Running:
     """How a run over many pictures is done."""
@@ -59,6 +63,24 @@ class Show:
 
     def failed(self, failure: Failure) -> None:
         _render.fault(failure.error)
+        self.fate(failure)
+
+    def fate(self, failure: Failure) -> None:
+        """What ``--json`` says of a picture that could not be made."""
+        if self.json_lines:
+            error = " ".join(str(failure.error).split())
+            _render.document({
+                "schema": SCHEMA, "status": "failed", "input": str(failure.source),
+                "error": error, "exit_code": failure.error.exit_code,
+            })  # fmt: skip
+
+    def skipped(self, item: Item) -> None:
+        """What ``--json`` says of a picture that is there already."""
+        if self.json_lines:
+            _render.document({
+                "schema": SCHEMA, "status": "skipped", "input": str(item.source),
+                "output": str(item.target),
+            })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,7 @@ def run_found(
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
     batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
+        show.fate(batch.failures[0])
         raise batch.failures[0].error
     check_disk(batch)
     if asked.running.dry_run:
@@ -127,16 +150,27 @@ def run_found(
         show.failed(failure)
     if not show.quiet and batch.done:
         _render.note(f"{len(batch.done)} of {len(found)} pictures are there already")
+    for item in batch.done:
+        show.skipped(item)
     prepare(batch)
     failures = [*batch.failures, *make(batch, model, asked, stream, watchers)]
     if len(found) == 1 and failures:
         raise failures[0].error
     if not show.quiet and len(found) > 1:
-        made = len(batch.items) + len(batch.failures) - len(failures)
-        _render.note(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
+        sum_up(batch, failures)
     if failures and len(failures) == len(found):
         return failures[0].error.exit_code
     return InputError.exit_code if failures else 0
+
+
+def sum_up(batch: Batch, failures: Sequence[Failure]) -> None:
+    """The last lines of a run: how many were made, and which were not."""
+    made = len(batch.items) + len(batch.failures) - len(failures)
+    _render.note(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
+    for failure in failures[:NAMED_AT_THE_END]:
+        _render.note(f"failed: {failure.source}")
+    if len(failures) > NAMED_AT_THE_END:
+        _render.note(f"and {len(failures) - NAMED_AT_THE_END} more")
 
 
 def make(
@@ -150,14 +184,29 @@ def make(
 
     def failed(failure: Failure) -> None:
         watchers.drop(failure.source)
-        if not alone:
+        if alone:  # its error ends the command, and is said there
+            show.fate(failure)
+        else:
             show.failed(failure)
 
-    return run_batch(
-        batch, model, asked.options, asked.writing, Events(show.finished, failed),
-        asked.running.engine, stream=stream, observing=watchers.observing,
-        on_done=lambda done: watchers.finish(done, model),
-    )  # fmt: skip
+    made = 0
+
+    def finished(item: Item, record: Mapping[str, Any]) -> None:
+        nonlocal made
+        made += 1
+        show.finished(item, record)
+
+    try:
+        return run_batch(
+            batch, model, asked.options, asked.writing, Events(finished, failed),
+            asked.running.engine, stream=stream, observing=watchers.observing,
+            on_done=lambda done: watchers.finish(done, model),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if not show.quiet:
+            again = "; the same command goes on" if batch.manifests else ""
+            _render.note(f"interrupted: {made} of {len(batch.items)} made{again}")
+        raise
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
@@ -192,8 +241,14 @@ def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
             raise UsageError("--json and -o - both want standard output")
     elif is_folder and output.exists() and not output.is_dir():
         raise UsageError(f"{shown(output)} is no folder, and a folder's results need one")
-    elif count > 1 and not is_folder and not output.is_dir():
+    elif count > 1 and not is_folder and output.exists() and not output.is_dir():
         raise UsageError(f"{count} inputs need a folder as output, and {shown(output)} is none")
+    elif count > 1 and not is_folder and output.suffix and not output.exists():
+        raise UsageError(
+            f"{count} inputs need a folder as output; {shown(output)} looks like a file"
+        )
+    elif any(one.is_dir() and one.resolve() == output.resolve() for one in asked.inputs):
+        raise UsageError(f"{shown(output)} is an input folder; give another one as output")
 
 
 def say_plan(

@@ -31,7 +31,7 @@ from yoda_cli.cli._options import (
     files_named,
 )
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, UsageError
+from yoda_cli.errors import InputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
@@ -162,8 +162,7 @@ def prepare(
             find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
         ]
         found, missing = find_metrics(metrics or DEFAULT, known, cache, watch)
-    for line in missing:
-        _render.note(line)
+    refuse_missing(missing, asked=metrics is not None)
     return model, Bench(sets, methods, found, frame, scale, limit, crops)
 
 
@@ -275,3 +274,11 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
     _render.table(f"ratios to {methods[0].name}", columns, rows)
     _render.result(", ".join(f"{key} {value}" for key, value in environment().items() if value))
     return 0
+
+
+def refuse_missing(missing: Sequence[str], *, asked: bool) -> None:
+    """A metric that was asked for by name and cannot be had ends the command."""
+    if missing and asked:
+        raise WeightsError(missing[0].replace(" is left empty", "", 1))
+    for line in missing:
+        _render.note(line)

@@ -71,6 +71,7 @@ def train(
             init=init,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
+    _render.note(f"use it: yoda upscale photo.jpg --model {best}")
     _render.place(best)
 
 
