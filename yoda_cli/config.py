@@ -95,6 +95,9 @@ class Recipe:
     then: str = ""
 
 
+MAX_RESULT_PIXELS = 500_000_000  # of a result, where no other bound is asked for
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
@@ -113,6 +116,9 @@ class UpscaleOptions:
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes.
+
+    ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
+    can be read of a damaged file.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
@@ -152,6 +158,8 @@ class UpscaleOptions:
     negative_prompt: str | None = None
     cfg: float | None = None
     strength: float | None = None
+    max_pixels: int = MAX_RESULT_PIXELS
+    accept_damaged: bool = False
 
 
 @dataclass(frozen=True)

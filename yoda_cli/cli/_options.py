@@ -6,6 +6,7 @@ They hold for the one run: ``yoda_cli.cli.run`` puts the environment back.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -95,6 +96,18 @@ def parse_denoise(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
+
+
+PIXELS = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)", re.ASCII)
+
+
+def parse_pixels(text: str) -> int:
+    """A number of pixels; k, M and G stand for thousands, millions and billions."""
+    found = PIXELS.fullmatch(text)
+    count = int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]) if found else 0
+    if count < 1:
+        raise UsageError(f"max pixels {text!r} is not allowed; give a number such as 800M or 2G")
+    return count
 
 
 def parse_size(name: str, text: str) -> int | None:

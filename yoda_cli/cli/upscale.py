@@ -21,6 +21,7 @@ from yoda_cli.cli._options import (
     Source,
     Steps,
     parse_denoise,
+    parse_pixels,
     parse_size,
 )
 from yoda_cli.cli._upscaling import Asked, Inside, Running, Show, run
@@ -204,6 +205,15 @@ def upscale(
             "--strip-metadata", help="Keep only pixels and colour profile.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    max_pixels: Annotated[
+        str, typer.Option(help="Bound on a result; k, M and G may follow.", rich_help_panel=WORK)
+    ] = "500M",
+    accept_damaged: Annotated[
+        bool,
+        typer.Option(
+            "--accept-damaged", help="Read what is there of damaged files.", rich_help_panel=RUNNING
+        ),
+    ] = False,
     recursive: Annotated[
         bool,
         typer.Option("-r", "--recursive", help="Folders in folders too.", rich_help_panel=RUNNING),
@@ -279,6 +289,7 @@ def upscale(
         stream=stream, budget=budget, task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
+        max_pixels=parse_pixels(max_pixels), accept_damaged=accept_damaged,
     )  # fmt: skip
     chosen = [overwrite, skip_existing, fail_existing]
     if sum(chosen) > 1:

@@ -18,7 +18,7 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
-from yoda_cli.images.resize import imresize
+from yoda_cli.images.resize import imresize, shrink
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.latent import LatentPipeline
@@ -122,6 +122,8 @@ def upscale_tensor(
     a bicubic resize.
     """
     began, pipeline = time.perf_counter(), pipeline_of(model)
+    if settings.scale < 1 and not pipeline.one_pass:
+        return reduced(lr, settings)
     observer = observer or Observer()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
@@ -135,6 +137,16 @@ def upscale_tensor(
     if tuple(image.shape[-2:]) != (height, width):
         image = imresize(image, (height, width)).clamp(0, 1)
     return result_of(passes, image, time.perf_counter() - began)
+
+
+def reduced(lr: Tensor, settings: Settings) -> Result:
+    """A picture made smaller, by bicubic alone: there is no detail to make up."""
+    began = time.perf_counter()
+    height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
+    image = shrink(lr, (height, width))
+    nowhere = torch.zeros(1, 1, 1, 1).expand(1, 1, *lr.shape[-2:])
+    seconds = time.perf_counter() - began
+    return Result(image, nowhere, 0, 0, 0, seconds, 0.0, 0, settings.mask.lower_bound)
 
 
 @torch.inference_mode()
