@@ -98,6 +98,9 @@ class Recipe:
     then: str = ""
 
 
+MAX_RESULT_PIXELS = 500_000_000  # of a result, where no other bound is asked for
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
@@ -116,6 +119,9 @@ class UpscaleOptions:
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
+
+    ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
+    can be read of a damaged file.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
@@ -156,6 +162,8 @@ class UpscaleOptions:
     negative_prompt: str | None = None
     cfg: float | None = None
     strength: float | None = None
+    max_pixels: int = MAX_RESULT_PIXELS
+    accept_damaged: bool = False
 
 
 class OptionValues(TypedDict, total=False):
@@ -184,6 +192,8 @@ class OptionValues(TypedDict, total=False):
     compile: bool
     faithful: bool
     faces: bool
+    max_pixels: int
+    accept_damaged: bool
     skip: bool
     exact: bool
     stream: bool | None

@@ -144,6 +144,12 @@ Tile = Annotated[
 TileOverlap = Annotated[
     int | None, further(WORK, "Output pixels that a tile sees around itself.", value="N")
 ]
+MaxPixels = Annotated[
+    str, further(WORK, "Largest result; k, M or G may follow (default: 500M).", value="N")
+]
+AcceptDamaged = Annotated[
+    bool, further(FOLDERS, "Enlarge what is left of damaged files.", "--accept-damaged")
+]
 Block = Annotated[
     str,
     further(

@@ -98,6 +98,7 @@ class Asked:
 
 def run(asked: Asked) -> int:
     """The exit code."""
+    from yoda_cli.images.opening import read_stream
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import check_naming
     from yoda_cli.upscaling.checks import check_model, check_options
@@ -113,7 +114,8 @@ def run(asked: Asked) -> int:
     outputs = outputs_of(asked, [one.path for one in found if one.path != STREAM])
     found = list(shard_of(running.shard).take(found))
     report_check = claim_report(asked.inside.report, len(found), outputs)
-    stream = sys.stdin.buffer.read() if any(one.path == STREAM for one in found) else None
+    is_piped = any(one.path == STREAM for one in found)
+    stream = read_stream(sys.stdin.buffer) if is_piped else None
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))

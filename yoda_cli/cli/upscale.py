@@ -5,7 +5,7 @@ from __future__ import annotations
 from yoda_cli.cli import _early, _render
 from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
-from yoda_cli.cli._options import parse_denoise, parse_scale, parse_size
+from yoda_cli.cli._options import parse_denoise, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._upscaling import Asked, Running, Show, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -44,6 +44,8 @@ def upscale(
     tile: o.Tile = "auto",
     tile_overlap: o.TileOverlap = None,
     block: o.Block = "auto",
+    max_pixels: o.MaxPixels = "500M",
+    accept_damaged: o.AcceptDamaged = False,
     batch: o.Batch = None,
     compile: o.Compile = False,
     stream: o.Stream = None,
@@ -99,6 +101,7 @@ def upscale(
         stream=stream, budget=budget, faces=faces, task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
+        max_pixels=parse_pixels(max_pixels), accept_damaged=accept_damaged,
     )  # fmt: skip
     chosen = [overwrite, skip_existing, fail_existing]
     if sum(chosen) > 1:

@@ -64,10 +64,21 @@ class Item:
     has_alpha: bool = False
     bits: int = 8
     scale: float | None = None
+    accept_damaged: bool = False
 
     def settled(self, options: UpscaleOptions) -> UpscaleOptions:
         """``options`` with the factor for this picture."""
         return with_scale(options, self.scale)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the result is smaller than the picture; a pixel model then never runs."""
+        return self.scale is not None and self.scale < 1
+
+    @property
+    def reduces_bytes(self) -> bool:
+        """Whether it is reduced without ever being held as floats."""
+        return self.is_reduced and not (self.has_alpha or self.frames > 1)
 
     @property
     def pixels(self) -> int:
@@ -118,7 +129,10 @@ def read(item: Item, stream: bytes | None = None) -> Decoded:
     with unchanged(item.source) as digest:
         if item.frames > 1 and item.kind in ANIMATED:
             return Decoded(read_frames(source), digest)
-        return Decoded(Animation((read_picture(source),), (0.0,), 1), digest)
+        picture = read_picture(
+            source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged
+        )
+        return Decoded(Animation((picture,), (0.0,), 1), digest)
 
 
 @contextlib.contextmanager
@@ -234,7 +248,8 @@ def look_ahead(
     item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
 ) -> tuple[PicturePlan, Settings]:
     """The plan of a picture's first frame and pass, without running it."""
-    picture = read_picture(item.source if stream is None else stream)
+    source = item.source if stream is None else stream
+    picture = read_picture(source, accept_damaged=item.accept_damaged)
     lr = visible(picture)
     settings, _ = settle(picture, lr, model, item.settled(options))
     return plan_picture(lr, model, settings), settings

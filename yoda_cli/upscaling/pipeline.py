@@ -19,7 +19,7 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
-from yoda_cli.images.resize import imresize
+from yoda_cli.images.resize import imresize, shrink
 from yoda_cli.models.loading import find_entry, find_model, with_faces
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.faces import restored_faces
@@ -130,6 +130,8 @@ def upscale_tensor(
     a bicubic resize. Faces are restored last, from ``lr``.
     """
     began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
+    if settings.scale < 1 and not pipeline.one_pass:
+        return reduced(lr, settings)
     observer = observer or Observer()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
@@ -159,6 +161,16 @@ def with_restored_faces(
         return upscale_tensor(square, helper.model, own).image
 
     return restored_faces(lr, image, helper.detect(lr), restore)
+
+
+def reduced(lr: Tensor, settings: Settings) -> Result:
+    """A picture made smaller, by bicubic alone: there is no detail to make up."""
+    began = time.perf_counter()
+    height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
+    image = shrink(lr, (height, width))
+    nowhere = torch.zeros(1, 1, 1, 1).expand(1, 1, *lr.shape[-2:])
+    seconds = time.perf_counter() - began
+    return Result(image, nowhere, 0, 0, 0, seconds, 0.0, 0, settings.mask.lower_bound)
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ from yoda_cli.overwriting import replacing
 from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
+from yoda_cli.upscaling.forecast import free_memory_bytes, needed_bytes
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
 from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices, unchanged
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -62,7 +63,9 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     if options.stream is False:
         return False
     if options.stream is None:
-        large = item.pixels * model.scale**2 > STREAM_PIXELS
+        large = item.pixels * model.scale**2 > STREAM_PIXELS or (
+            needed_bytes(item, float(model.scale), model.scale) > free_memory_bytes()
+        )
         return large and can_stream(item, model, options)
     if not can_stream(item, model, options):
         raise WeightsError(
@@ -82,7 +85,9 @@ def stream(
     reset_peak(model.device)
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
     with writing_named(item.target), unchanged(item.source) as sha256:
-        picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
+        picture = read_strips(item.source, scratch) or read_picture(
+            item.source, as_bytes=True, accept_damaged=item.accept_damaged
+        )
         lr = picture.rgb
         height, width = (n * model.backbone.geometry.scale for n in lr.shape[-2:])
         channels = 1 if picture.is_grey else 3
