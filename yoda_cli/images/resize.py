@@ -120,5 +120,5 @@ def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) ->
     some ``together`` values at once."""
     width = pixels.shape[-1]
     rows = max(1, together // width)
-    parts = [imresize(as_floats(p), (p.shape[-2], size[1])) for p in pixels.split(rows, dim=-2)]
+    parts = [imresize(as_floats(p), (p.shape[-2], size[1])) for p in torch.split(pixels, rows, -2)]
     return imresize(torch.cat(parts, dim=-2), size).clamp(0, 1)
