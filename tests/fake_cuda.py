@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 aten = torch.ops.aten
@@ -50,10 +51,10 @@ class FakeCuda(FakeTensorMode):
             return constant((), args[0].dtype).item()
         if self.is_inside:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        flat = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        leaves = tree_flatten((args, kwargs))[0]
+        flat = [x for x in leaves if isinstance(x, Tensor)]
         fake = any(isinstance(x, FakeTensor) for x in flat)
-        target = kwargs.get("device")
-        there = target is not None and torch.device(target).type == "cuda"
+        there = any(isinstance(x, torch.device) and x.type == "cuda" for x in leaves)
         if not fake and not there:
             return func(*args, **kwargs)
         packet = func.overloadpacket
@@ -61,7 +62,7 @@ class FakeCuda(FakeTensorMode):
             self.moved["from"] += 1
             return args[0].copy_(constant(args[1].shape, args[1].dtype))
         if packet in ONE_TYPE and len({x.dtype for x in flat if x.is_floating_point()}) > 1:
-            raise RuntimeError(f"{func} on {', '.join(str(x.dtype) for x in flat)}")
+            raise RuntimeError(f"{func} on several types: {', '.join(str(x.dtype) for x in flat)}")
         if not fake and flat:
             self.moved["to"] += 1
         lifted = tree_map_only(Tensor, self.lift, (args, kwargs))
@@ -83,6 +84,12 @@ class FakeCuda(FakeTensorMode):
         return constant(x.shape, x.dtype)
 
 
+def real_load(*arguments, load=torch.load, **options):
+    """``torch.load`` reads no values while there are fake tensors, unless it does not know."""
+    with _disable_current_modes():
+        return load(*arguments, **options)
+
+
 @contextmanager
 def fake_cuda() -> Iterator[FakeCuda]:
     """A machine with one CUDA device of ``FREE`` bytes that computes nothing."""
@@ -97,6 +104,7 @@ def fake_cuda() -> Iterator[FakeCuda]:
     with ExitStack() as stack:
         for name, value in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        stack.enter_context(mock.patch.object(torch, "load", real_load))
         stack.enter_context(mock.patch.object(Tensor, "pin_memory", lambda self, *_: self))
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, before)
         torch.__future__.set_overwrite_module_params_on_conversion(True)

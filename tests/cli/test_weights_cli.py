@@ -168,18 +168,25 @@ def test_offline_names_the_command_that_fetches(yoda, place):
     assert site.requests == []
 
 
-def test_prune_removes_leftovers_and_strangers(yoda, place, tmp_path):
-    _, options = place
+def test_prune_removes_leftovers_and_what_no_registry_names_any_more(yoda, place, tmp_path):
+    site, options = place
+    own = tmp_path / "own.toml"
     assert yoda("weights", "pull", "mine.pth", *options).code == 0
+    own.write_text(own.read_text().replace("mine.pth", "other.pth"))
+    site.script = [faults.cut(1000)] * 9
+    assert yoda("weights", "pull", "other.pth", *options).code == 5
     weights = tmp_path / "cache" / "weights"
-    (weights / "stranger.pth").write_bytes(b"x" * 100)
-    (weights / ".partial" / "half.pth").write_bytes(b"x" * 50)
+    doomed = [
+        weights / ".partial" / "other.pth",
+        weights / ".partial" / "other.pth.json",
+        weights / ".records" / "mine.pth.json",
+        weights / "mine.pth",
+    ]
     shown = yoda("weights", "prune", "--dry-run", *options).out.splitlines()
-    assert sorted(shown) == [str(weights / ".partial" / "half.pth"), str(weights / "stranger.pth")]
-    assert (weights / "stranger.pth").exists()
+    assert sorted(shown) == [str(path) for path in doomed]
+    assert all(path.exists() for path in doomed)
     assert yoda("weights", "prune", *options).code == 0
-    assert not (weights / "stranger.pth").exists()
-    assert (weights / "mine.pth").exists()
+    assert not any(path.exists() for path in doomed)
 
 
 DATASET = """

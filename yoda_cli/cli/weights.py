@@ -176,9 +176,9 @@ def prune(
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> None:
-    """Remove unfinished downloads and files the registry does not know."""
+    """Remove unfinished downloads, and files that yoda fetched and no registry names any more."""
     from yoda_cli.weights import Cache, load_registry
-    from yoda_cli.weights.inventory import prune as prune_cache
+    from yoda_cli.weights.tidying import prune as prune_cache
 
     gone = prune_cache(load_registry(), Cache.default(), dry_run=dry_run)
     for path, _ in gone:
@@ -198,11 +198,12 @@ def rm(
 ) -> None:
     """Remove downloaded files; their pinned hashes stay unless --forget."""
     from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.tidying import remove
 
     known, cache = load_registry(), Cache.default()
     for name in names:
         files = known.files_of(name)
         if not files:
             raise WeightsError(f"{name} comes with the package and cannot be removed")
-        freed = sum(cache.remove(entry, forget=forget) for entry in files)
+        freed = sum(remove(entry, cache, forget=forget) for entry in files)
         _render.note(f"{name}: freed {freed / 1e6:,.1f} MB")

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from yoda_cli.tiling.windows import Window
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+LARGEST = 1e30  # of a configuration's numbers; neither infinite nor nan
 
 C = TypeVar("C", bound="DataclassInstance")
 
@@ -102,11 +104,45 @@ def crop_condition(condition: Condition, window: Window) -> Condition:
 
 
 def build_config(kind: type[C], values: Mapping[str, Any]) -> C:
-    """A configuration record from plain data, as a checkpoint's metadata or a recipe holds it."""
+    """A configuration record from plain data, as a checkpoint's metadata or a recipe holds it.
+
+    Raises ``ValueError`` for an unknown name or a value that is not of its type.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{kind.__name__} is no table of settings")
+    hints = get_type_hints(kind)
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise ValueError(f"unknown settings for {kind.__name__}: {', '.join(sorted(unknown))}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    for key, value in given.items():
+        if not is_of(value, hints[key]):
+            allowed = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
+            use = f"use {', '.join(allowed)}" if allowed else "it has another type"
+            raise ValueError(f"{key} = {value!r}: {use}")
+    return kind(**given)
+
+
+def is_of(value: object, hint: Any) -> bool:
+    """Whether plain data is of a type that a configuration record uses."""
+    outer, inner = get_origin(hint), get_args(hint)
+    if outer is Literal:
+        return value in inner
+    if outer is tuple:
+        kinds = inner[:1] * len(value) if isinstance(value, tuple) and ... in inner else inner
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(kinds)
+            and all(is_of(v, k) for v, k in zip(value, kinds, strict=True))
+        )
+    if outer is not None and issubclass(outer, Mapping):
+        return isinstance(value, Mapping) and all(
+            is_of(k, inner[0]) and is_of(v, inner[1]) for k, v in value.items()
+        )
+    if hint is float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and abs(cast(float, value)) <= LARGEST
+    return type(value) is hint
 
 
 class Backbone(nn.Module, ABC):

@@ -7,7 +7,8 @@ training facts, defaults). Nothing is executed while reading.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
 from yoda_cli.models import BACKBONES, Backbone
 
 FORMAT = 1
+LARGEST = 1 << 16  # of a network's settings: widths, blocks, steps
+#: What making a network of senseless numbers ends in.
+UNBUILDABLE = (
+    ValueError, TypeError, KeyError, IndexError, ArithmeticError, AssertionError, RuntimeError,
+    MemoryError, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,13 @@ def read_header(path: Path) -> Header:
     try:
         record = json.loads(metadata["yoda"])
         header = Header(record["backbone"], record["net"], record["card"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} has no yoda metadata, so its network is unknown") from error
     if record.get("format") != FORMAT:
         raise WeightsError(f"{path} has format {record.get('format')!r}; this yoda reads {FORMAT}")
-    if header.backbone not in BACKBONES:
+    if not (isinstance(header.backbone, str) and header.backbone in BACKBONES):
         raise WeightsError(f"{path} needs the backbone {header.backbone!r}, which is unknown here")
+    check_card(header.card, path)
     return header
 
 
@@ -63,17 +72,52 @@ def has_header(path: Path) -> bool:
         return False
 
 
+def check_card(card: object, path: Path) -> None:
+    """Refuse a card whose parts are not what others will read them as."""
+    training = card.get("training", {}) if isinstance(card, Mapping) else None
+    options = training.get("options", {}) if isinstance(training, Mapping) else None
+    degrade = options.get("degrade", 0) if isinstance(options, Mapping) else None
+    if not isinstance(degrade, (int, float)):
+        raise WeightsError(f"{path} cannot be used: its card is not made as a card is")
+
+
 def load_checkpoint(path: Path) -> tuple[Backbone, Header]:
     """Build the network a checkpoint describes and fill it, in fp32 and eval mode."""
     header = read_header(path)
+    numbers = header.net.values() if isinstance(header.net, Mapping) else ()
+    if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+        raise WeightsError(f"{path} cannot be used: a setting is above {LARGEST:,}")
     try:
-        net = BACKBONES[header.backbone](header.net)
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (ValueError, TypeError, SafetensorError) as error:
+        with no_larger_than(state):
+            net = BACKBONES[header.backbone](header.net)
+    except UNBUILDABLE as error:
         raise WeightsError(f"{path} cannot be used: {error}") from error
     fill(net, state, str(path))
     return net, header
+
+
+@contextmanager
+def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """End the making of a network once it has more parameters than ``state`` has tensors or values.
+
+    A file of some bytes may describe a network that no machine can hold.
+    """
+    count, values = len(state), sum(value.numel() for value in state.values())
+
+    def check(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count, values
+        if parameter is not None:
+            count, values = count - 1, values - parameter.numel()
+        if count < 0 or values < 0:
+            raise ValueError("it describes a larger network than it holds")
+
+    hook = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def fill(net: Backbone, state: Mapping[str, Tensor], name: str) -> None:

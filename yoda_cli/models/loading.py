@@ -18,17 +18,23 @@ from yoda_cli.models.face_detector import DETECTOR, FaceDetector
 from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
-from yoda_cli.models.model import FaceHelp, Model
+from yoda_cli.models.model import FaceHelp, Model, wrong_default
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
-from yoda_cli.weights.registry import hint
+from yoda_cli.weights.registry import hint, mistake
 from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.
 PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
 FACE_MODEL = "face"  # restores one face, upright on a square
 PICKLES = (".pth", ".pt", ".ckpt")
+
+
+def find_entry(options: UpscaleOptions) -> ModelEntry | None:
+    """The registry's entry of the model that ``options`` name; None for a checkpoint file."""
+    is_file = Path(options.model).suffix in (".safetensors", *PICKLES)
+    return None if is_file else load_registry().model(options.model)
 
 
 def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
@@ -65,11 +71,13 @@ def published_model(
     """A model whose weights others published, with YODA's masks applied while sampling."""
     cache = Cache.default()
     defaults = SampleDefaults(entry.attention, entry.lower_bound, entry.steps, entry.sampler)
+    if wrong := wrong_default(defaults):
+        raise mistake(entry, *wrong)
     if entry.backbone in FAMILIES:
         return latent_model(entry, registry, cache, defaults, options, watch)
     if entry.backbone not in (*BACKBONES, FEEDFORWARD):
         known = ", ".join((*BACKBONES, FEEDFORWARD, *FAMILIES))
-        raise WeightsError(f"model {entry.name}: backbone {entry.backbone!r} is not one of {known}")
+        raise mistake(entry, "backbone", f"{entry.backbone!r} is not one of {known}")
     paths = {role: obtain(name, registry, cache, watch) for role, name in entry.files.items()}
     if entry.backbone == FEEDFORWARD:
         model = foreign_model(paths["network"], options.model, options)
@@ -84,13 +92,13 @@ def latent_model(
     options: UpscaleOptions, watch: Watch,
 ) -> Model:  # fmt: skip
     """A model of latents: only the files that this run will read are fetched."""
+    try:
+        settings = build_config(FamilySettings, entry.settings)
+    except ValueError as error:
+        raise mistake(entry, "settings", str(error)) from error
     need("diffusers", "diffbir")
     if options.compile:
         raise UsageError(f"--compile does nothing for {entry.name}")
-    try:
-        settings = build_config(FamilySettings, entry.settings)
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"the settings of {entry.name} cannot be used: {error}") from error
     device = pick_device(options.device)
     precision = pick_precision("fp32" if options.exact else options.precision, device)
     family = FAMILIES[entry.backbone]
@@ -151,7 +159,12 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
     backbone, header = load_checkpoint(path)
-    defaults = SampleDefaults(**header.card.get("defaults", {}))
+    try:
+        defaults = build_config(SampleDefaults, header.card.get("defaults", {}))
+    except ValueError as error:
+        raise WeightsError(f"{path}: the defaults in its card cannot be used: {error}") from error
+    if wrong := wrong_default(defaults):
+        raise WeightsError(f"{path}: the defaults in its card cannot be used: {': '.join(wrong)}")
     return replace(place(backbone, name, defaults, options), card=header.card)
 
 

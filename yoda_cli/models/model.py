@@ -12,11 +12,25 @@ from torch import Tensor
 
 from yoda_cli.config import SampleDefaults
 from yoda_cli.devices.device import autocast
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.models.base import Backbone
 from yoda_cli.models.face_detector import Face
 from yoda_cli.models.latent.family import LatentFamily
 
 FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
+
+
+def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:
+    """The setting that no run could use, and what it may be; None if there is none."""
+    if defaults.sampler not in SAMPLERS:
+        return "sampler", f"{defaults.sampler!r} is unknown; use {', '.join(SAMPLERS)}"
+    if not 0 < defaults.lower_bound <= 1:
+        return "lower_bound", f"{defaults.lower_bound:g} is not in (0, 1]"
+    if defaults.steps < 1:
+        return "steps", f"{defaults.steps} is not 1 or more"
+    if not 0 <= defaults.fidelity <= 1:
+        return "fidelity", f"{defaults.fidelity:g} is not in [0, 1]"
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import torch
 
 from yoda_cli.config import Recipe
 from yoda_cli.models.checkpoint import read_header
-from yoda_cli.training.loop import Status, check_bounds, train
+from yoda_cli.training.loop import Status, train
+from yoda_cli.training.recipes import check_recipe
 
 
 def train_stages(
@@ -28,7 +29,7 @@ def train_stages(
     A single stage has ``folder`` to itself. A checkpoint's card tells what it started from.
     """
     for stage in stages:  # the last one's fault is not found after days
-        check_bounds(stage)
+        check_recipe(stage)
     for stage in stages:
 
         def told(status: Status, stage: Recipe = stage) -> None:

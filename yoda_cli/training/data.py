@@ -6,6 +6,7 @@ carry no crop border. Attention maps are computed once per picture and cached in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -21,12 +22,15 @@ from torch import Tensor
 from yoda_cli.attention import SOURCES
 from yoda_cli.errors import InputError, NotFoundError
 from yoda_cli.images.formats import SUFFIXES
-from yoda_cli.images.resize import crop_to_multiple, imresize
+from yoda_cli.images.picture import fill_transparent
+from yoda_cli.images.reading import read_picture
+from yoda_cli.images.resize import as_floats, crop_to_multiple, imresize
 from yoda_cli.training.degrade import degrade_pair
 
 log = logging.getLogger(__name__)
 
 LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
+LEAST_SIDE = 32  # of a picture that is validated on
 VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 
 
@@ -34,26 +38,46 @@ def list_pictures(folder: Path) -> list[Path]:
     """The pictures directly in a folder, in name order."""
     if not folder.is_dir():
         raise NotFoundError(f"no such folder: {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
         raise NotFoundError(f"no pictures in {folder}")
     return paths
 
 
 def split_validation(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(training, validation): every 20th file in name order is validation."""
-    held = list(paths[::VALIDATION_EVERY]) if len(paths) > 1 else []
+    """(training, validation): every 20th file in name order is validation; a single one is both."""
+    if len(paths) == 1:
+        log.warning("one picture: it is trained on, and the scores are its own")
+        return list(paths), list(paths)
+    held = list(paths[::VALIDATION_EVERY])
     return [p for p in paths if p not in set(held)], held
 
 
+def load_held_out(paths: Sequence[Path], factor: float) -> list[Tensor]:
+    """The pictures to validate on; an error before the first step rather than after the last."""
+    found = []
+    for path in paths:
+        picture = load_reduced(path, factor)
+        if min(picture.shape[-2:]) < LEAST_SIDE:
+            log.warning("not validated on %s: smaller than %d pixels", path.name, LEAST_SIDE)
+        else:
+            found.append(picture)
+    if not found:
+        held = ", ".join(path.name for path in paths)
+        raise InputError(f"nothing to validate on: {held} are smaller than {LEAST_SIDE} pixels")
+    return found
+
+
 def load_rgb(path: Path) -> Tensor:
-    """(1, 3, H, W) uint8."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"cannot read training picture {path}: {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    """(1, 3, H, W) uint8, upright, 16 bits rounded to 8; read as a picture to enlarge is.
+
+    Colours under full transparency are hidden ones: those of visible neighbours take their place.
+    """
+    picture = read_picture(path, as_bytes=True)
+    rgb = picture.rgb
+    if picture.alpha is not None:
+        rgb = fill_transparent(as_floats(rgb), picture.alpha)
+    return rgb if rgb.dtype == torch.uint8 else (rgb.clamp(0, 1) * 255).round().byte()
 
 
 def load_reduced(path: Path, factor: float) -> Tensor:
@@ -193,9 +217,11 @@ def _cached_map(path: Path, lr: Tensor, source: str, scale: int, cache: Path) ->
     """The (1, 1, h, w) uint8 map of one picture, from the cache if it is there."""
     key = hashlib.sha256(lr.numpy().tobytes()).hexdigest()[:16]
     target = cache / f"{source}-x{scale}" / f"{path.stem}-{key}.png"
-    if target.exists():
+    with contextlib.suppress(OSError, ValueError, SyntaxError):  # missing, or half of one
         with Image.open(target) as image:
-            return torch.from_numpy(np.array(image))[None, None]
+            kept = torch.from_numpy(np.array(image))[None, None]
+        if kept.shape == (1, 1, *lr.shape[-2:]) and kept.dtype == torch.uint8:
+            return kept
     values = (SOURCES[source](lr.float() / 255)[0, 0] * 255).round().byte()
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from yoda_cli.attention import SOURCES
 from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.errors import UsageError
+from yoda_cli.files import make_folder
 from yoda_cli.models import BACKBONES
-from yoda_cli.models.base import Backbone
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
-from yoda_cli.training.data import PairStore, list_pictures, load_reduced, split_validation
+from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
 from yoda_cli.training.objective import losses
-from yoda_cli.training.optimizers import Optimizers, make_optimizers
+from yoda_cli.training.optimizers import make_optimizers
+from yoda_cli.training.recipes import check_recipe
+from yoda_cli.training.state import Run
 from yoda_cli.training.validation import Score, validate
 
 log = logging.getLogger(__name__)
@@ -54,58 +56,18 @@ def rate_at(progress: float, step: int, options: TrainOptions) -> float:
     return decayed * min(1.0, (step + 1) / max(options.warmup, 1))
 
 
-@dataclass
-class Run:
-    """What changes while training: the owner of weights, optimiser and counters."""
-
-    net: Backbone
-    ema: Backbone
-    optimizers: Optimizers
-    generator: torch.Generator
-    step: int = 0
-    elapsed: float = 0.0
-    samples: int = 0
-    best: float = -math.inf
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "net": self.net.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizers": self.optimizers.state_dict(),
-            "generator": self.generator.get_state(),
-            "counters": [self.step, self.elapsed, self.samples, self.best],
-        }
-
-    def restore(self, path: Path, device: torch.device) -> None:
-        state = torch.load(path, map_location=device, weights_only=True)
-        self.net.load_state_dict(state["net"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizers.load_state_dict(state["optimizers"])
-        self.generator.set_state(state["generator"].cpu())
-        self.step, self.elapsed, self.samples, self.best = state["counters"]
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        torch.save(self.state(), partial)
-        with partial.open("r+b") as file:  # Windows syncs only what may be written
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-    def update_ema(self, decay: float) -> None:
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        mine: list[Tensor] = list(self.ema.parameters())
-        theirs: list[Tensor] = list(self.net.parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
-            for kept, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
-                kept.copy_(new)
-
-
 def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     """Networks and optimiser of a fresh run, or of one that goes on from a checkpoint."""
     torch.manual_seed(recipe.train.seed)  # the one place: layers draw their start from it
     build = BACKBONES[recipe.backbone]
-    net, ema = build(recipe.net), build(recipe.net)
+    try:
+        net, ema = build(recipe.net), build(recipe.net)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise UsageError(f"recipe {recipe.name}: no network can be made of it: {error}") from error
+    parts = dict(net.named_modules())
+    for name in (*recipe.train.frozen, *recipe.train.muon):
+        if name not in parts:
+            raise UsageError(f"recipe {recipe.name}: its network has no part {name!r}")
     if init is not None:
         start_from(net, init)
     ema.load_state_dict(net.state_dict())
@@ -113,7 +75,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema.requires_grad_(False).eval()
     for name in recipe.train.frozen:
-        net.get_submodule(name).requires_grad_(False)
+        parts[name].requires_grad_(False)
     optimizers = make_optimizers(net, recipe.train)
     return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
 
@@ -155,12 +117,6 @@ def train_step(
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def check_bounds(recipe: Recipe) -> None:
-    """Refuse a run without an end."""
-    if recipe.train.steps <= 0 and recipe.train.minutes <= 0:
-        raise UsageError(f"recipe {recipe.name} never ends: give --steps or --minutes")
-
-
 @dataclass(frozen=True)
 class Session:
     """What one call of ``train`` works with and never changes."""
@@ -169,7 +125,7 @@ class Session:
     folder: Path
     device: torch.device
     card: Mapping[str, Any]
-    held_out: Sequence[Path]
+    held_out: Sequence[Tensor]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -200,7 +156,7 @@ class Session:
         options = self.recipe.train
         score = validate(
             run.ema,
-            [load_reduced(path, options.reduce[0]) for path in self.held_out],
+            self.held_out,
             options.validation_steps,
             self.device,
             self.autocast,
@@ -208,7 +164,7 @@ class Session:
         )
         self.publish(run, "last", score)
         value = score.base_psnr if options.states == "none" else score.value
-        if value > run.best:
+        if value > run.best or not (self.folder / "best.safetensors").exists():
             run.best = value
             self.publish(run, "best", score)
         return score
@@ -229,20 +185,21 @@ def train(
     ``card`` is what the checkpoint says of itself (licence, data); training facts are added.
     """
     options = recipe.train
-    check_bounds(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    training, held_out = split_validation(list_pictures(data))
+    check_recipe(recipe)
+    make_folder(folder)
+    training, paths = split_validation(list_pictures(data))
+    stride = max(1, len(paths) // options.validation_pictures)
+    held_out = load_held_out(paths[::stride], options.reduce[0])
+    session = Session(recipe, folder, device, card, held_out)
+    run = make_run(recipe, device, init)
+    if (folder / "state.pt").exists():  # before the pictures: they take minutes
+        run.restore(folder / "state.pt", device, recipe)
     sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
     scale = int(recipe.net.get("scale", 4))
     maps = folder / "maps"  # never among the photographs
     store = PairStore.load(
         training, scale, sources, maps, device, options.patch // scale, options.reduce
     )
-    stride = max(1, len(held_out) // options.validation_pictures)
-    session = Session(recipe, folder, device, card, held_out[::stride])
-    run = make_run(recipe, device, init)
-    if (folder / "state.pt").exists():
-        run.restore(folder / "state.pt", device)
     run_to_the_end(run, store, session, on_status)
     return folder / "best.safetensors"
 
@@ -264,7 +221,7 @@ def run_to_the_end(
             score = session.judge(run)
             judged = time.monotonic()
         if now - saved > options.save_minutes * 60 or done:
-            run.save(session.folder / "state.pt")
+            run.save(session.folder / "state.pt", session.recipe)
             saved = time.monotonic()
         if now - shown > 5 or done:
             rate = (run.samples - first) / max(now - began, 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ DB_PER_TEXTURE = 7.0
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the held-out crops, PSNR in dB on Y, 4-pixel border; samples use A ≡ 1."""
+    """Means over the held-out crops, PSNR in dB on Y, 4-pixel border; samples use A ≡ 1.
+
+    ``texture`` is NaN where no crop has a whole block of texture.
+    """
 
     bicubic_psnr: float
     base_psnr: float
@@ -38,7 +42,8 @@ class Score:
     @property
     def value(self) -> float:
         """Larger is better: how far the sample lies above the perception-distortion line."""
-        return self.sample_psnr - DB_PER_TEXTURE * self.texture
+        texture = 0.0 if math.isnan(self.texture) else self.texture
+        return self.sample_psnr - DB_PER_TEXTURE * texture
 
 
 def validate(
@@ -66,7 +71,7 @@ def validate(
         )
         rows.append(torch.cat([up, base, sample, hr], dim=3)[0])
     save_sheet(rows, sheet)
-    return Score(*torch.tensor(scores).mean(0).tolist())
+    return Score(*torch.tensor(scores).nanmean(0).tolist())
 
 
 @torch.no_grad()

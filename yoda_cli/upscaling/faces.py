@@ -26,10 +26,7 @@ from yoda_cli.tiling.windows import Window
 TEMPLATE = np.array(
     [[0.379, 0.464], [0.621, 0.464], [0.5, 0.620], [0.391, 0.716], [0.609, 0.716]], np.float32
 )
-SMALLEST, LARGEST = 24, 160  # input pixels: the side of the square around a face, hair and chin
-NATIVE = (40, 128)  # sides of squares whose very pixels are restored; ``face`` was trained on 64
-WORKED_ON = 64  # the side to which other squares are brought
-UPRIGHT = math.radians(30)  # a head that leans less is not turned: turning blurs
+SMALLEST, LARGEST = 20, 160  # input pixels: the side of the square around a face, hair and chin
 FARTHEST = 0.1  # of the side: how far the five places may lie from the template's on average
 CENTRE, REACH = (0.5, 0.52), (0.36, 0.44)  # of the ellipse that is pasted, in parts of the side
 SOFT = 0.35  # of the ellipse's radius, over which it fades
@@ -76,16 +73,16 @@ def place(face: Face) -> Placed | None:
     off = float(np.hypot(*(mapped - TEMPLATE).T).mean())
     if not SMALLEST <= length <= LARGEST or off > FARTHEST:
         return None
-    angle = math.atan2(to_face[1, 0], to_face[0, 0])
-    quarters = round(angle / (math.pi / 2))
-    if abs(angle - quarters * math.pi / 2) > UPRIGHT or not NATIVE[0] <= length <= NATIVE[1]:
-        return Placed(to_face, to_face * WORKED_ON, WORKED_ON)
-    return Placed(to_face, *on_the_grid(to_face, length, quarters))
+    return Placed(to_face, *on_the_grid(to_face, length))
 
 
-def on_the_grid(to_face: Matrix, length: float, quarters: int) -> tuple[Matrix, int]:
-    """A square of whole input pixels around a face, turned by quarters only: nothing is
-    interpolated. Returns its matrix and its side."""
+def on_the_grid(to_face: Matrix, length: float) -> tuple[Matrix, int]:
+    """A square of whole input pixels around a face: its matrix and its side.
+
+    It is turned by quarters only, so that nothing is interpolated: a head that leans costs less
+    than the blur of turning it upright, which takes away more than ``face`` gives.
+    """
+    quarters = round(math.atan2(to_face[1, 0], to_face[0, 0]) / (math.pi / 2))
     side = math.ceil(length / 8) * 8
     centre = np.linalg.solve(to_face[:, :2], np.full(2, 0.5) - to_face[:, 2])
     centre = np.round(centre - side / 2) + side / 2
@@ -117,8 +114,7 @@ def square_of(source: NDArray[np.float32], placed: Placed) -> Tensor:
 
 def paste(image: Tensor, placed: Placed, face: Tensor, scale: float) -> None:
     """Put a restored square into ``image``, ``scale`` times the input, in place."""
-    grown = math.hypot(placed.to_square[0, 0], placed.to_square[1, 0])
-    side = max(8, round(placed.side / grown * scale))
+    side = max(1, round(placed.side * scale))
     face = imresize(face, (side, side)).clamp(0, 1)
     shrink = np.diag([1 / scale, 1 / scale, 1])
     to_face = placed.to_face @ shrink

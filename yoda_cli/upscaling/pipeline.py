@@ -14,13 +14,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from yoda_cli.attention import LEARNED
+from yoda_cli.attention import HEADED, LEARNED, SOURCES
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.loading import find_model, with_faces
+from yoda_cli.models.loading import find_entry, find_model, with_faces
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
@@ -29,6 +29,7 @@ from yoda_cli.upscaling.pixel import PixelPipeline
 from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.weights import Watch
+from yoda_cli.weights.registry import mistake
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
@@ -75,6 +76,10 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     device = pick_device(options.device)  # refuse before a long download
     if options.attention not in (None, LEARNED):
         find_source(str(options.attention), options.heads, device, watch or Watch())
+    known = (LEARNED, *SOURCES, *HEADED)
+    entry = find_entry(options)
+    if entry is not None and entry.attention not in known:
+        raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
     model = find_model(options, watch)
     return with_faces(model, options, watch) if options.faces else model
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.weights.archive import unpack
-from yoda_cli.weights.cache import Cache, DamagedError
+from yoda_cli.weights.cache import Cache, DamagedError, is_orphan, private
 from yoda_cli.weights.download import fetch
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import is_offline
@@ -58,7 +59,7 @@ def inventory(registry: Registry, cache: Cache) -> list[Row]:
         )  # fmt: skip
     for dataset in registry.datasets.values():
         folder = dataset_folder(dataset.name, cache)
-        state = "cached" if folder.is_dir() else "to download" if dataset.files else "by hand"
+        state = "cached" if is_unpacked(folder) else "to download" if dataset.files else "by hand"
         path = str(folder) if state == "cached" else ""
         size = total(dataset.files, registry, cache)
         rows.append(
@@ -129,12 +130,34 @@ def pull(name: str, registry: Registry, cache: Cache, watch: Watch) -> list[Path
     if name not in registry.datasets:
         return paths
     folder = dataset_folder(name, cache)
-    done = folder / ".complete"
-    if not done.is_file():
-        for path in paths:
-            unpack(path, folder)
-        done.touch()
+    if not is_unpacked(folder):
+        unpack_all(paths, folder)
     return [folder]
+
+
+def is_unpacked(folder: Path) -> bool:
+    """Whether a data set's folder is whole."""
+    return (folder / ".complete").is_file()
+
+
+def unpack_all(archives: Sequence[Path], folder: Path) -> None:
+    """Unpack beside ``folder`` and rename: a person's own folder there is never written to."""
+    if folder.exists():
+        raise WeightsError(f"{folder} is there, and it is not what yoda unpacks; move it away")
+    for left in folder.parent.glob(f"{folder.name}~*"):
+        if is_orphan(left):
+            shutil.rmtree(left, ignore_errors=True)
+    beside = private(folder)
+    try:
+        for archive in archives:
+            unpack(archive, beside)
+        (beside / ".complete").touch()
+        beside.rename(folder)
+    except OSError as error:
+        if not is_unpacked(folder):  # by another process meanwhile
+            raise WeightsError(f"cannot unpack to {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
@@ -160,7 +183,7 @@ def cached_path(name: str, registry: Registry, cache: Cache) -> list[Path]:
         return [model.path]
     if name in registry.datasets:
         folder = dataset_folder(name, cache)
-        if not folder.is_dir():
+        if not is_unpacked(folder):
             raise WeightsError(f"{name} is not in the cache; yoda weights pull {name}")
         return [folder]
     paths = []

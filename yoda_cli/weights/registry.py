@@ -24,6 +24,7 @@ from yoda_cli.weights.entries import (
     contradictions,
 )
 
+MAX_STEPS, MAX_SCALE = 100_000, 16
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
 
 
@@ -82,9 +83,20 @@ def hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}."
 
 
+def mistake(entry: ModelEntry, key: str, what: str) -> WeightsError:
+    """An error about a model's entry, at its place in the registry that it came from."""
+    path = Path(entry.origin) if entry.origin else registry_path()
+    return Document.read(path).error(what, "models", entry.name, key)
+
+
+def packaged_paths() -> tuple[Path, Path]:
+    """Where the registry of this project may stand: in the package, or in the checkout."""
+    return PACKAGE / "weights.toml", PACKAGE.parent / "weights.toml"
+
+
 def registry_path() -> Path:
     """The packaged registry, or the checkout's."""
-    for path in (PACKAGE / "weights.toml", PACKAGE.parent / "weights.toml"):
+    for path in packaged_paths():
         if path.is_file():
             return path
     raise WeightsError("weights.toml is missing: this installation is incomplete")
@@ -139,6 +151,8 @@ class Document:
             raise WeightsError(f"{path} cannot be read: {error}") from error
         except tomllib.TOMLDecodeError as error:  # its message has line and column
             raise WeightsError(f"{path}: {error}") from error
+        except RecursionError as error:
+            raise WeightsError(f"{path}: tables within tables, too deep to be meant") from error
         for kind, table in document.tables.items():
             if kind not in ("models", "files", "datasets", "mirrors"):
                 raise document.error("expected models, files, datasets or mirrors", kind)
@@ -181,7 +195,7 @@ class Document:
     def _entry(self, kind: str, build: type[Entry], name: str, table: Any) -> Entry:
         if not isinstance(table, dict):
             raise self.error("not a table", kind, name)
-        known = {f.name: f for f in fields(build) if f.name != "name"}
+        known = {f.name: f for f in fields(build) if f.name not in ("name", "origin")}
         for key, value in table.items():
             if key not in known:
                 raise self.error(f"unknown key; {hint(key, known)}", kind, name, key)
@@ -193,7 +207,9 @@ class Document:
                 raise self.error(f"{key} is missing", kind, name)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         make: Callable[..., Entry] = build
-        return make(name=name, **values)
+        packaged = [path.resolve() for path in packaged_paths()]
+        origin = "" if self.path.resolve() in packaged else str(self.path.absolute())
+        return make(name=name, origin=origin, **values)
 
     def check(self, registry: Registry) -> None:
         """Refuse what contradicts itself, at its line."""
@@ -228,8 +244,9 @@ class Document:
                 raise self.error(f"no file {name!r}", "models", model.name, "files")
         if not 0 < model.lower_bound <= 1:
             raise self.error("must be in (0, 1]", "models", model.name, "lower_bound")
-        if model.steps < 1 or model.scale < 1:
-            raise self.error("steps and scale are at least 1", "models", model.name)
+        if not (1 <= model.steps <= MAX_STEPS and 1 <= model.scale <= MAX_SCALE):
+            what = f"steps and scale are at least 1, and at most {MAX_STEPS:,} and {MAX_SCALE}"
+            raise self.error(what, "models", model.name)
 
 
 def _fits(value: object, kind: str) -> bool:

@@ -80,9 +80,10 @@ def once(
     with open_url(session, url, headers, limits) as answer:
         status = answer.status_code
         if status == 416:
-            is_whole = answer.headers.get("Content-Range") == f"bytes */{wanted}"
-            if is_whole and (entry.sha256 or wanted in (entry.bytes, partial.total)):
-                return None  # without any of them half a file would be taken for the whole
+            said_whole = answer.headers.get("Content-Range") == f"bytes */{wanted}"
+            total = partial.total or entry.bytes  # without it half a file might be pinned
+            if wanted and said_whole and (wanted == total or (total is None and entry.sha256)):
+                return None
             partial.restart()
             return "the server does not have that range", 0.0
         if status in AGAIN:
@@ -92,10 +93,11 @@ def once(
         if status == 206 and not continues(answer, partial):
             partial.restart()
             return "the server sent another part than was asked for", 0.0
-        if status == 200 and wanted:
+        if status == 200:
             partial.restart()
         partial.url, partial.etag = url, strong_etag(answer)
-        partial.total, partial.framed = announced(answer, partial.done), is_framed(answer)
+        partial.total = partial.total or announced(answer)  # of a 206 that of the first answer
+        partial.framed = is_framed(answer) and (status == 200 or partial.total is not None)
         check_room(entry, partial)
         receive(answer, entry, partial, limits, watch)
     if partial.total is not None and partial.done != partial.total:
@@ -127,14 +129,14 @@ def is_framed(answer: requests.Response) -> bool:
     return chunked or LENGTH.fullmatch(answer.headers.get("Content-Length", "")) is not None
 
 
-def announced(answer: requests.Response, done: int) -> int | None:
+def announced(answer: requests.Response) -> int | None:
     """The size of the whole file by the answer's own words; None if it is not said."""
-    span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
-    if answer.status_code == 206 and span and span[3] != "*":
-        return int(span[3])
+    if answer.status_code == 206:
+        span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
+        return int(span[3]) if span and span[3] != "*" else None
     length = answer.headers.get("Content-Length", "")
     is_plain = answer.headers.get("Content-Encoding", "identity") == "identity"
-    return done + int(length) if is_plain and LENGTH.fullmatch(length) else None
+    return int(length) if is_plain and LENGTH.fullmatch(length) else None
 
 
 def check_room(entry: FileEntry, partial: Partial) -> None:
