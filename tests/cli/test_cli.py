@@ -90,7 +90,7 @@ def test_one_bad_input_does_not_stop_the_rest(upscale, picture, tmp_path):
 def test_json_is_one_object_on_stdout(upscale, picture):
     done = upscale(picture, "--json", "-q")
     record = json.loads(done.out)
-    assert record["schema"] == 1
+    assert (record["schema"], record["status"]) == (2, "done")
     assert record["width"] == 52
     assert record["calls"] == record["planned_calls"] <= record["dense_calls"] == 4
     assert done.err == ""

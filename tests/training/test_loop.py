@@ -214,8 +214,8 @@ def test_each_samples_map_comes_from_one_of_the_sources():
     assert 0.75 not in without.mean((1, 2, 3)).tolist()
 
 
-def test_crops_pair_up_and_maps_are_cached_beside_the_data(data):
-    cache = data / ".yoda-maps"
+def test_crops_pair_up_and_maps_are_cached(data, tmp_path):
+    cache = tmp_path / "maps"
     store = PairStore.load(list_pictures(data), 4, ["edge"], cache, CPU, 8)
     files = sorted(cache.rglob("*.png"))
     assert len(files) == 3

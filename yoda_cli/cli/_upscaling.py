@@ -230,6 +230,7 @@ def check_running(asked: Asked) -> None:
 
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
     """Refuse an output that cannot take the inputs."""
+    from yoda_cli.files import make_folder
     from yoda_cli.images import shown
     from yoda_cli.upscaling.batch.inputs import STREAM
 
@@ -249,6 +250,8 @@ def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
         raise UsageError(
             f"{count} inputs need a folder as output; {shown(output)} looks like a file"
         )
+    elif count > 1 and not is_folder and not asked.running.dry_run:
+        make_folder(output)
     elif any(one.is_dir() and one.resolve() == output.resolve() for one in asked.inputs):
         raise UsageError(f"{shown(output)} is an input folder; give another one as output")
 

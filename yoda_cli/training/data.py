@@ -1,7 +1,7 @@
 """Training pairs: pictures held as uint8 on the device, cropped, flipped, degraded there.
 
 LR crops are cut from the whole picture's LR (the benchmark's bicubic, rounded to 8 bits), so they
-carry no crop border. Attention maps are computed once per picture and cached beside the data.
+carry no crop border. Attention maps are computed once per picture and cached in a folder.
 """
 
 from __future__ import annotations
