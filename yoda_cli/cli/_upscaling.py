@@ -102,7 +102,7 @@ def run(asked: Asked) -> int:
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import check_naming
     from yoda_cli.upscaling.checks import check_model, check_options
-    from yoda_cli.upscaling.pipeline import get_model
+    from yoda_cli.upscaling.pipeline import get_model, only_reduces
 
     options, running, show = asked.options, asked.running, asked.show
     check_options(options)
@@ -122,6 +122,8 @@ def run(asked: Asked) -> int:
     with _render.download(quiet=show.quiet, bar=show.bar) as watch:
         model = get_model(options, watch)
     check_model(model, options)
+    if asked.inside and only_reduces(model, options.scale):
+        raise UsageError("--dump and --report show diffusion, and a scale below 1 runs none")
     watchers = Watchers(
         asked.inside, asked.writing, outputs, report_check, quiet=show.quiet, bar=show.bar
     )

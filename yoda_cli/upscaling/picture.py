@@ -42,7 +42,7 @@ from yoda_cli.overwriting import replacing
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.checks import with_scale
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.pipeline import only_reduces, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
 from yoda_cli.upscaling.settings import Settings, resolve
@@ -259,6 +259,8 @@ def settle(
     picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
 ) -> tuple[Settings, tuple[str, ...]]:
     """``options`` resolved for a picture, and a notice where its degradation was estimated."""
+    if only_reduces(model, options.scale):
+        return resolve(options, model), ("made smaller: no network is run",)
     options, said = settle_denoise(picture, rgb, model, options)
     return resolve(options, model), said
 

@@ -130,8 +130,8 @@ def upscale_tensor(
     a bicubic resize. Faces are restored last, from ``lr``.
     """
     began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
-    if settings.scale < 1 and not pipeline.one_pass:
-        return reduced(lr, settings)
+    if only_reduces(model, settings.scale):
+        return reduce(lr, settings)
     observer = observer or Observer()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
@@ -163,7 +163,12 @@ def with_restored_faces(
     return restored_faces(lr, image, helper.detect(lr), restore)
 
 
-def reduced(lr: Tensor, settings: Settings) -> Result:
+def only_reduces(model: Model, scale: float | None) -> bool:
+    """Whether a picture is made smaller, which takes no network but a restorer's."""
+    return scale is not None and scale < 1 and not pipeline_of(model).one_pass
+
+
+def reduce(lr: Tensor, settings: Settings) -> Result:
     """A picture made smaller, by bicubic alone: there is no detail to make up."""
     began = time.perf_counter()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])

@@ -27,9 +27,9 @@ from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
 from yoda_cli.overwriting import replacing
 from yoda_cli.tiling.windows import feather
+from yoda_cli.upscaling import forecast
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
-from yoda_cli.upscaling.forecast import free_memory_bytes, needed_bytes
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
 from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices, unchanged
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -64,7 +64,8 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if options.stream is None:
         large = item.pixels * model.scale**2 > STREAM_PIXELS or (
-            needed_bytes(item, float(model.scale), model.scale) > free_memory_bytes()
+            forecast.needed_bytes(item, float(model.scale), model.scale)
+            > forecast.free_memory_bytes()
         )
         return large and can_stream(item, model, options)
     if not can_stream(item, model, options):
