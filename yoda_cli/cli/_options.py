@@ -87,14 +87,20 @@ MetricNames = Annotated[
 Channel = Annotated[str, typer.Option(help="PSNR and SSIM on y or rgb.")]
 
 
+DENOISE_WORDS = {"none": 0.0, "light": 0.3, "strong": 0.7}
+
+
 def parse_denoise(text: str) -> float | None:
     """``auto`` is None."""
     if text == "auto":
         return None
+    if text in DENOISE_WORDS:
+        return DENOISE_WORDS[text]
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"denoise {text!r} is not allowed; give auto or 0 … 1") from None
+        allowed = f"auto, {', '.join(DENOISE_WORDS)} or 0 … 1"
+        raise UsageError(f"denoise {text!r} is not allowed; give {allowed}") from None
 
 
 def parse_size(name: str, text: str) -> int | None:

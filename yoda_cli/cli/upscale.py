@@ -74,7 +74,7 @@ def upscale(
         float | None, typer.Option(help="0: sampled detail … 1: smooth. Else by --denoise.")
     ] = None,
     denoise: Annotated[
-        str, typer.Option(help="How degraded the picture is: auto, or 0 (clean) … 1.")
+        str, typer.Option(help="How damaged the picture is: auto, none, light, strong or 0 … 1.")
     ] = "auto",
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Run the paper's printed eqs. 9 and 11.")

@@ -100,7 +100,7 @@ def _still(header: Image.Image, file: BinaryIO, *, as_bytes: bool = False) -> Pi
     picture = _picture(raw, orientation, metadata, (*further_pictures(image), *dropped))
     if not as_bytes:
         picture = replace(picture, rgb=as_floats(picture.rgb))
-    return replace(picture, jpeg_table=quantisation_of(image))
+    return picture
 
 
 def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, BinaryIO, int]:
@@ -177,12 +177,6 @@ def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
             if converted is not None:
                 return converted, "CMYK was converted to sRGB by the picture's colour profile"
     return image.convert("RGB"), "CMYK without a colour profile was converted to RGB"
-
-
-def quantisation_of(image: Image.Image) -> tuple[int, ...]:
-    """A JPEG's luminance table, empty for any other."""
-    tables = getattr(image, "quantization", None) or {}
-    return tuple(tables.get(0, ()))
 
 
 def further_pictures(image: Image.Image) -> tuple[str, ...]:

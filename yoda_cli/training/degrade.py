@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -24,26 +25,53 @@ Floats = NDArray[np.float32]  # (H, W, 3) RGB in [0, 1], or a kernel
 
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 FIRST_FACTOR, SECOND_FACTOR = (0.35, 1.3), (0.5, 1.3)  # of the size, around both rounds
+CHART_SIDE = 48  # LR pixels
 CODEC_ALONE = 0.2  # of the pictures are reduced well, then perhaps noisy and compressed
 BEST_QUALITY, WORST_QUALITY = 95, 30  # of JPEG and WebP
 WORST_SIGMA = 25.0 / 255  # of Gaussian noise
 WORST_SHOT = 0.012  # variance of Poisson noise at white
-WORST_LOSS = 0.5  # 1 - SSIM to the clean LR picture, from which on the strength is 1
+WORST_LOSS = 0.25  # 1 - SSIM to the clean LR picture, from which on the strength is 1
 
 
 def degrade(hr: Bytes, scale: int, rng: Generator) -> tuple[Bytes, float]:
-    """A damaged LR picture of ``hr`` and its strength (see ``strength_of``).
+    """A damaged LR picture of ``hr`` and the strength of its damage (see ``strength_of``).
 
-    The sides of ``hr`` are multiples of ``scale``.
+    The sides of ``hr`` are multiples of ``scale``. The strength is what the same damage does to a
+    test chart: it depends on what was done alone, not on what the picture shows.
     """
-    clean = clean_lr(hr, scale)
+    seed = int(rng.integers(2**62))
+    chart = reference_chart(scale)
+    seen = damaged(chart, scale, np.random.default_rng(seed))
+    lr = damaged(hr, scale, np.random.default_rng(seed))
+    return lr, strength_of(seen, clean_lr(chart, scale))
+
+
+def damaged(hr: Bytes, scale: int, rng: Generator) -> Bytes:
+    """``hr`` on the LR grid, damaged; how it is damaged depends on ``rng`` alone."""
     severity = float(rng.uniform(0.1, 1))
     if rng.random() < CODEC_ALONE:
-        x = _noise(clean.astype(np.float32) / 255, severity, rng)
+        x = _noise(clean_lr(hr, scale).astype(np.float32) / 255, severity, rng)
     else:
-        x = _two_rounds(hr.astype(np.float32) / 255, (clean.shape[1], clean.shape[0]), severity, rng)
-    lr = _bytes(_compress(x, severity, 0.85, rng))
-    return lr, strength_of(lr, clean)
+        size = hr.shape[1] // scale, hr.shape[0] // scale  # (width, height)
+        x = _two_rounds(hr.astype(np.float32) / 255, size, severity, rng)
+    return _bytes(_compress(x, severity, 0.85, rng))
+
+
+@cache
+def reference_chart(scale: int) -> Bytes:
+    """Squares of flat grey, edges in every direction, stripes and coloured texture."""
+    side = CHART_SIDE * scale
+    y, x = (v - side / 2 + 0.5 for v in np.mgrid[:side, :side].astype(np.float64))
+    star = 128 + 90 * np.sign(np.sin(8 * np.arctan2(y, x)))
+    stripes = 128 + 70 * np.sign(np.sin(2 * math.pi * x / (5 * scale)))
+    steps = np.floor(x / (8 * scale)) + np.floor(y / (8 * scale))
+    flat = 60 + 140 * (steps % 4) / 3
+    noise = np.random.default_rng(0).standard_normal((side, side, 3))
+    texture = sum(cv2.GaussianBlur(noise, (0, 0), sigma) * sigma for sigma in (1.0, 2.0, 4.0, 8.0))
+    top = np.where(x < 0, star, stripes)[..., None].repeat(3, 2)
+    bottom = np.where(x[..., None] < 0, flat[..., None], 128 + 60 * texture)
+    out: Bytes = np.clip(np.where(y[..., None] < 0, top, bottom), 0, 255).astype(np.uint8)
+    return out
 
 
 def _two_rounds(hr: Floats, size: tuple[int, int], severity: float, rng: Generator) -> Floats:
@@ -159,11 +187,14 @@ def _noise(x: Floats, amount: float, rng: Generator) -> Floats:
         return x
     grey = rng.random() < 0.4
     shape = (*x.shape[:2], 1) if grey else x.shape
-    drawn = rng.standard_normal(shape, dtype=np.float32)
+    own = np.random.default_rng(int(rng.integers(2**62)))  # for what is drawn next
+    drawn = own.standard_normal(shape, dtype=np.float32)
     if kind < 0.7:
         return np.clip(x + drawn * np.float32(WORST_SIGMA * amount * rng.random()), 0, 1)
     level = x.mean(2, keepdims=True) if grey else x
-    return np.clip(x + drawn * np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level), 0, 1)
+    return np.clip(
+        x + drawn * np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level), 0, 1
+    )
 
 
 def _sharpen(x: Floats, amount: float, rng: Generator) -> Floats:

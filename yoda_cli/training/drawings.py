@@ -41,7 +41,9 @@ def draw(size: int, fonts: Sequence[Path], rng: Generator) -> NDArray[np.uint8]:
         if kind > 0.8:
             _text(pen, side, fonts, dark, rng)
     if rng.random() < 0.3:
-        picture = picture.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BICUBIC, fillcolor=paper)
+        picture = picture.rotate(
+            float(rng.uniform(-12, 12)), Image.Resampling.BICUBIC, fillcolor=paper
+        )
     return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.images import read_picture
-from yoda_cli.images.degradation import estimate
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
 from yoda_cli.upscaling.picture import settle_denoise, visible
@@ -72,12 +70,9 @@ def _settled(image: Input, model: Model, options: UpscaleOptions) -> tuple[Tenso
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
         lr = visible(picture)
-        options, _ = settle_denoise(picture, lr, model, options)
     else:
         lr = _tensor(image)
-        if options.denoise is None:
-            strength = estimate(lr, None).strength if model.can_denoise else 0.0
-            options = replace(options, denoise=strength)
+    options, _ = settle_denoise(lr, model, options)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
     return lr, resolve(options, model)

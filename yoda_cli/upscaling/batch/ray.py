@@ -80,7 +80,7 @@ class Actor:
         began, model = time.time(), self.worker.model
         picture = read(item).frames[0]
         lr = visible(picture)
-        settings, _ = settle(picture, lr, model, item.settled(self.worker.options))
+        settings, _ = settle(lr, model, item.settled(self.worker.options))
         with torch.inference_mode(), exactly(settings.tiles.exact):
             plan, _ = begin(lr, model, settings)
         return Looked(plan, picture, settings, began)
