@@ -14,7 +14,7 @@ from yoda_cli.devices.device import autocast
 from yoda_cli.models.base import Backbone
 from yoda_cli.models.latent.family import LatentFamily
 
-FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
+FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
 
 
 @dataclass(frozen=True, eq=False)
