@@ -17,7 +17,7 @@ from yoda_cli.models.base import Backbone
 from yoda_cli.models.face_detector import Face
 from yoda_cli.models.latent.family import LatentFamily
 
-FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
+FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
 
 
 def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:

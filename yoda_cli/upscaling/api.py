@@ -21,7 +21,6 @@ from torch import Tensor
 
 from yoda_cli.config import OptionValues, UpscaleOptions
 from yoda_cli.images import Metadata, Picture, format_of, read_picture, write_picture
-from yoda_cli.images.degradation import estimate
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
 from yoda_cli.upscaling.picture import settle_denoise, visible
@@ -188,12 +187,9 @@ def _settled(
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
         lr, metadata = visible(picture), picture.metadata
-        options, _ = settle_denoise(picture, lr, model, options)
     else:
         lr = _tensor(image)
-        if options.denoise is None:
-            strength = estimate(lr, None).strength if model.can_denoise else 0.0
-            options = replace(options, denoise=strength)
+    options, _ = settle_denoise(lr, model, options)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
     return lr, metadata, resolve(options, model)

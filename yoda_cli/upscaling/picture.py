@@ -169,7 +169,7 @@ def compute(
     reset_peak(model.device)
     animation = decoded.animation
     lr = visible(animation.frames[0])
-    settings, said = settle(animation.frames[0], lr, model, item.settled(options))
+    settings, said = settle(lr, model, item.settled(options))
     results = [
         upscale_tensor(visible(frame), model, settings, observer, noise_of=lr)
         for frame in animation.frames
@@ -251,22 +251,20 @@ def look_ahead(
     source = item.source if stream is None else stream
     picture = read_picture(source, accept_damaged=item.accept_damaged)
     lr = visible(picture)
-    settings, _ = settle(picture, lr, model, item.settled(options))
+    settings, _ = settle(lr, model, item.settled(options))
     return plan_picture(lr, model, settings), settings
 
 
-def settle(
-    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
-) -> tuple[Settings, tuple[str, ...]]:
+def settle(rgb: Tensor, model: Model, options: UpscaleOptions) -> tuple[Settings, tuple[str, ...]]:
     """``options`` resolved for a picture, and a notice where its degradation was estimated."""
     if only_reduces(model, options.scale):
         return resolve(options, model), ("made smaller: no network is run",)
-    options, said = settle_denoise(picture, rgb, model, options)
+    options, said = settle_denoise(rgb, model, options)
     return resolve(options, model), said
 
 
 def settle_denoise(
-    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+    rgb: Tensor, model: Model, options: UpscaleOptions
 ) -> tuple[UpscaleOptions, tuple[str, ...]]:
     """``options`` with a number for ``denoise``, and a notice where it was estimated."""
     if options.denoise is not None:
@@ -277,9 +275,9 @@ def settle_denoise(
         return options, ()
     if not model.can_denoise:
         return replace(options, denoise=0.0), ()
-    found = estimate(rgb, picture.jpeg_table or None)
-    notice = (f"denoise {found.strength:g} ({found.why})",) if found.why else ()
-    return replace(options, denoise=found.strength), notice
+    strength = estimate(rgb)
+    notice = (f"denoise {strength:g} (estimated from the pixels)",) if strength else ()
+    return replace(options, denoise=strength), notice
 
 
 def source_notices(lr: Tensor, model: Model, settings: Settings) -> tuple[str, ...]:

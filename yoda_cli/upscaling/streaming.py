@@ -93,7 +93,7 @@ def stream(
         height, width = (n * model.backbone.geometry.scale for n in lr.shape[-2:])
         channels = 1 if picture.is_grey else 3
         made = scratch.zeros(height, width, channels, dtype=torch.uint8)  # before the long work
-    settings, said = settle(picture, lr, model, in_small_blocks(item.settled(options)))
+    settings, said = settle(lr, model, in_small_blocks(item.settled(options)))
     notices = picture.notices + source_notices(lr, model, settings) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)

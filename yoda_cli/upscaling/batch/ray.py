@@ -82,7 +82,7 @@ class Actor:
         decoded = read(item)
         picture = decoded.animation.frames[0]
         lr = visible(picture)
-        settings, _ = settle(picture, lr, model, item.settled(self.worker.options))
+        settings, _ = settle(lr, model, item.settled(self.worker.options))
         with torch.inference_mode(), exactly(settings.tiles.exact):
             plan, _ = begin(lr, model, settings)
         return Looked(plan, picture, settings, began, decoded.sha256)
