@@ -202,7 +202,7 @@ class PairStore:
         more = int(torch.randint(room + 1, (1,), generator=generator))
         corner = (place.top - more) * self.scale, (place.left - more) * self.scale
         start = torch.tensor([[place.picture], [corner[0]], [corner[1]]]).to(self.hr.pixels.device)
-        hr = self.hr.crop(*start, (lr_patch + more) * self.scale)[0]
+        hr = self.hr.crop(start[0], start[1], start[2], (lr_patch + more) * self.scale)[0]
         seed = int(torch.randint(2**62, (1,), generator=generator))
         pixels = hr.permute(1, 2, 0).cpu().numpy()
         lr, strength = degrade(pixels, self.scale, np.random.default_rng(seed))
