@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from yoda_cli.images.resize import imresize
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
-Floats = NDArray[np.float32]  # (H, W, 3) RGB in [0, 1], or a kernel
+Floats = NDArray[Any]  # float32: (H, W, 3) RGB in [0, 1], or a kernel
 
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 FIRST_FACTOR, SECOND_FACTOR = (0.35, 1.3), (0.5, 1.3)  # of the size, around both rounds
@@ -192,9 +193,10 @@ def _noise(x: Floats, amount: float, rng: Generator) -> Floats:
     if kind < 0.7:
         return np.clip(x + drawn * np.float32(WORST_SIGMA * amount * rng.random()), 0, 1)
     level = x.mean(2, keepdims=True) if grey else x
-    return np.clip(
+    out: Floats = np.clip(
         x + drawn * np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level), 0, 1
     )
+    return out
 
 
 def _sharpen(x: Floats, amount: float, rng: Generator) -> Floats:
