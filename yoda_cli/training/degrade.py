@@ -191,11 +191,11 @@ def _noise(x: Floats, amount: float, rng: Generator) -> Floats:
     own = np.random.default_rng(int(rng.integers(2**62)))  # for what is drawn next
     drawn = own.standard_normal(shape, dtype=np.float32)
     if kind < 0.7:
-        return np.clip(x + drawn * np.float32(WORST_SIGMA * amount * rng.random()), 0, 1)
-    level = x.mean(2, keepdims=True) if grey else x
-    out: Floats = np.clip(
-        x + drawn * np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level), 0, 1
-    )
+        deviation: Floats = np.full((1, 1, 1), WORST_SIGMA * amount * rng.random(), np.float32)
+    else:
+        level = x.mean(2, keepdims=True) if grey else x
+        deviation = np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level)
+    out: Floats = np.clip(x + drawn * deviation, 0, 1)
     return out
 
 
