@@ -128,7 +128,7 @@ def _block_steps(plane: Tensor) -> Tensor:
         usual = step.mean((1, 2, 3)) + 0.5
         for period in (8, 4, 16):
             whole = excess.shape[-1] // period * period
-            phases = torch.unflatten(excess[..., :whole], -1, (-1, period)).mean((1, 2, 3))
+            phases = excess[..., :whole].reshape(*excess.shape[:-1], -1, period).mean((1, 2, 3))
             first, second = phases.topk(2, dim=-1).values.unbind(-1)
             found += [first / usual, (first - second) / usual]
     return torch.stack(found, 1)

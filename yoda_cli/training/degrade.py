@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from yoda_cli.images.resize import imresize
 
 Bytes = NDArray[np.uint8]  # (H, W, 3) RGB
-Floats = NDArray[Any]  # float32; the stubs of OpenCV promise no more than numbers
+Floats = NDArray[Any]  # float32: (H, W, 3) RGB in [0, 1], or a kernel
 
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 FIRST_FACTOR, SECOND_FACTOR = (0.35, 1.3), (0.5, 1.3)  # of the size, around both rounds
@@ -191,11 +191,11 @@ def _noise(x: Floats, amount: float, rng: Generator) -> Floats:
     own = np.random.default_rng(int(rng.integers(2**62)))  # for what is drawn next
     drawn = own.standard_normal(shape, dtype=np.float32)
     if kind < 0.7:
-        noisy: Floats = x + drawn * np.float32(WORST_SIGMA * amount * rng.random())
-        return np.clip(noisy, 0, 1)
-    level = x.mean(2, keepdims=True) if grey else x
-    shot = np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level)
-    out: Floats = np.clip(x + drawn * shot, 0, 1)
+        deviation: Floats = np.full((1, 1, 1), WORST_SIGMA * amount * rng.random(), np.float32)
+    else:
+        level = x.mean(2, keepdims=True) if grey else x
+        deviation = np.sqrt(np.float32(WORST_SHOT * amount * rng.random()) * level)
+    out: Floats = np.clip(x + drawn * deviation, 0, 1)
     return out
 
 
