@@ -18,7 +18,7 @@ from yoda_cli.models.latent.autoencoder import SCALING
 from yoda_cli.models.latent.controlled import make_latent_schedule
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import seesr
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.tiling.overlap import gaussian_weights, sliding_windows
 from yoda_cli.tiling.plan import window_plan
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
@@ -45,7 +45,7 @@ def seesr_net(golden, name, make):
     assert config.image_context == golden.config["config"]["image_cross_attention_dim"]
     widths = golden.config["config"]["controlnet"]["conditioning_embedding_out_channels"]
     assert config.stem == (tuple(widths) if name == "controlnet" else ())
-    return built(lambda: make(config), seesr.seesr_name, state, "golden")
+    return build_filled(lambda: make(config), seesr.seesr_name, state, "golden")
 
 
 def nets(golden):
@@ -93,7 +93,7 @@ def dape(golden):
     }
     config = seesr.infer_tagger(tagger, told["tagging"]["num_attention_heads"])
     assert config.layers == told["tagging"]["num_hidden_layers"]
-    tags = built(lambda: seesr.Tagger(config), seesr.tagger_name, tagger, "golden")
+    tags = build_filled(lambda: seesr.Tagger(config), seesr.tagger_name, tagger, "golden")
     tokens = net(image)
     logits = tags(tokens)
     return {
@@ -119,7 +119,7 @@ def dape_net(golden, state):
     ):  # fmt: skip
         assert getattr(config, name) == told[value]
     assert (list(config.depths), list(config.heads)) == (told["depths"], told["num_heads"])
-    net = built(lambda: seesr.DAPE(config), seesr.dape_name, own, "golden")
+    net = build_filled(lambda: seesr.DAPE(config), seesr.dape_name, own, "golden")
     net.make_derived()
     return net
 

@@ -96,7 +96,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def surprises_named(what: str) -> Iterator[None]:
+def name_surprises(what: str) -> Iterator[None]:
     """Whatever goes wrong inside that nobody foresaw is a failure of ``what`` alone."""
     try:
         yield

@@ -16,7 +16,7 @@ from yoda_cli.models import calibration
 from yoda_cli.models.latent.addsr import AddSR
 from yoda_cli.models.latent.diffbir import DiffBIR
 from yoda_cli.models.latent.settings import FamilySettings
-from yoda_cli.models.loading import find_model, place
+from yoda_cli.models.loading import find_model, put_on_device
 from yoda_cli.models.model import Model
 from yoda_cli.models.sr3 import SR3, SR3Config
 from yoda_cli.upscaling.pipeline import upscale_tensor
@@ -90,7 +90,7 @@ def test_sr3_with_attention_over_pixels_runs_on_the_device(precision):
     options = UpscaleOptions(device="cuda", precision=precision, attention="edge")
     defaults = SampleDefaults("edge", 0.3, 2, "ddpm")
     with fake_cuda():
-        model = place(net, "sr3", defaults, options)
+        model = put_on_device(net, "sr3", defaults, options)
         result = upscale_tensor(photo(16, 16), model, resolve(options, model))
     assert result.image.shape[-2:] == (16 * model.scale, 16 * model.scale)
 

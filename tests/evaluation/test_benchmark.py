@@ -17,7 +17,7 @@ from PIL import Image
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.evaluation import methods as methods
-from yoda_cli.evaluation.datasets import find_dataset, paired, pairs_of
+from yoda_cli.evaluation.datasets import find_dataset, pair_by_name, pairs_of
 from yoda_cli.evaluation.metrics import psnr
 from yoda_cli.images.resize import imresize
 from yoda_cli.weights import Cache, Watch, load_registry
@@ -182,7 +182,7 @@ def test_hr_and_lr_pair_by_name(tmp_path, bench):
     assert [(p.name, p.lr.name) for p in pairs] == [("0800", "0800x4.png"), ("0801", "0801x4.png")]
     assert bench("--dataset", root, "--peer", "bicubic").code == 0
     (root / "LR_bicubic" / "X4" / "0801x4.png").rename(root / "LR_bicubic" / "X4" / "0809x4.png")
-    problems = {p.name: p.problem for p in paired(root / "HR", root / "LR_bicubic" / "X4", 4)}
+    problems = {p.name: p.problem for p in pair_by_name(root / "HR", root / "LR_bicubic" / "X4", 4)}
     assert problems["0800"] == ""
     assert problems["0801"].startswith("no picture of this name in")
     assert problems["0809"].endswith("HR")

@@ -229,7 +229,7 @@ def test_conditions_that_are_not_kept_give_the_same_picture(monkeypatch):
 
 def test_only_very_large_canvases_give_memory_back_after_every_block(monkeypatch):
     given = []
-    monkeypatch.setattr(block_runs, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(block_runs, "trim_heap", lambda: given.append(1))
     lr = photo(96, 128)
     result = enlarge(lr, fake_model(), options(block=256))
     assert not given

@@ -15,8 +15,8 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import InputError, UsageError, YodaError
 
 if TYPE_CHECKING:
+    from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
-    from yoda_cli.overwriting import Outputs
     from yoda_cli.upscaling.batch.inputs import Found
     from yoda_cli.upscaling.batch.plan import Batch, Failure
     from yoda_cli.upscaling.batch.run import Engine
@@ -215,7 +215,7 @@ def make(
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
     """What the command reads, and may therefore never write."""
-    from yoda_cli.overwriting import Outputs
+    from yoda_cli.files.overwriting import Outputs
 
     options = asked.options
     named = files_named(

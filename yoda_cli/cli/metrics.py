@@ -35,7 +35,7 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
-    from yoda_cli.evaluation.datasets import paired
+    from yoda_cli.evaluation.datasets import pair_by_name
     from yoda_cli.evaluation.metrics import quantise
     from yoda_cli.evaluation.scores import (
         DEFAULT,
@@ -51,7 +51,7 @@ def metrics(
 
     if sr.is_dir() != hr.is_dir():
         raise UsageError("give two files or two folders")
-    pairs = paired(hr, sr, 4) if hr.is_dir() else None
+    pairs = pair_by_name(hr, sr, 4) if hr.is_dir() else None
     files = [(p.name, p.lr, p.hr) for p in pairs] if pairs else [(sr.stem, sr, hr)]
     if alone := [p for p in pairs or () if p.problem]:
         raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")

@@ -77,8 +77,8 @@ def train(
 
 def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
     """Refuse to train into a folder that holds what is no run's, before any work."""
+    from yoda_cli.files.overwriting import Outputs, has_mark
     from yoda_cli.models.checkpoint import has_header
-    from yoda_cli.overwriting import Outputs, has_mark
     from yoda_cli.training.data import list_pictures
 
     outputs = Outputs("own", [*list_pictures(data), *files_named(init)])

@@ -113,7 +113,7 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
         return
     for method in bench.methods:
         row = {"dataset": dataset, "picture": pair.name, "method": method.name}
-        row |= one(method, hr, lr, bench)
+        row |= measure_method(method, hr, lr, bench)
         journal.add(row)
         yield row
 
@@ -141,7 +141,7 @@ def resized_down(hr: Tensor, scale: int) -> Tensor:
     return imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255
 
 
-def one(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
+def measure_method(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
     """One method on one picture: metrics, calls, time, memory."""
     began = time.perf_counter()
     outcome = method.run(lr)
@@ -173,10 +173,10 @@ def crops_of(outcome: Outcome, hr: Tensor) -> tuple[str, str]:
     at = int(sums.flatten().argmax())
     top, left = (n * max(1, size // 4) for n in divmod(at, sums.shape[-1]))
     window = (..., slice(top, top + size), slice(left, left + size))
-    return address(outcome.image[window]), address(hr[window])
+    return data_address(outcome.image[window]), data_address(hr[window])
 
 
-def address(image: Tensor) -> str:
+def data_address(image: Tensor) -> str:
     packed = encode_picture(Picture(image), kind="WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(packed).decode()
 

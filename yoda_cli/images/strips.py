@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from yoda_cli.devices.memory import Scratch, let_go
+from yoda_cli.devices.memory import Scratch, release_pages
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import BITS, PHOTOMETRIC, PNG_CHANNELS, PNG_SIGNATURE, SAMPLES, png_chunk
 from yoda_cli.images.exif import orientation_of, size_as_stored
@@ -130,7 +130,7 @@ def decode(region: Any, target: Bytes) -> None:
         for left in range(0, width, columns):
             part = slice(left, left + columns)
             target[top : top + count, part] = strip[:, part]
-            let_go()
+            release_pages()
 
 
 def has_no_colour(pixels: Bytes) -> bool:
@@ -141,5 +141,5 @@ def has_no_colour(pixels: Bytes) -> bool:
         part = pixels[top : top + rows]
         if not (part == part[..., :1]).all():
             return False
-        let_go()
+        release_pages()
     return True

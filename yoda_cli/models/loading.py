@@ -84,7 +84,7 @@ def published_model(
         if model.scale != entry.scale:
             raise WeightsError(f"{paths['network']} enlarges by {model.scale}, not {entry.scale}")
         return model
-    return place(load_reference(paths["network"]), options.model, defaults, options)
+    return put_on_device(load_reference(paths["network"]), options.model, defaults, options)
 
 
 def latent_model(
@@ -151,9 +151,9 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in other people's file: SR3, SRDiff, or any single-image one of spandrel's."""
     state = read_tensors(path)
     if is_diffusion(state):
-        return place(reference_of(state, str(path)), name, PUBLISHED, options)
+        return put_on_device(reference_of(state, str(path)), name, PUBLISHED, options)
     found = load_feedforward(state, path, options)
-    return place(found.backbone, name, ONE_CALL, options, found.precision)
+    return put_on_device(found.backbone, name, ONE_CALL, options, found.precision)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
@@ -165,10 +165,10 @@ def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
         raise WeightsError(f"{path}: the defaults in its card cannot be used: {error}") from error
     if wrong := wrong_default(defaults):
         raise WeightsError(f"{path}: the defaults in its card cannot be used: {': '.join(wrong)}")
-    return replace(place(backbone, name, defaults, options), card=header.card)
+    return replace(put_on_device(backbone, name, defaults, options), card=header.card)
 
 
-def place(
+def put_on_device(
     backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions,
     settled: torch.dtype | None = None,
 ) -> Model:  # fmt: skip

@@ -23,7 +23,7 @@ from yoda_cli.config import OptionValues, UpscaleOptions
 from yoda_cli.images import Metadata, Picture, format_of, read_picture, write_picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
-from yoda_cli.upscaling.picture import settle_denoise, visible
+from yoda_cli.upscaling.picture import estimate_denoise, visible_colors
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
@@ -186,10 +186,10 @@ def _settled(
     metadata = Metadata()
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
-        lr, metadata = visible(picture), picture.metadata
+        lr, metadata = visible_colors(picture), picture.metadata
     else:
         lr = _tensor(image)
-    options, _ = settle_denoise(lr, model, options)
+    options, _ = estimate_denoise(lr, model, options)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
     return lr, metadata, resolve(options, model)

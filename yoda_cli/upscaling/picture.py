@@ -21,6 +21,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import peak_bytes, reset_peak
 from yoda_cli.errors import InputError, OutputError, UsageError
 from yoda_cli.files import digest_of, make_folder, shown
+from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -38,7 +39,6 @@ from yoda_cli.images.degradation import estimate
 from yoda_cli.images.picture import ANIMATED
 from yoda_cli.images.resize import as_floats, imresize
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import replacing
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.checks import with_scale
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -126,7 +126,7 @@ def read(item: Item, stream: bytes | None = None) -> Decoded:
     """The frames of an animation that its target can hold, the first of anything else."""
     source = item.source if item.source != STREAM else stream
     assert source is not None
-    with unchanged(item.source) as digest:
+    with hash_of_stable_file(item.source) as digest:
         if item.frames > 1 and item.kind in ANIMATED:
             return Decoded(read_frames(source), digest)
         picture = read_picture(
@@ -136,7 +136,7 @@ def read(item: Item, stream: bytes | None = None) -> Decoded:
 
 
 @contextlib.contextmanager
-def unchanged(source: Path) -> Iterator[str]:
+def hash_of_stable_file(source: Path) -> Iterator[str]:
     """The hash of a file that stays as it is while it is decoded; empty for standard input."""
     if source == STREAM:
         yield ""
@@ -168,23 +168,23 @@ def compute(
     still."""
     reset_peak(model.device)
     animation = decoded.animation
-    lr = visible(animation.frames[0])
-    settings, said = settle(lr, model, item.settled(options))
+    lr = visible_colors(animation.frames[0])
+    settings, said = resolve_for_picture(lr, model, item.settled(options))
     results = [
-        upscale_tensor(visible(frame), model, settings, observer, noise_of=lr)
+        upscale_tensor(visible_colors(frame), model, settings, observer, noise_of=lr)
         for frame in animation.frames
     ]
-    made = assembled(item, animation.frames, results, model, settings, said, decoded.sha256)
+    made = assemble(item, animation.frames, results, model, settings, said, decoded.sha256)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 
 
-def assembled(
+def assemble(
     item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
     settings: Settings, said: tuple[str, ...] = (), sha256: str = "",
 ) -> Computed:  # fmt: skip
     """Results with what their files carried: transparency, metadata, notices."""
-    first, lr = frames[0], visible(frames[0])
+    first, lr = frames[0], visible_colors(frames[0])
     made: list[Picture] = []
     for frame, result in zip(frames, results, strict=True):
         size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
@@ -197,13 +197,13 @@ def assembled(
         notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
     height, width = made[0].rgb.shape[-2:]
     done = Finished(
-        item.source, item.target, lr, summed(results), (width, height), notices, settings,
+        item.source, item.target, lr, sum_results(results), (width, height), notices, settings,
         len(frames), peak_bytes(), sha256,
     )  # fmt: skip
     return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1))
 
 
-def summed(results: Sequence[Result]) -> Result:
+def sum_results(results: Sequence[Result]) -> Result:
     """The first frame's result with the counts of all."""
     total = {
         name: sum(getattr(result, name) for result in results)
@@ -239,7 +239,7 @@ def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -
     return done
 
 
-def visible(picture: Picture) -> Tensor:
+def visible_colors(picture: Picture) -> Tensor:
     """Its colours, those under full transparency taken from their neighbours."""
     return picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
 
@@ -250,20 +250,22 @@ def look_ahead(
     """The plan of a picture's first frame and pass, without running it."""
     source = item.source if stream is None else stream
     picture = read_picture(source, accept_damaged=item.accept_damaged)
-    lr = visible(picture)
-    settings, _ = settle(lr, model, item.settled(options))
+    lr = visible_colors(picture)
+    settings, _ = resolve_for_picture(lr, model, item.settled(options))
     return plan_picture(lr, model, settings), settings
 
 
-def settle(rgb: Tensor, model: Model, options: UpscaleOptions) -> tuple[Settings, tuple[str, ...]]:
+def resolve_for_picture(
+    rgb: Tensor, model: Model, options: UpscaleOptions
+) -> tuple[Settings, tuple[str, ...]]:
     """``options`` resolved for a picture, and a notice where its degradation was estimated."""
     if only_reduces(model, options.scale):
         return resolve(options, model), ("made smaller: no network is run",)
-    options, said = settle_denoise(rgb, model, options)
+    options, said = estimate_denoise(rgb, model, options)
     return resolve(options, model), said
 
 
-def settle_denoise(
+def estimate_denoise(
     rgb: Tensor, model: Model, options: UpscaleOptions
 ) -> tuple[UpscaleOptions, tuple[str, ...]]:
     """``options`` with a number for ``denoise``, and a notice where it was estimated."""

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from yoda_cli.devices.memory import let_go
+from yoda_cli.devices.memory import release_pages
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
@@ -114,7 +114,7 @@ def plans_of(
         seen = grid_window(attention, block.window, geometry.scale)
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
-        let_go()
+        release_pages()
     return plans
 
 

@@ -85,7 +85,7 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
 
 
 @contextmanager
-def exactly(asked: bool) -> Iterator[None]:
+def exact_kernels(asked: bool) -> Iterator[None]:
     """One thread and reproducible kernels, if asked: the bytes then depend on no worker count."""
     if not asked:
         yield
@@ -101,7 +101,7 @@ def exactly(asked: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors_named() -> Iterator[None]:
+def name_memory_errors() -> Iterator[None]:
     """Memory that runs out where nothing smaller can be tried ends the picture with one line."""
     try:
         yield
@@ -137,7 +137,7 @@ def upscale_tensor(
     image, reached = lr, 1.0
     passes: list[PassEnd] = []
     while not passes or (not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY):
-        with exactly(settings.tiles.exact), memory_errors_named():
+        with exact_kernels(settings.tiles.exact), name_memory_errors():
             passes.append(pipeline.run(image, settings, observer, attention, noise_of))
         attention, settings = None, settings.for_next_pass()
         image = passes[-1].image

@@ -43,7 +43,7 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
         plain = [e for e in registry.files.values() if is_plain(e) and e.name == path.name]
         slot = plain[0] if plain else None
     if slot is not None and is_plain(slot):
-        return keep(path, slot, f"a file of {slot.format.upper()}", cache)
+        return copy_verified(path, slot, f"a file of {slot.format.upper()}", cache)
     state = read_tensors(path, only_shapes=True)
     identity = identify(state)
     if slot is None:
@@ -54,7 +54,7 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
         raise WeightsError(
             f"{path} is {identity.description}; {slot.name} must be {expected}: {wrong[0]}"
         )
-    return keep(path, slot, identity.description, cache)
+    return copy_verified(path, slot, identity.description, cache)
 
 
 def is_plain(entry: FileEntry) -> bool:
@@ -62,7 +62,7 @@ def is_plain(entry: FileEntry) -> bool:
     return entry.format == "onnx"
 
 
-def keep(path: Path, slot: FileEntry, description: str, cache: Cache) -> Imported:
+def copy_verified(path: Path, slot: FileEntry, description: str, cache: Cache) -> Imported:
     """Verify the hash where one is known, copy, and note it."""
     found, expected = sha256_of(path), cache.expected(slot)
     if expected and found != expected:

@@ -30,7 +30,7 @@ from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.latent.text import PREFIX as TEXT_PREFIX
 from yoda_cli.models.nets import seesr
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.tiling.grids import replicate
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what DAPE was trained on
@@ -218,7 +218,7 @@ class AddSR:
         """DAPE in fp32 on the device."""
         state = seesr.merge_lora(self.dape_tensors())
         config = seesr.infer_dape(state)
-        dape = built(
+        dape = build_filled(
             lambda: seesr.DAPE(config), seesr.dape_name, state, str(self.files["ram"]),
             self.parts.device,
         )  # fmt: skip

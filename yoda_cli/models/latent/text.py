@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yoda_cli.errors import OutputError, WeightsError
 from yoda_cli.files import cache_folder, make_folder, write_atomically
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.text import UNUSED, TextTower, infer_text, tokenize
 
 PREFIX = "model."  # of the tower's tensors in a published file
@@ -28,7 +28,7 @@ def load_text(state: Mapping[str, Tensor], name: str, heads: int = 0) -> TextTow
         if key.removeprefix(PREFIX) not in (*UNUSED, "attn_mask")
     }
     config = infer_text(own, heads or None)
-    return built(lambda: TextTower(config), lambda key: key, own, name)
+    return build_filled(lambda: TextTower(config), lambda key: key, own, name)
 
 
 def text_states(prompt: str, source: Path, load: Callable[[], TextTower]) -> Tensor:

@@ -19,9 +19,9 @@ import torch
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
+from yoda_cli.files.overwriting import Outputs
 from yoda_cli.images import made_by_yoda, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import Outputs
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
@@ -183,13 +183,13 @@ def prepare(batch: Batch) -> None:
         sweep_temporaries(folder)
 
 
-def tell(failure: Failure, events: Events) -> Failure:
+def report_failure(failure: Failure, events: Events) -> Failure:
     """Pass a failure on, and give it back."""
     events.on_failure(failure)
     return failure
 
 
-def enter(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
+def record_in_manifest(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
     """Enter a written picture in its manifest, then tell of it."""
     manifest = batch.manifest_of(item)
     if manifest is not None:

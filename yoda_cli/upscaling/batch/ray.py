@@ -27,15 +27,22 @@ from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.batch.ray_pool import Call, Pool
 from yoda_cli.upscaling.batch.record import record_of
-from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, run_block
+from yoda_cli.upscaling.blocks import Conditions, begin, blend_blocks, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
-from yoda_cli.upscaling.picture import Item, assembled, read, settle, visible, write
+from yoda_cli.upscaling.picture import (
+    Item,
+    assemble,
+    read,
+    resolve_for_picture,
+    visible_colors,
+    write,
+)
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import exactly, pipeline_of
+from yoda_cli.upscaling.pipeline import exact_kernels, pipeline_of
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.streaming import wants_stream
@@ -81,16 +88,16 @@ class Actor:
         began, model = time.time(), self.worker.model
         decoded = read(item)
         picture = decoded.animation.frames[0]
-        lr = visible(picture)
-        settings, _ = settle(lr, model, item.settled(self.worker.options))
-        with torch.inference_mode(), exactly(settings.tiles.exact):
+        lr = visible_colors(picture)
+        settings, _ = resolve_for_picture(lr, model, item.settled(self.worker.options))
+        with torch.inference_mode(), exact_kernels(settings.tiles.exact):
             plan, _ = begin(lr, model, settings)
         return Looked(plan, picture, settings, began, decoded.sha256)
 
     def block(self, looked: Looked, index: int) -> Block:
         """One block of it."""
         plan, settings, model = looked.plan, looked.settings, self.worker.model
-        with torch.inference_mode(), exactly(settings.tiles.exact):
+        with torch.inference_mode(), exact_kernels(settings.tiles.exact):
             lr = upload(plan.lr, model.device)
             condition = Conditions(lr, model, settings, plan.blocks).take(index)
             counter, seed = Counter(), picture_seed(settings.sampling.seed, plan.lr)
@@ -100,7 +107,7 @@ class Actor:
     def join(self, item: Item, looked: Looked, *blocks: Block) -> dict[str, Any]:
         """The picture from its blocks, written; its record."""
         plan, model = looked.plan, self.worker.model
-        image = blended(plan, (block.image for block in blocks))
+        image = blend_blocks(plan, (block.image for block in blocks))
         seconds = time.time() - looked.began
         end = PassEnd(
             image=image,
@@ -111,7 +118,7 @@ class Actor:
             recovered=sum((block.recovered for block in blocks), Recovered()),
         )
         result = result_of([end], image, seconds)
-        done = assembled(
+        done = assemble(
             item, [looked.picture], [result], model, looked.settings, sha256=looked.sha256
         )  # fmt: skip
         done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
@@ -180,7 +187,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
 
     def settled(item: Item) -> Callable[[Any], None]:
         names = {"input": str(item.source), "output": str(item.target)}
-        return lambda made: enter(batch, item, pool.ray.get(made) | names, events)
+        return lambda made: record_in_manifest(batch, item, pool.ray.get(made) | names, events)
 
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
@@ -191,7 +198,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
             pool.waiting.append(Call(item, "whole", (there,), settled(item)))
 
     def failed(item: Item, error: YodaError) -> None:
-        failures.append(tell(Failure(item.source, error), events))
+        failures.append(report_failure(Failure(item.source, error), events))
 
     pool.run(failed)
     return failures

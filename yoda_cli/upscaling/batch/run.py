@@ -17,7 +17,7 @@ from yoda_cli.upscaling.batch.plan import Batch, Events, Failure
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
 from yoda_cli.upscaling.pipeline import only_reduces
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.streaming import as_it_will_run
+from yoda_cli.upscaling.streaming import with_stream_blocks
 
 ENGINES = ("local", "ray")
 
@@ -94,7 +94,7 @@ def forecast_of(
         nothing = {"planned_calls": 0, "dense_calls": 0, "blocks": 0, "forecast_seconds": 0.0}
         return record | nothing
     data = stream if item.source == STREAM else None
-    plan, _ = look_ahead(item, model, as_it_will_run(item, model, options), data)
+    plan, _ = look_ahead(item, model, with_stream_blocks(item, model, options), data)
     return record | {
         "planned_calls": plan.planned_calls,
         "dense_calls": plan.dense_calls,
