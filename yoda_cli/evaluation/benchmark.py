@@ -125,7 +125,7 @@ def load_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
         hr = crop_to_multiple(hr, scale)
         if min(hr.shape[-2:]) == 0:
             raise InputError(f"{pair.hr.name} is smaller than {scale}×{scale} pixels")
-        return hr, quantise(resized_down(hr, scale))
+        return hr, resized_down(hr, scale)
     lr = quantise(read_picture(pair.lr).rgb)
     wanted = [n * scale for n in lr.shape[-2:]]
     if any(not 0 <= have - want < scale for have, want in zip(hr.shape[-2:], wanted, strict=True)):
@@ -137,8 +137,8 @@ def load_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def resized_down(hr: Tensor, scale: int) -> Tensor:
-    """The benchmark's LR: MATLAB's antialiased bicubic on 8 bits."""
-    return imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255
+    """The benchmark's LR: MATLAB's antialiased bicubic on 8 bits, and rounded to them."""
+    return quantise(imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255)
 
 
 def measure_method(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:

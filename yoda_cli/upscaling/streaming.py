@@ -145,8 +145,8 @@ def write_blocks(
 ) -> None:
     """The picture as bytes into ``made`` (H, W, C), block by block.
 
-    The sums are those of ``blend_blocks``, in its order. Held is one block and what it shares with its
-    left neighbour, as floats; what it shares with the row above is in scratch.
+    The sums are those of ``blend_blocks``, in its order. Held is one block and what it shares with
+    its left neighbour, as floats; what it shares with the row above is in scratch.
     """
     height, width, channels = made.shape
     rows = [
