@@ -307,7 +307,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     picture = Picture(photo(4, 4))
     for name in ("nosuch/a.png", "file/a.png", "folder.png", "x" * 256 + ".png", "nul\0.png"):
-        with pytest.raises(OutputError, match="cannot write|is a folder") as caught:
+        with pytest.raises(OutputError, match=r"cannot write|is a folder") as caught:
             write_picture(tmp_path / name, picture, kind="PNG")
         assert str(caught.value).isprintable()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]
