@@ -156,7 +156,7 @@ def test_files_of_another_kind_are_refused_by_what_they_are(folder, tmp_path):
     torch.save(state, tmp_path / "hint.pth")
     with pytest.raises(WeightsError, match="DiffBIR's ControlNet was expected"):
         family_of(folder, controlnet=tmp_path / "hint.pth")
-    with pytest.raises(WeightsError, match="no restorer that spandrel knows"):
+    with pytest.raises(WeightsError, match="no network that spandrel knows"):
         load_restorer(folder / "tiny_control.pth", CPU)
 
 
