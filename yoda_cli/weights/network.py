@@ -136,6 +136,8 @@ def ask(
     session: requests.Session, url: str, headers: Mapping[str, str], limits: Limits
 ) -> requests.Response:
     """One answer, its body not read yet; headers that drip in are given up like a slow body."""
+    import requests
+
     token = token_for(url)
     extra = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -148,7 +150,12 @@ def ask(
             timeout=(limits.connect, limits.read),
         )
 
-    return within(limits.connect + limits.slow_after, get)
+    try:
+        return within(limits.connect + limits.slow_after, get)
+    except requests.RequestException:
+        raise
+    except ValueError as error:  # requests looks at the Location too: http://[, no UTF-8
+        raise RefusedError(f"{url} leads to an address that cannot be read") from error
 
 
 def within(seconds: float, get: Callable[[], requests.Response]) -> requests.Response:
