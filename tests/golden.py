@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from unittest import mock
 
+import golden_addsr
 import golden_diffbir
 import golden_stablesr
 import torch
@@ -194,7 +195,7 @@ def _to_uint8(image):
 
 def srdiff(golden):
     net, inputs, out = _srdiff(golden), golden.inputs, {}
-    schedule, scale = net.schedule, net.scale
+    schedule, scale = net.schedule, net.geometry.scale
     for name, value in schedule_buffers(schedule).items():
         out[f"buffer.{name}"] = value
     hr8, lr8 = (inputs[f"{k}_uint8_nhwc"].permute(0, 3, 1, 2) for k in ("hr", "lr"))
@@ -298,6 +299,7 @@ def agf_resnet(golden):
 
 
 KINDS = {
+    **golden_addsr.KINDS,
     **golden_diffbir.KINDS,
     **golden_stablesr.KINDS,
     "agf_resnet_bottleneck": agf_resnet,

@@ -14,7 +14,7 @@ from yoda_cli.diffusion.timesteps import leading_timesteps, openai_timesteps, tr
 from yoda_cli.images.color import adain_fix, low_band, wavelet_fix
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
-from yoda_cli.models.latent.controlled import ControlledUNet, make_latent_schedule
+from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design, make_latent_schedule
 from yoda_cli.models.latent.restorers import restorer_of
 from yoda_cli.models.latent.text import load_text
 from yoda_cli.models.model import Model
@@ -42,7 +42,7 @@ def diffbir_net(golden, prediction="eps"):
     assert inferred.channels == told
     assert inferred.blocks == config["num_res_blocks"]
     assert inferred.context == config["context_dim"]
-    net = ControlledUNet(inferred, ldm.infer_unet(control, head), prediction)
+    net = ControlledUNet(diffbir_design(inferred, ldm.infer_unet(control, head)), prediction)
     net.fill("unet", unet, "golden")
     net.fill("control", control, "golden")
     return net
@@ -58,9 +58,9 @@ def controlldm(golden):
     net = diffbir_net(golden)
     for i, control in enumerate(net.control(x, t, text, hint)):
         out[f"control.{i}"] = control
-    out["model_output"] = net.run(x, t + 1, text, hint)
-    out["model_output_strength0.6"] = net.run(x, t + 1, text, hint, 0.6)
-    out["unet_without_control"] = net.run(x, t + 1, text, hint, 0.0)
+    out["model_output"] = net.run(x, t + 1, {"text": text}, hint)
+    out["model_output_strength0.6"] = net.run(x, t + 1, {"text": text}, hint, 0.6)
+    out["unet_without_control"] = net.run(x, t + 1, {"text": text}, hint, 0.0)
     for prediction in ("eps", "v"):
         steps(diffbir_net(golden, prediction), golden, out)
     tiled(net, golden, out)
@@ -134,7 +134,7 @@ def tiled(net, golden, out):
     z_0 = WindowedDenoiser(model, condition, plan)(x, t, everywhere(x))
     signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
     out["tiled.model_output"] = (x - signal * z_0) / sigma
-    out["untiled.model_output"] = net.run(x, torch.tensor([t]), text, hint)
+    out["untiled.model_output"] = net.run(x, torch.tensor([t]), {"text": text}, hint)
 
 
 def vae(golden):

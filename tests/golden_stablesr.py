@@ -25,7 +25,7 @@ from yoda_cli.models.latent.modulated import ModulatedDenoiser
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets import stablesr as nets
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.tiling.overlap import gaussian_weights, sliding_windows
 from yoda_cli.tiling.plan import window_plan
 from yoda_cli.upscaling.denoisers import WindowedDenoiser
@@ -60,7 +60,7 @@ def windowed(net, z_lr, chain, size=0, stride=0, guidance=None):
 
 def encoder_net(state, heads):
     config = replace(nets.infer_encoder(state), heads=heads)
-    return built(lambda: nets.TimeAwareEncoder(config), nets.encoder_name, state, "golden")
+    return build_filled(lambda: nets.TimeAwareEncoder(config), nets.encoder_name, state, "golden")
 
 
 def encoder(golden):
@@ -78,7 +78,7 @@ def modulation(state):
         own, leaf = key.rsplit(".", 1)
         return f"{nets.MODULATION[own]}.{leaf}"
 
-    return built(lambda: nets.Modulation(channels, maps), name, state, "golden")
+    return build_filled(lambda: nets.Modulation(channels, maps), name, state, "golden")
 
 
 def residual_block(state):
@@ -89,7 +89,7 @@ def residual_block(state):
     def make():
         return nets._residual_block(inside, out, time, nets.EPS)
 
-    return built(
+    return build_filled(
         make, lambda key: nets.encoder_name(f"x.{key}").removeprefix("x."), state, "golden"
     )
 
@@ -177,7 +177,7 @@ def fuse(golden):
             "decoder.fusion_layer_0."
         )
 
-    net = built(lambda: nets.FuseBlock(channels, blocks, growth), name, state, "golden")
+    net = build_filled(lambda: nets.FuseBlock(channels, blocks, growth), name, state, "golden")
     encoded, decoded = golden.inputs["enc"], golden.inputs["dec"]
     lacking = net(encoded, decoded)
     return {f"w{w:g}": decoded + w * lacking for w in golden.config["config"]["w"]}

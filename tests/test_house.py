@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "yoda_cli"
 LAYERS = [
     {"diffusion", "errors", "config", "version"},
     {"files", "tiling"},
-    {"devices", "weights", "overwriting"},
+    {"devices", "weights"},
     {"images"},
     {"attention", "models"},
     {"upscaling"},

@@ -17,7 +17,7 @@ class TrainOptions:
     Sizes are HR pixels. ``steps`` or ``minutes`` end the run and drive the cosine rate, whichever
     comes first (0: no bound). ``attention`` weighs the sources a crop's map is drawn from;
     ``lower_bound`` and ``constant`` levels are drawn uniformly; ``chains`` are the chain lengths
-    whose transitions are trained (0: the full chain). ``degrade`` is the share of degraded crops.
+    whose transitions are trained (0: the full chain). ``degrade`` is the share of damaged crops.
     ``reduce`` are the factors ≥ 1 by which each picture is made smaller before it is cropped: one
     copy of it is held for each, and the first is validated.
 
@@ -98,6 +98,9 @@ class Recipe:
     then: str = ""
 
 
+MAX_RESULT_PIXELS = 500_000_000  # of a result, where no other bound is asked for
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """What ``yoda upscale`` was asked for; None means the model's own default.
@@ -115,7 +118,10 @@ class UpscaleOptions:
     has torch compile the network first. ``exact`` promises the same
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
-    that A = 1 takes.
+    that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
+
+    ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
+    can be read of a damaged file.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
@@ -148,6 +154,7 @@ class UpscaleOptions:
     exact: bool = False
     stream: bool | None = None
     budget: float | None = None
+    faces: bool = False
     task: str | None = None
     stage1: str | None = None
     attention_from: str | None = None
@@ -155,6 +162,8 @@ class UpscaleOptions:
     negative_prompt: str | None = None
     cfg: float | None = None
     strength: float | None = None
+    max_pixels: int = MAX_RESULT_PIXELS
+    accept_damaged: bool = False
 
 
 class OptionValues(TypedDict, total=False):
@@ -182,6 +191,9 @@ class OptionValues(TypedDict, total=False):
     batch: int | None
     compile: bool
     faithful: bool
+    faces: bool
+    max_pixels: int
+    accept_damaged: bool
     skip: bool
     exact: bool
     stream: bool | None

@@ -20,8 +20,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 DISTRIBUTION = "yoda-sr"  # what the package index calls this package
@@ -98,7 +96,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def surprises_named(what: str) -> Iterator[None]:
+def name_surprises(what: str) -> Iterator[None]:
     """Whatever goes wrong inside that nobody foresaw is a failure of ``what`` alone."""
     try:
         yield
@@ -135,6 +133,9 @@ def how_to_install(extra: str = "") -> str:
     origin = json.loads(text)
     url = str(origin["url"])
     if "dir_info" in origin:
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
         editable = "-e " if origin["dir_info"].get("editable") else ""
         return f"pip install {editable}'{url2pathname(urlsplit(url).path)}{wanted}'"
     if "vcs_info" in origin:

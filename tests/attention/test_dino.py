@@ -16,7 +16,7 @@ from yoda_cli.attention.heads import (
     STD,
     aggregate,
     check_heads,
-    normalise,
+    imagenet_normalised,
 )
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.tiling.overlap import blend, sliding_windows
@@ -92,9 +92,9 @@ def test_rows_are_the_class_tokens_and_are_not_renormalised():
 
 
 def test_pictures_are_normalised_as_in_training():
-    x = normalise(torch.tensor(MEAN).view(1, 3, 1, 1).expand(1, 3, 2, 2))
+    x = imagenet_normalised(torch.tensor(MEAN).view(1, 3, 1, 1).expand(1, 3, 2, 2))
     assert x.abs().max() < 1e-6
-    white = normalise(torch.ones(1, 3, 1, 1)).flatten()
+    white = imagenet_normalised(torch.ones(1, 3, 1, 1)).flatten()
     assert white.tolist() == pytest.approx([(1 - m) / s for m, s in zip(MEAN, STD, strict=True)])
 
 

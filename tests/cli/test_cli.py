@@ -90,7 +90,7 @@ def test_one_bad_input_does_not_stop_the_rest(upscale, picture, tmp_path):
 def test_json_is_one_object_on_stdout(upscale, picture):
     done = upscale(picture, "--json", "-q")
     record = json.loads(done.out)
-    assert record["schema"] == 1
+    assert (record["schema"], record["status"]) == (2, "done")
     assert record["width"] == 52
     assert record["calls"] == record["planned_calls"] <= record["dense_calls"] == 4
     assert done.err == ""
@@ -388,3 +388,33 @@ def test_no_help_text_loses_words_in_brackets_to_markup(command):
         for parameter in each.params:
             text = getattr(parameter, "help", "") or ""
             assert not re.search(r"\[[a-z][^\]]*\]", text), f"{command}: {text}"
+
+
+def test_lr_psnr_reduces_by_the_scale_that_was_named(yoda, tmp_path):
+    """A result whose detail within every 2×2 pixels is wrong is right at half its size."""
+    truth = np.random.default_rng(0).integers(60, 190, (48, 64, 3), dtype=np.uint8)
+    wrong = truth.astype(int)
+    wrong[::2, ::2] += 20
+    wrong[1::2, ::2] -= 20
+    for name, pixels in (("sr.png", wrong), ("hr.png", truth)):
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+    found = {}
+    for scale in (1, 2, 4):
+        done = yoda(
+            "metrics", tmp_path / "sr.png", tmp_path / "hr.png", "--metric", "lr-psnr",
+            "--scale", scale, "--json",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        found[scale] = json.loads(done.out)["rows"][0]["lr-psnr"]
+    assert found[1] < found[2] < found[4]
+    assert yoda("metrics", tmp_path / "sr.png", tmp_path / "hr.png", "--scale", 0).code == 2
+
+
+def test_a_metric_that_was_asked_for_and_cannot_be_had_is_exit_five(yoda, tmp_path):
+    for name in ("sr.png", "hr.png"):
+        save_photo(tmp_path / name, 40, 40)
+    done = yoda(
+        "metrics", tmp_path / "sr.png", tmp_path / "hr.png", "--metric", "lpips-alex", "--offline"
+    )
+    assert done.code == 5
+    assert done.err.count("\n") == 1

@@ -125,7 +125,7 @@ def test_published_weights_that_are_absent_are_named_offline(yoda, made, tmp_pat
     done = yoda("upscale", made / "in.jpg", "-m", name, "--offline", "--cache-dir", cache)
     assert done.code == 5
     assert any(file in done.err for file in files)
-    listed = yoda("weights", "list", "--cache-dir", cache)
+    listed = yoda("weights", "list", "--files", "--cache-dir", cache)
     assert all(file in listed.out + listed.err for file in files)
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from yoda_cli.files import is_alive
-from yoda_cli.weights.cache import _is_orphan
+from yoda_cli.files import MACHINE, is_alive
+from yoda_cli.weights.cache import is_orphan
 
 
 def finished_pid():
@@ -35,19 +35,19 @@ def test_asking_for_a_process_does_not_touch_it(monkeypatch):
 
 def test_a_number_that_no_process_can_have_is_left_alone(tmp_path):
     assert is_alive(10**30)
-    assert not _is_orphan(tmp_path / f"name~{10**30}-0.part")
-    assert _is_orphan(tmp_path / f"name~{finished_pid()}-0.part")
+    assert not is_orphan(tmp_path / f"name~{MACHINE}-{10**30}-0")
+    assert is_orphan(tmp_path / f"name~{MACHINE}-{finished_pid()}-0")
 
 
 def test_a_stdout_of_few_letters_ends_no_command():
-    """A pipe on Windows knows only its locale's letters; the help has a · too."""
+    """A pipe on Windows knows only its locale's letters; the help has an … too."""
     done = subprocess.run(
-        [sys.executable, "-m", "yoda_cli", "--help"],
+        [sys.executable, "-m", "yoda_cli", "upscale", "--help"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert b"\\xb7" in done.stdout  # the · of the exit codes
+    assert b"\\u2026" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,8 @@ def test_waiting_threads_leave_the_cores_to_others(monkeypatch, given, expected)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "run", lambda *_, **__: asked.append(os.environ.get("GOMP_SPINCOUNT")))
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "take_signals", lambda: None)
+    monkeypatch.setattr(cli, "leave_signals", lambda: None)
     with pytest.raises(SystemExit):
         cli.main()
     assert asked == [expected]

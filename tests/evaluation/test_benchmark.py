@@ -17,7 +17,7 @@ from PIL import Image
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.evaluation import methods as methods
-from yoda_cli.evaluation.datasets import find_dataset, paired, pairs_of
+from yoda_cli.evaluation.datasets import find_dataset, pair_by_name, pairs_of
 from yoda_cli.evaluation.metrics import psnr
 from yoda_cli.images.resize import imresize
 from yoda_cli.weights import Cache, Watch, load_registry
@@ -182,7 +182,7 @@ def test_hr_and_lr_pair_by_name(tmp_path, bench):
     assert [(p.name, p.lr.name) for p in pairs] == [("0800", "0800x4.png"), ("0801", "0801x4.png")]
     assert bench("--dataset", root, "--peer", "bicubic").code == 0
     (root / "LR_bicubic" / "X4" / "0801x4.png").rename(root / "LR_bicubic" / "X4" / "0809x4.png")
-    problems = {p.name: p.problem for p in paired(root / "HR", root / "LR_bicubic" / "X4", 4)}
+    problems = {p.name: p.problem for p in pair_by_name(root / "HR", root / "LR_bicubic" / "X4", 4)}
     assert problems["0800"] == ""
     assert problems["0801"].startswith("no picture of this name in")
     assert problems["0809"].endswith("HR")
@@ -281,13 +281,13 @@ def test_div2k_is_downloaded_unpacked_and_paired(tmp_path):
         find_dataset("urban100", 4, tmp_path, registry, cache, Watch())
 
 
-def test_metrics_without_weights_leave_their_column_empty_and_say_how(bench, pictures):
+def test_a_metric_that_was_asked_for_and_has_no_weights_ends_the_command(bench, pictures):
     arguments = ("--dataset", pictures, "--limit", 1, "--peer", "bicubic", "--offline", "--json")
     done = bench(*arguments, "--metric", "psnr", "--metric", "lpips-alex")
-    assert done.code == 0
-    assert "lpips-alex is left empty" in done.err
+    assert done.code == 5
+    assert "lpips-alex: " in done.err
     assert "yoda weights pull alexnet-owt-7be5be79.pth" in done.err
-    assert all(row["lpips-alex"] is None for row in json.loads(done.out)["rows"])
+    assert done.out == ""
 
 
 def test_lpips_and_dists_run_with_imported_weights(bench, yoda, pictures, tmp_path):

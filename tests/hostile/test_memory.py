@@ -7,7 +7,6 @@ import sys
 import zlib
 
 import cv2
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -79,30 +78,26 @@ def test_wherever_it_happens_the_exit_code_is_six(
     def fail(*_, **__):
         raise SAID[library]
 
+    save_photo(tmp_path / "in.png", 8, 8)
     if place == "encode_picture":
         monkeypatch.setattr(Image.Image, "save", fail)
     elif place == "read":
         monkeypatch.setattr("yoda_cli.images.reading._still", fail)
     else:
         monkeypatch.setattr(picture, place, fail)
-    save_photo(tmp_path / "in.png", 8, 8)
     done = yoda("upscale", tmp_path / "in.png", "--model", tiny_checkpoint, "-q")
     assert (done.code, done.err.count("\n")) == (6, 1), done.err
     assert "out of memory" in done.err
 
 
-def test_memory_that_runs_out_before_any_picture_is_exit_six(monkeypatch, capsys):
+def test_memory_that_runs_out_before_any_picture_is_exit_six(tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr("yoda_cli.cli._upscaling.check_running", fail)
-    assert run(["upscale", "nothing.png"]) == 6
+    save_photo(tmp_path / "in.png", 8, 8)
+    assert run(["upscale", str(tmp_path / "in.png")]) == 6
     assert "out of memory" in capsys.readouterr().err
-
-
-def limited(path, asked, free=1 << 40):
-    """What planning says of a file, with so much free memory."""
-    return forecast.refusal(path, asked, free)
 
 
 def test_a_result_beyond_the_bound_is_refused_before_a_pixel_is_decoded(
@@ -302,4 +297,3 @@ def test_reading_out_of_memory_is_a_device_error(monkeypatch):
     monkeypatch.setattr("yoda_cli.images.reading._still", fail)
     with pytest.raises(DeviceError, match="out of memory"):
         read_picture(sound("PNG"))
-    assert np.isfinite(1.0)

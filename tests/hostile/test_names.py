@@ -4,12 +4,15 @@ import csv
 import json
 import os
 import re
-import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
-from commands import at_terminal, finished
-from fakes import save_photo
+from commands import at_terminal
+from fakes import fake_model, save_photo
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.upscaling.settings import resolve
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31mred"
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
@@ -43,86 +46,83 @@ def hostile(tmp_path):
 # --- nothing in a name reaches a terminal or a log as it is
 
 
-@pytest.mark.parametrize("extra", [(), ("--dry-run",), ("-v",), ("--stream",)])
-def test_no_line_to_a_log_holds_what_a_terminal_would_obey(
-    hostile, tmp_path, tiny_checkpoint, extra
-):
-    if extra == ("-v",):
-        extra = ()
-    done = finished("upscale", hostile, "-o", tmp_path / "out", "--model", tiny_checkpoint, *extra)
-    assert done.returncode == 4, done.stderr
-    assert not CONTROL.search(done.stderr), done.stderr
-    assert b"\\x1b]0;owned\\x07" in done.stderr
+@pytest.mark.parametrize("extra", [(), ("--dry-run",), ("--stream",), ("-q",)])
+def test_no_line_to_a_log_holds_what_a_terminal_would_obey(upscale, hostile, tmp_path, extra):
+    done = upscale(hostile, "-o", tmp_path / "out", *extra)
+    assert done.code == 4, done.err
+    assert not CONTROL.search(done.err.encode()), done.err
+    assert "\\x1b]0;owned\\x07" in done.err
 
 
-@pytest.mark.parametrize("extra", [(), ("--dry-run",), ("-q",)])
-def test_no_line_at_a_terminal_holds_what_it_would_obey(hostile, tmp_path, tiny_checkpoint, extra):
-    code, said = at_terminal(
-        "upscale", hostile, "-o", tmp_path / "out", "--model", tiny_checkpoint, *extra
-    )
+def test_a_pipe_gets_the_name_that_the_file_has(upscale, hostile, tmp_path):
+    done = upscale(hostile, "-o", tmp_path / "out")
+    assert done.out == f"{tmp_path / 'out'}/good{ESCAPE}\u202e.png\n"
+
+
+def test_no_line_at_a_terminal_holds_what_it_would_obey(hostile, tmp_path, tiny_checkpoint):
+    code, said = at_terminal("upscale", hostile, "-o", tmp_path / "out", "-m", tiny_checkpoint)
     assert code == 4
-    assert b"owned" in said
+    assert said.count(b"owned") > 2
     assert not HOSTILE.search(said), said
     assert not CONTROL.search(OURS.sub(b"", said)), said
 
 
-def test_a_pipe_gets_the_name_that_the_file_has(hostile, tmp_path, tiny_checkpoint):
-    done = finished("upscale", hostile, "-o", tmp_path / "out", "--model", tiny_checkpoint)
-    name = os.fsencode(tmp_path / "out" / f"good{ESCAPE}\u202e.png")
-    assert done.stdout == name + b"\n"
-
-
-def test_tables_and_errors_of_other_commands_are_as_harmless(hostile, tmp_path, tiny_checkpoint):
+def test_tables_and_errors_of_other_commands_are_as_harmless(
+    yoda, hostile, tmp_path, tiny_checkpoint
+):
     good = next(p for p in hostile.iterdir() if p.name.startswith("good"))
     bad = next(p for p in hostile.iterdir() if p.name.startswith("bad"))
     nosuch = tmp_path / f"nosuch{ESCAPE}"
     commands = [
         ("attention", good, bad, "--model", tiny_checkpoint),
-        ("metrics", good, good),
-        ("metrics", bad, good),
+        ("metrics", good, good, "--metric", "psnr"),
+        ("metrics", bad, good, "--metric", "psnr"),
         ("upscale", nosuch, "--model", tiny_checkpoint),
         ("upscale", good, "--model", f"no{ESCAPE}"),
         ("upscale", good, "--attention", f"no{ESCAPE}", "--model", tiny_checkpoint),
         ("weights", "path", f"no{ESCAPE}"),
-        ("bench", "--dataset", f"no{ESCAPE}"),
+        ("bench", "--dataset", f"no{ESCAPE}", "--model", tiny_checkpoint),
         ("train", "--data", nosuch, "-o", tmp_path / "run", "--steps", 1),
         (f"no{ESCAPE}",),
     ]
     for command in commands:
-        done = finished(*command)
-        said = done.stdout + done.stderr
+        done = yoda(*command)
+        said = (done.out + done.err).encode()
+        assert b"owned" in said, command
         assert not CONTROL.search(said), (command, said)
 
 
-def test_a_bar_shows_brackets_as_they_are(tmp_path, tiny_checkpoint):
+def test_without_progress_a_terminal_gets_no_escape_and_a_bar_shows_brackets(
+    tmp_path, tiny_checkpoint
+):
     path = save_photo(tmp_path / "[red]x[/].png", 6, 7)
+    code, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--no-progress")
+    assert code == 0, said
+    assert b"\x1b" not in said, said
     _, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--steps", 20)
     assert b"[red]x[/].png" in said
 
 
-# --- no progress is none
+@pytest.mark.parametrize("renderer", ["download", "training_line"])
+def test_no_renderer_uses_a_bar_where_none_is_wanted(renderer, monkeypatch):
+    import io
 
+    from yoda_cli.cli import _render
 
-@pytest.mark.parametrize("where", ["upscale", "attention", "bench"])
-def test_without_progress_a_terminal_gets_no_escape(tmp_path, tiny_checkpoint, where):
-    path = save_photo(tmp_path / "a.png", 32, 32)
-    arguments = {
-        "upscale": ("upscale", path),
-        "attention": ("attention", path, "--save-map", "-q"),
-        "bench": (
-            "bench",
-            "--dataset",
-            tmp_path,
-            "--peer",
-            "bicubic",
-            "--metric",
-            "psnr",
-            "--json",
-        ),
-    }[where]
-    code, said = at_terminal(*arguments, "--model", tiny_checkpoint, "--no-progress")
-    assert code == 0, said
-    assert b"\x1b" not in said, said
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", said := Terminal())
+    wanted = {"quiet": False} if renderer == "download" else {}
+    with getattr(_render, renderer)(bar=False, **wanted) as shown:
+        if renderer == "download":
+            shown.say(f"a{ESCAPE}")
+            shown.progress(1, 2)
+        else:
+            shown.show(f"a{ESCAPE}", always=True)
+    assert said.getvalue().startswith("a\\x1b]0;owned")
+    assert "\x1b" not in said.getvalue()
 
 
 # --- names that are not UTF-8
@@ -134,38 +134,21 @@ def test_a_report_about_a_name_that_is_not_utf_8(upscale, tmp_path):
     assert done.code == 0, done.err
     content = document(tmp_path / "r.html")
     assert content["title"] == "caf\\xe9.png"
-    target = tmp_path / f"{NOT_UTF8}_4.png"
-    before = target.read_bytes()
-    target.unlink()
-    assert run_in_shell(content["command"]).returncode == 0
-    assert target.read_bytes() == before
 
 
-def run_in_shell(command):
-    """A command as a person pastes it into bash, with ``yoda`` being this one."""
-    import sys
-
-    return subprocess.run(
-        ["bash", "-c", f'yoda() {{ {shlex.quote(sys.executable)} -m yoda_cli "$@"; }}; {command}'],
-        capture_output=True, check=False,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["-dash", "a b'c", "new\nline", ESCAPE, "$(touch x)", "~", "é"])
-def test_the_command_of_a_report_finds_a_picture_of_any_name(upscale, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    path = save_photo(tmp_path / f"{name}.png", 6, 7)
-    done = upscale("--report", "r.html", "-o", f"{name}_4.png", "--", path.name)
-    assert done.code == 0, done.err
-    command = document(tmp_path / "r.html")["command"]
-    assert command.isprintable()
-    target = tmp_path / f"{name}_4.png"
-    before = target.read_bytes()
-    target.unlink()
-    again = run_in_shell(command)
-    assert again.returncode == 0, again.stderr
-    assert target.read_bytes() == before
-    assert not (tmp_path / "x").exists()
+@pytest.mark.parametrize(
+    "name",
+    ["-dash", "a b'c", "new\nline", ESCAPE, "$(touch x)", "~", "é", NOT_UTF8, "\\x41", "tab\t0"],
+)
+def test_the_command_of_a_report_names_any_file(name):
+    words = resolve(UpscaleOptions(), fake_model()).command(Path(f"{name}.png"), Path(name))
+    assert words.isprintable()
+    said = subprocess.run(
+        ["bash", "-c", f'yoda() {{ printf \'%s\\0\' "$2" "$4"; }}; {words}'], capture_output=True
+    )
+    found, target = said.stdout.split(b"\0")[:2]
+    prefix = b"./" if name.startswith("-") else b""
+    assert (found, target) == (prefix + os.fsencode(f"{name}.png"), prefix + os.fsencode(name))
 
 
 def test_a_benchmark_of_names_that_are_not_utf_8(yoda, tiny_checkpoint, tmp_path):
@@ -183,12 +166,11 @@ def test_a_benchmark_of_names_that_are_not_utf_8(yoda, tiny_checkpoint, tmp_path
 
 def test_maps_and_metrics_of_names_that_are_not_utf_8(yoda, tiny_checkpoint, tmp_path):
     path = save_photo(tmp_path / f"{NOT_UTF8}.png", 16, 16)
-    done = finished("attention", path, "--model", tiny_checkpoint, "--save-map")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == os.fsencode(tmp_path / f"{NOT_UTF8}_attention.png") + b"\n"
-    done = finished("metrics", path, path)
-    assert done.returncode == 0, done.stderr
+    done = yoda("attention", path, "--model", tiny_checkpoint, "--save-map")
+    assert done.code == 0, done.err
     painted = tmp_path / f"{NOT_UTF8}_attention.png"
+    assert painted.is_file()
+    assert yoda("metrics", path, path, "--metric", "psnr").code == 0
     for suffix in ("png", "jpg", "webp", "tif", "gif", "avif", "bmp"):
         done = yoda("upscale", path, "-o", tmp_path / f"o.{suffix}", "--attention", painted,
                     "--model", tiny_checkpoint)  # fmt: skip

@@ -42,8 +42,15 @@ def are_gone(processes):
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
-@pytest.mark.parametrize("moment", ["while they start", "while they work"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGKILL, "while they start"),
+        (signal.SIGHUP, "while they work"),
+        pytest.param(signal.SIGKILL, "while they work", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, "while they start", marks=pytest.mark.slow),
+    ],
+)
 def test_no_worker_outlives_its_parent(run_of_two, tmp_path, number, moment):
     assert wait_until(lambda: len(workers_of(run_of_two)) == 2)
     if moment == "while they work":
@@ -128,13 +135,20 @@ def test_an_error_ends_the_workers_of_the_run_and_no_other_process(
     other.join()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("jobs", "moments"),
+    [
+        (1, (0.15, 0.25, 0.5)),
+        pytest.param(1, (0.1, 0.2, 0.3, 0.7, 1.0, 2.0, 3.0, 5.0), marks=pytest.mark.slow),
+        pytest.param(2, (0.2, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0), marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_at_any_moment_is_code_130_without_a_traceback(
-    folder, tmp_path, tiny_checkpoint, jobs
+    folder, tmp_path, tiny_checkpoint, jobs, moments
 ):
     """From the first instant on; what a terminal sends goes to every process of the run."""
     seen = set()
-    for seconds in (0.08, 0.12, 0.16, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 4.0):
+    for seconds in moments:
         with started(
             "upscale", folder, "-o", tmp_path / "out", "-j", jobs, "--model", tiny_checkpoint,
             "--steps", 100, "--exact", start_new_session=True,

@@ -178,7 +178,7 @@ def test_arrays_on_disk_keep_what_was_let_go(tmp_path, monkeypatch, system):
     held = Scratch(tmp_path).zeros(3, 1000, 1000)
     assert not held.any()
     held += torch.arange(1000.0)
-    memory.let_go()
+    memory.release_pages()
     assert torch.equal(held[2, 999], torch.arange(1000.0))
     assert list(tmp_path.iterdir()) == []
     assert Scratch(tmp_path).zeros(1, 3, 0, 5).shape == (1, 3, 0, 5)

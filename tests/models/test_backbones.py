@@ -168,6 +168,6 @@ def test_a_window_of_a_condition_is_cut_from_every_map():
 def test_configurations_are_plain_data_and_unknown_keys_are_refused():
     for name, settings in (("srdiff", {"scale": 4, "dim_mults": [1, 2]}), ("sr3", {"scale": 4})):
         with torch.device("meta"):
-            assert BACKBONES[name](settings).scale == 4
+            assert BACKBONES[name](settings).geometry.scale == 4
         with pytest.raises(ValueError, match="unknown settings"):
             BACKBONES[name]({"sclae": 4})

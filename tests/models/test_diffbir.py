@@ -19,7 +19,7 @@ from yoda_cli.evaluation.metrics import psnr
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
 from yoda_cli.models.latent.components import Components
-from yoda_cli.models.latent.controlled import ControlledUNet
+from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design
 from yoda_cli.models.latent.diffbir import DiffBIR
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.latent.restorers import Restorer, load_restorer, restorer_of
@@ -156,7 +156,7 @@ def test_files_of_another_kind_are_refused_by_what_they_are(folder, tmp_path):
     torch.save(state, tmp_path / "hint.pth")
     with pytest.raises(WeightsError, match="DiffBIR's ControlNet was expected"):
         family_of(folder, controlnet=tmp_path / "hint.pth")
-    with pytest.raises(WeightsError, match="no restorer that spandrel knows"):
+    with pytest.raises(WeightsError, match="no network that spandrel knows"):
         load_restorer(folder / "tiny_control.pth", CPU)
 
 
@@ -203,7 +203,7 @@ def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
     plan = window_plan(ones, chain, 0.3, 1000, 0, skip=True)
     model = Model("tiny", net, SampleDefaults(), CPU, torch.float32)
     steering = Steering(negative_prompt="blurry", cfg=4.0)
-    condition = family.condition(z_lr, picture(), steering)
+    condition = family.condition(z_lr, picture(), picture(), steering)
     denoiser = WindowedDenoiser(model, condition, plan)
     masked = masked_sample(
         denoiser, SAMPLERS["ddpm"].step, net.schedule, chain, AttentionMask(ones, 0.3, 1000), z_lr,
@@ -282,9 +282,9 @@ def test_guidance_is_skipped_at_scale_one_and_mixes_two_runs_else(folder):
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     t = torch.tensor([500])
-    wanted = family.condition(z, picture(), Steering("a cat"))
+    wanted = family.condition(z, picture(), picture(), Steering("a cat"))
     assert wanted.guidance.negative is None
-    both = family.condition(z, picture(), Steering("a cat", "a dog", 4.0))
+    both = family.condition(z, picture(), picture(), Steering("a cat", "a dog", 4.0))
     swapped = replace(both, guidance=Guidance(both.guidance.negative))
     calls = []
     net.unet.register_forward_pre_hook(lambda module, args: calls.append(args[0].shape[0]))
@@ -296,7 +296,7 @@ def test_guidance_is_skipped_at_scale_one_and_mixes_two_runs_else(folder):
     assert torch.allclose(mixed, unwanted + 4 * (plain - unwanted), atol=1e-4)
     assert not torch.allclose(plain, unwanted, atol=1e-4)
     with pytest.raises(ValueError, match="as many strengths"):
-        net.run(z, t, both.guidance.tokens["text"], z, [1.0, 0.5])
+        net.run(z, t, both.guidance.tokens, z, [1.0, 0.5])
     with pytest.raises(ValueError, match="needs its guidance"):
         net.denoise(z, t, Condition(z, {"hint": z}), mask)
 
@@ -384,7 +384,7 @@ def test_what_a_latent_model_does_not_do_is_refused(folder):
 
 
 def test_shapes_only_until_the_weights_come(folder):
-    net = ControlledUNet(tiny.UNET, tiny.CONTROL)
+    net = ControlledUNet(diffbir_design(tiny.UNET, tiny.CONTROL))
     assert net.is_empty
     state = torch.load(folder / "tiny_control.pth")
     net.fill("control", state, "control")
@@ -400,7 +400,7 @@ def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeyp
     z, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16)
     t = torch.tensor([500])
     with torch.no_grad():
-        plain = net.run(z, t, text, z)
+        plain = net.run(z, t, {"text": text}, z)
         moved = []
         for name in ("control", "unet"):
             there = getattr(net, name).to
@@ -410,7 +410,7 @@ def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeyp
                 lambda d, n=name, f=there: (moved.append((n, str(d))), f(d))[1],
             )
         net.offloaded = True
-        assert torch.equal(net.run(z, t, text, z), plain)
+        assert torch.equal(net.run(z, t, {"text": text}, z), plain)
     assert moved == [("control", "cpu"), ("control", "cpu"), ("unet", "cpu"), ("unet", "cpu")]
 
 

@@ -66,7 +66,7 @@ def altered(value, rule):
     finite = value.isfinite()
     largest = value[finite].abs().max().item()
     allowed = 0 if rule.get("exact") else rule.get("atol", 0) + rule.get("rtol", 0) * largest
-    moved = value.clone()
+    moved = value.double().clone()  # whole numbers may be allowed to be off by less than one
     moved.view(-1)[finite.view(-1).nonzero()[0]] += 10 * allowed or 1
     return moved
 

@@ -98,14 +98,14 @@ def test_the_estimate_is_derived_from_eps_and_clipped(t):
 def test_an_lr_side_of_one_stride_fills_whole_cells_at_any_scale(scale):
     with torch.device("meta"):
         net = SR3(SR3Config(scale=scale, inner_channel=32))
-    assert net.stride * scale % 16 == 0
-    assert all(side * scale % 16 for side in range(1, net.stride))
+    assert net.geometry.stride * scale % 16 == 0
+    assert all(side * scale % 16 for side in range(1, net.geometry.stride))
 
 
 def test_the_smallest_picture_of_an_odd_scale_runs_through():
     net = SR3(SR3Config(scale=3, inner_channel=32, channel_mults=(1, 1, 1), attn_levels=())).eval()
     with torch.no_grad():
-        condition = net.encode(photo(net.stride, net.stride))
+        condition = net.encode(photo(net.geometry.stride, net.geometry.stride))
         z = torch.randn_like(condition.z_lr)
         assert net.predict(z, 7, condition, everywhere(z)).shape == z.shape
 

@@ -295,7 +295,7 @@ def test_guidance_mixes_two_runs_of_the_unet_over_one_of_the_encoder(folder):
 
     def denoised(steering):
         with torch.no_grad():
-            condition = family.condition(z, picture(), steering)
+            condition = family.condition(z, picture(), picture(), steering)
             return net.denoise(z, t, condition, mask)
 
     wanted, unwanted = denoised(Steering("a cat")), denoised(Steering("a dog"))
@@ -306,11 +306,11 @@ def test_guidance_mixes_two_runs_of_the_unet_over_one_of_the_encoder(folder):
 
 
 def test_the_text_tower_is_read_once_for_the_empty_prompt(folder, monkeypatch):
-    first = family_of(folder).condition(latent(), picture(), Steering())
+    first = family_of(folder).condition(latent(), picture(), picture(), Steering())
     monkeypatch.setattr(
         "yoda_cli.models.latent.components.load_text", lambda *_: pytest.fail("read again")
     )
-    again = family_of(folder).condition(latent(), picture(), Steering())
+    again = family_of(folder).condition(latent(), picture(), picture(), Steering())
     assert torch.equal(first.guidance.tokens["text"], again.guidance.tokens["text"])
 
 

@@ -32,7 +32,6 @@ from yoda_cli.upscaling.memory_limits import (
     largest_window,
     make_blocks,
 )
-from yoda_cli.upscaling.picture_plan import plan_blocks
 from yoda_cli.upscaling.pipeline import plan_picture
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.settings import resolve
@@ -148,7 +147,7 @@ def test_a_dense_block_is_one_window_unless_the_picture_is_too_large(monkeypatch
     )
     monkeypatch.setattr("yoda_cli.upscaling.picture_plan.LEAN_PIXELS", 4 * 160 * 4 * 160)
     for side in (160, 162):
-        plan_blocks(photo(side, side), model, resolve(options(), model))
+        begin(photo(side, side), model, resolve(options(), model))
     assert asked == [False, True]
 
 
@@ -230,7 +229,7 @@ def test_conditions_that_are_not_kept_give_the_same_picture(monkeypatch):
 
 def test_only_very_large_canvases_give_memory_back_after_every_block(monkeypatch):
     given = []
-    monkeypatch.setattr(block_runs, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(block_runs, "trim_heap", lambda: given.append(1))
     lr = photo(96, 128)
     result = enlarge(lr, fake_model(), options(block=256))
     assert not given
@@ -247,9 +246,9 @@ def test_a_budget_is_met_by_the_forecast(budget, source, monkeypatch):
     model = fake_model()
     lr = photo(160, 160)
     asked = options(attention=source, lower_bound=0.1, budget=budget, steps=20)
-    seen = plan_blocks(lr, model, resolve(asked, model))
+    seen, _ = begin(lr, model, resolve(asked, model))
     plain = replace(asked, attention="uniform", budget=None)
-    dense = plan_blocks(lr, model, resolve(plain, model))
+    dense, _ = begin(lr, model, resolve(plain, model))
     share = seen.forecast_seconds / dense.forecast_seconds
     assert seen.spent.share == pytest.approx(share, rel=1e-6)
     assert share == pytest.approx(budget, abs=0.12)

@@ -11,6 +11,7 @@ from yoda_cli.config import TrainOptions
 from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.models import Condition
+from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
 from yoda_cli.training.loop import make_run
@@ -86,7 +87,8 @@ def test_one_step_of_noise_learns_its_level():
 class Told:
     """A backbone that is told what to put out, and remembers what it was shown."""
 
-    scale, stride, prediction = 4, 1, "x0"
+    prediction = "x0"
+    geometry = Geometry(scale=4, stride=1, halo=0, plan_halo=0, pixel_bytes=1)
     schedule = make_schedule("cosine", 50)
 
     def __init__(self, offset):

@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
-from yoda_cli.images.fidelity import drawn_back
+from yoda_cli.images.fidelity import draw_towards_base
 from yoda_cli.images.resize import imresize
 from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.checks import check_options
@@ -163,7 +163,7 @@ def test_fidelity_leads_from_the_sample_to_the_unrefined_picture():
     clipped = ((images[0] <= 0) | (images[0] >= 1)).any(dim=1, keepdim=True).float()
     inner = (max_pool2d(clipped, 5, 1, 2) == 0).expand_as(images[0])  # and no neighbour is
     assert inner.float().mean() > 0.3
-    half = drawn_back(images[0], images[1], 0.5)
+    half = draw_towards_base(images[0], images[1], 0.5)
     assert torch.allclose(images[0.5][inner], half[inner], atol=1e-5)
     full = enlarge(lr, fake_model(), options(fidelity=1.0))
     assert full.calls == full.planned_calls == 0

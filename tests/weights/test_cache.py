@@ -102,7 +102,6 @@ WRONG = {
     "a wrong type": (MODEL.replace("scale = 4", "scale = 'x'") + FILE, ":5: models.mine.scale"),
     "a bool for a number": (MODEL.replace("scale = 4", "scale = true") + FILE, ":5: .*scale"),
     "no such file": (MODEL, ":9: models.mine.files: no file 'a.pth'"),
-    "a backbone": (MODEL.replace('"srdiff"', '"vae"') + FILE, ":4: .*one of sr3"),
     "bundled and files": (MODEL + 'bundled = "b"\n' + FILE, "either bundled or files"),
     "a lower bound": (MODEL + "lower_bound = 0\n" + FILE, r":10: .*must be in \(0, 1\]"),
     "no steps": (MODEL + "steps = 0\n" + FILE, "at least 1"),

@@ -20,9 +20,13 @@ IMPORTABLE = {
     "diffbir_bsrnet": "BSRNet.pth",
     "diffbir_scunet": "scunet_color_real_psnr.pth",
     "stablesr_vae": "vqgan_cfw_00011.ckpt",
+    "dape_lora": "DAPE.pth",
+    "ram": "ram_swin_large_14m.pth",
     "alexnet": "alexnet-owt-7be5be79.pth",
 }
 AMBIGUOUS = {
+    "seesr_unet": "addsr_unet.safetensors",
+    "seesr_controlnet": "addsr_controlnet.safetensors",
     "diffbir_controlnet": "v2.pth",
     "diffbir_swinir": "face_swinir_v1.ckpt",
     "sd21": "v2-1_512-ema-pruned.ckpt",

@@ -34,7 +34,7 @@ def gaussian(lr: Tensor) -> Tensor:
     return (bell / bell.max()).expand(lr.shape[0], 1, height, width).to(lr)
 
 
-def normalise(values: Map) -> Map:
+def min_max_map(values: Map) -> Map:
     """Min-max to [0, 1]; a constant map becomes ``CONSTANT``."""
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
@@ -50,7 +50,7 @@ def _grey(lr: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def _as_map(values: Map, lr: Tensor) -> Tensor:
-    return torch.from_numpy(normalise(values))[None, None].to(lr)
+    return torch.from_numpy(min_max_map(values))[None, None].to(lr)
 
 
 def edge(lr: Tensor) -> Tensor:

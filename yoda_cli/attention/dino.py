@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.attention.heads import min_max, normalise
+from yoda_cli.attention.heads import imagenet_normalised, min_max
 from yoda_cli.errors import WeightsError
 from yoda_cli.tiling.overlap import blend, sliding_windows
 from yoda_cli.tiling.windows import Window
@@ -117,7 +117,7 @@ def head_maps(net: DinoAttention, lr: Tensor) -> Tensor:
     height, width = lr.shape[-2:]
     rows, columns = -(-height // net.patch), -(-width // net.patch)
     pad = (0, columns * net.patch - width, 0, rows * net.patch - height)
-    x = normalise(F.pad(lr, pad, mode="replicate"))
+    x = imagenet_normalised(F.pad(lr, pad, mode="replicate"))
     raw = windowed(net, x) if is_windowed(height, width, net.patch) else net(x)
     fine = F.interpolate(raw, scale_factor=net.patch, mode="bilinear")[..., :height, :width]
     return min_max(fine)

@@ -29,7 +29,7 @@ def min_max(maps: Tensor) -> Tensor:
     return torch.where(span > 0, scaled, CONSTANT).clamp(0, 1)
 
 
-def normalise(lr: Tensor) -> Tensor:
+def imagenet_normalised(lr: Tensor) -> Tensor:
     """[0, 1] RGB → what the network was trained on."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(lr) for v in (MEAN, STD))
     return (lr - mean) / std

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli.attention.agf import State, Trace, forward, relevance_maps
-from yoda_cli.attention.heads import HEADS, min_max, normalise
+from yoda_cli.attention.heads import HEADS, imagenet_normalised, min_max
 from yoda_cli.errors import WeightsError
 from yoda_cli.tiling.overlap import blend, sliding_windows
 from yoda_cli.tiling.windows import Window
@@ -52,7 +52,7 @@ def head_maps(state: State, lr: Tensor, *, cheap: bool) -> Tensor:
     """
     height, width = lr.shape[-2:]
     if cheap or not is_windowed(height, width):
-        x = padded(normalise(lr))
+        x = padded(imagenet_normalised(lr))
         trace = forward(state, x)
         targets = strongest(trace)
         maps = activations(trace, targets) if cheap else positive(state, trace, targets)
@@ -60,10 +60,10 @@ def head_maps(state: State, lr: Tensor, *, cheap: bool) -> Tensor:
     factor = WINDOW / max(height, width)
     size = [max(1, round(n * factor)) for n in (height, width)]
     small = F.interpolate(lr, size, mode="bilinear", antialias=True)
-    targets = strongest(forward(state, padded(normalise(small))))
+    targets = strongest(forward(state, padded(imagenet_normalised(small))))
 
     def see(window: Window) -> Tensor:
-        x = padded(normalise(window.cut(lr)))
+        x = padded(imagenet_normalised(window.cut(lr)))
         found = positive(state, forward(state, x), targets)
         return found[..., : window.height, : window.width]
 

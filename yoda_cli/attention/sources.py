@@ -59,21 +59,21 @@ def find_source(
     if heads is not None:
         check_heads(heads)
     if name in HEADED:
-        return headed(name, heads or MAX, device, watch or Watch())
+        return dino_source(name, heads or MAX, device, watch or Watch())
     if heads is not None:
         raise UsageError(f"the source {name} has no heads; these do: {', '.join(HEADED)}")
     if name in SOURCES:
         return Source(name, SOURCES[name])
     path = Path(name)
     if path.is_file():
-        return painted(path, path.stat().st_mtime_ns)
+        return painted_source(path, path.stat().st_mtime_ns)
     if not path.suffix:
         known = ", ".join([LEARNED, *SOURCES, *HEADED])
         raise UsageError(f"unknown attention source {name!r}; use {known}, or a grey picture")
-    return painted(path, 0)  # which says what is wrong with it
+    return painted_source(path, 0)  # which says what is wrong with it
 
 
-def headed(name: str, heads: str, device: torch.device, watch: Watch) -> Source:
+def dino_source(name: str, heads: str, device: torch.device, watch: Watch) -> Source:
     """A DINO backbone's source."""
     try:
         path = obtain(HEADED[name], load_registry(), Cache.default(), watch)
@@ -92,7 +92,7 @@ def _loaded(
 
 
 @lru_cache(maxsize=2)
-def painted(path: Path, changed: int) -> Source:
+def painted_source(path: Path, changed: int) -> Source:
     """A person's own grey picture: white is refined first. Kept while its file stays as it is."""
     grey = read_picture(path).rgb.mean(1, keepdim=True)
 

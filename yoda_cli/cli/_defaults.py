@@ -38,7 +38,10 @@ def default_map(group: Any) -> dict[str, Any]:
 
 def read_config() -> dict[str, Any]:
     """The file as tables; empty where there is none."""
-    path = config_path()
+    try:
+        path = config_path()
+    except ImportError:  # a machine that only trains need not have platformdirs
+        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -28,7 +28,7 @@ METRICS = (
     "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
 )  # fmt: skip
 #: ``--denoise`` in words.
-STRENGTHS = {"none": 0.0, "light": 0.5, "strong": 1.0}
+STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -225,6 +226,18 @@ def parse_scale(text: str | None) -> float | None:
         raise UsageError(
             f"scale {text!r} is not allowed; give a number such as 2, 3 or 4"
         ) from None
+
+
+PIXELS = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)", re.ASCII)
+
+
+def parse_pixels(text: str) -> int:
+    """A number of pixels; k, M and G stand for thousands, millions and billions."""
+    found = PIXELS.fullmatch(text)
+    count = int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]) if found else 0
+    if count < 1:
+        raise UsageError(f"max pixels {text!r} is not allowed; give a number such as 800M or 2G")
+    return count
 
 
 def parse_size(name: str, text: str) -> int | None:

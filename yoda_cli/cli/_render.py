@@ -176,7 +176,7 @@ def table(
     shown = Table(title=escape(one_line(title)) or None, title_justify="left", box=box.SIMPLE_HEAD)
     lines = [columns, *rows]
     whole = sum(
-        2 + max(cell_len(line[i]) for line in lines) for i, c in enumerate(columns) if c != cut
+        3 + max(cell_len(line[i]) for line in lines) for i, c in enumerate(columns) if c != cut
     )
     for column in columns:
         if column == cut:

@@ -115,6 +115,7 @@ Budget = Annotated[
         value="SHARE",
     ),
 ]  # fmt: skip
+Faces = Annotated[bool, shown(LOOK, "Restore the faces in a photograph apart.", "--faces")]
 Faithful = Annotated[
     bool, further(WHERE, "Run the paper's equations 9 and 11 as printed.", "--faithful")
 ]
@@ -142,6 +143,12 @@ Tile = Annotated[
 ]  # fmt: skip
 TileOverlap = Annotated[
     int | None, further(WORK, "Output pixels that a tile sees around itself.", value="N")
+]
+MaxPixels = Annotated[
+    str, further(WORK, "Largest result; k, M or G may follow (default: 500M).", value="N")
+]
+AcceptDamaged = Annotated[
+    bool, further(FOLDERS, "Enlarge what is left of damaged files.", "--accept-damaged")
 ]
 Block = Annotated[
     str,
@@ -256,45 +263,3 @@ Verbose = Annotated[
 ]  # fmt: skip
 Json = Annotated[bool, shown(OUTPUT, "Print one JSON object per input.", "--json")]
 NoProgress = Annotated[bool, further(OUTPUT, "Show no progress bar.", "--no-progress")]
-LogFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--log-file", callback=_options.keep_log, expose_value=False, metavar="FILE", hidden=True,
-        help="Write what is said to a file too.", rich_help_panel=OUTPUT,
-    ),
-]  # fmt: skip
-Help = Annotated[
-    bool,
-    typer.Option(
-        "-h", "--help", callback=_options.show_help, is_eager=True, expose_value=False,
-        help="Show this page.", rich_help_panel=OUTPUT, metavar=" ",
-    ),
-]  # fmt: skip
-HelpAll = Annotated[
-    bool,
-    typer.Option(
-        "--help-all", callback=_options.show_all, is_eager=True, expose_value=False,
-        help="Show all the other options too.", rich_help_panel=OUTPUT, metavar=" ",
-    ),
-]  # fmt: skip
-Offline = Annotated[
-    bool,
-    typer.Option(
-        "--offline", callback=_options.go_offline, hidden=True, metavar=" ",
-        help="Never use the network.", rich_help_panel=WEIGHTS,
-    ),
-]  # fmt: skip
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir", callback=_options.set_cache, hidden=True, metavar="DIR",
-        help="Folder of downloaded weights.", rich_help_panel=WEIGHTS,
-    ),
-]  # fmt: skip
-RegistryFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--registry", callback=_options.add_registry, hidden=True, metavar="FILE",
-        help="A weights.toml of your own, added.", rich_help_panel=WEIGHTS,
-    ),
-]  # fmt: skip

@@ -14,8 +14,8 @@ from yoda_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from yoda_cli.files import Check
+    from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
-    from yoda_cli.overwriting import Outputs
     from yoda_cli.reports.page import Watcher
     from yoda_cli.upscaling.picture import Finished, Item
     from yoda_cli.upscaling.result import Observer

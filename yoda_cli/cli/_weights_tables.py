@@ -21,28 +21,27 @@ LEGEND = (
 
 
 def show_list(rows: Sequence[Row], kinds: Sequence[str]) -> None:
-    """A table per kind, those that are ready first; names are never cut."""
+    """A table per kind, of models one per use, those that are ready first; names are never cut."""
     for kind in kinds:
-        found = sorted((row for row in rows if row.kind == kind), key=rank)
-        lines: list[tuple[str, ...]] = [
-            (name_of(row), row.use, word_for(row), size(row.bytes), licence(row), row.summary)
-            for row in found
-        ]
-        columns: tuple[str, ...] = ("name", "use", "state", "size", "licence", "for")
-        if kind != "model":
-            columns, lines = _without(columns, 1), [_without(line, 1) for line in lines]
-        _render.table(TITLES[kind], columns, lines, cut="for")
+        found = [row for row in rows if row.kind == kind]
+        uses = sorted({row.use for row in found}, key=rank)
+        for use in uses:
+            members = [row for row in found if row.use == use]
+            members.sort(key=lambda row: word_for(row) != "ready")
+            title = f"{TITLES[kind]} for {use}" if use else TITLES[kind]
+            lines = [
+                (name_of(row), word_for(row), size(row.bytes), licence(row), row.summary)
+                for row in members
+            ]
+            columns = ("name", "state", "size", "licence", "for")
+            _render.table(title, columns, lines, cut="for")
     for line in LEGEND:
         _render.note(line)
 
 
-def rank(row: Row) -> tuple[bool, int]:
-    """Those that are ready come first, then by what they are for."""
-    return word_for(row) != "ready", USES.index(row.use) if row.use in USES else len(USES)
-
-
-def _without(cells: tuple[str, ...], at: int) -> tuple[str, ...]:
-    return cells[:at] + cells[at + 1 :]
+def rank(use: str) -> int:
+    """The place of a use in the list."""
+    return USES.index(use) if use in USES else len(USES)
 
 
 def word_for(row: Row) -> str:

@@ -71,7 +71,7 @@ def attention(
     registry: RegistryFile = None,
 ) -> int:
     """Show where detail would be added first, without adding it."""
-    from yoda_cli.overwriting import Outputs
+    from yoda_cli.files.overwriting import Outputs
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options

@@ -31,12 +31,12 @@ from yoda_cli.cli._options import (
     files_named,
 )
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, UsageError
+from yoda_cli.errors import InputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
+    from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
-    from yoda_cli.overwriting import Outputs
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
 
@@ -122,7 +122,7 @@ def bench(
         return show_speed(question, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
     get_ready(ready)
-    rows = run_bench(question, journal, on_row=lambda row: speak(row, quiet=quiet))
+    rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
     write(found, rows, question, ablate, files, checks)
     show(found, question, as_json=as_json)
@@ -141,7 +141,7 @@ def prepare(
     """Fetch and check everything before the first picture."""
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.evaluation.datasets import find_dataset
-    from yoda_cli.evaluation.methods import ablation, make_method, ours
+    from yoda_cli.evaluation.methods import ablation, make_method, own_method
     from yoda_cli.evaluation.scores import DEFAULT, find_metrics, frame_of
     from yoda_cli.upscaling.pipeline import get_model
     from yoda_cli.weights import Cache, load_registry
@@ -155,15 +155,14 @@ def prepare(
             methods = ablation(ablate, options, model, watch)
             methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
-            methods = [ours("yoda", options, model, watch)]
+            methods = [own_method("yoda", options, model, watch)]
             wanted = DEFAULT_PEERS if peers is None else peers
             methods += [make_method(name, options, model, watch) for name in dict.fromkeys(wanted)]
         sets = [
             find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
         ]
         found, missing = find_metrics(metrics or DEFAULT, known, cache, watch)
-    for line in missing:
-        _render.note(line)
+    refuse_missing(missing, asked=metrics is not None)
     return model, Bench(sets, methods, found, frame, scale, limit, crops)
 
 
@@ -178,7 +177,7 @@ def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fres
     return Journal.open(path)
 
 
-def speak(row: Mapping[str, Any], *, quiet: bool) -> None:
+def say_row(row: Mapping[str, Any], *, quiet: bool) -> None:
     """One line per finished row."""
     if not quiet and "error" not in row:
         numbers = ", ".join(
@@ -191,7 +190,7 @@ def outputs_of(
     question: Bench, named: Sequence[str | None], *, overwrite: bool
 ) -> Outputs:  # fmt: skip
     """What the command reads, and may therefore never write."""
-    from yoda_cli.overwriting import Outputs
+    from yoda_cli.files.overwriting import Outputs
 
     pairs = [pair for dataset in question.datasets for pair in dataset.pairs]
     read = [path for pair in pairs for path in (pair.hr, pair.lr) if path is not None]
@@ -200,7 +199,7 @@ def outputs_of(
 
 def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     """One JSON document, or a table per data set with what its columns mean."""
-    from yoda_cli.evaluation.report import printed
+    from yoda_cli.evaluation.report import published_lines
 
     if as_json:
         _render.document(found, indent=1)
@@ -228,7 +227,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         _render.table(f"{dataset}, ×{found['scale']}", columns, rows)
     for name, text in found["definitions"].items():
         _render.result(f"{name}: {text}")
-    for line in printed(found, question):
+    for line in published_lines(found, question):
         _render.result(line)
 
 
@@ -275,3 +274,11 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
     _render.table(f"ratios to {methods[0].name}", columns, rows)
     _render.result(", ".join(f"{key} {value}" for key, value in environment().items() if value))
     return 0
+
+
+def refuse_missing(missing: Sequence[str], *, asked: bool) -> None:
+    """A metric that was asked for by name and cannot be had ends the command."""
+    if missing and asked:
+        raise WeightsError(missing[0].replace(" is left empty", "", 1))
+    for line in missing:
+        _render.note(line)

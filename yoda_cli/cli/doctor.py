@@ -11,6 +11,13 @@ from yoda_cli.errors import WeightsError
 MARKS = {True: "ok", False: "BROKEN", None: "-"}
 
 
+def verdict(broken: int) -> str:
+    """The last line for a person."""
+    if broken:
+        return f"Not ready: {broken} thing{'s' if broken > 1 else ''} to mend, named below."
+    return "Ready: yoda upscale photo.jpg works with the models general and face."
+
+
 def doctor(
     as_json: Json = False,
     offline: Offline = False,
@@ -28,6 +35,7 @@ def doctor(
     else:
         rows = [(finding.name, finding.value, MARKS[finding.ok]) for finding in findings]
         _render.table("", ("what", "found", ""), rows)
+        _render.note(verdict(len(broken)))
     for finding in broken:
         _render.fault(f"{finding.name}: {finding.value}")
     return WeightsError.exit_code if broken else 0

@@ -18,6 +18,7 @@ from yoda_cli.cli._options import (
     Quiet,
     RegistryFile,
 )
+from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
 
 
@@ -27,6 +28,7 @@ def metrics(
     metric: MetricNames = None,
     channel: Channel = "y",
     border: Annotated[int, typer.Option(help="Pixels cropped on each side.")] = 4,
+    scale: Annotated[int, typer.Option(help="By how much lr-psnr makes both smaller.")] = 4,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -35,7 +37,8 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
-    from yoda_cli.evaluation.datasets import paired
+    from yoda_cli.evaluation.benchmark import resized_down
+    from yoda_cli.evaluation.datasets import pair_by_name
     from yoda_cli.evaluation.metrics import quantise
     from yoda_cli.evaluation.scores import (
         DEFAULT,
@@ -46,20 +49,20 @@ def metrics(
         measure_all,
     )
     from yoda_cli.images import read_picture
-    from yoda_cli.images.resize import imresize
     from yoda_cli.weights import Cache, load_registry
 
+    if scale < 1:
+        raise UsageError(f"scale {scale} is not allowed; give 1 or more")
     if sr.is_dir() != hr.is_dir():
         raise UsageError("give two files or two folders")
-    pairs = paired(hr, sr, 4) if hr.is_dir() else None
+    pairs = pair_by_name(hr, sr, scale) if hr.is_dir() else None
     files = [(p.name, p.lr, p.hr) for p in pairs] if pairs else [(sr.stem, sr, hr)]
     if alone := [p for p in pairs or () if p.problem]:
         raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")
     wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
     with _render.download(quiet=quiet, bar=not no_progress) as watch:
         found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)
-    for line in missing:
-        _render.note(line)
+    refuse_missing(missing, asked=metric is not None)
     frame = frame_of(channel, border)
     rows: list[dict[str, Any]] = []
     for name, result, truth in files:
@@ -67,7 +70,7 @@ def metrics(
         x, y = read_picture(result).rgb, quantise(read_picture(truth).rgb)
         if x.shape != y.shape:
             raise InputError(f"{result} and {truth} differ in size")
-        lr = imresize(y, scale=0.25) if min(y.shape[-2:]) >= 4 else y
+        lr = resized_down(y, scale) if min(y.shape[-2:]) >= scale else y
         rows.append({"picture": name, **measure_all(Sample(x, y, lr, ((), ())), found, frame)})
     if as_json:
         words = {m.name: definition(m, frame) for m in found}

@@ -71,13 +71,14 @@ def train(
             init=init,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
+    _render.note(f"use it: yoda upscale photo.jpg --model {best}")
     _render.place(best)
 
 
 def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
     """Refuse to train into a folder that holds what is no run's, before any work."""
+    from yoda_cli.files.overwriting import Outputs, has_mark
     from yoda_cli.models.checkpoint import has_header
-    from yoda_cli.overwriting import Outputs, has_mark
     from yoda_cli.training.data import list_pictures
 
     outputs = Outputs("own", [*list_pictures(data), *files_named(init)])

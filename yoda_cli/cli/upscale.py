@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from yoda_cli.cli import _early, _render
+from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
-from yoda_cli.cli._options import parse_denoise, parse_scale, parse_size
+from yoda_cli.cli._options import parse_denoise, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._upscaling import Asked, Running, Show, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -37,11 +38,14 @@ def upscale(
     budget: o.Budget = None,
     sampler: o.Sampler = None,
     faithful: o.Faithful = False,
+    faces: o.Faces = False,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     tile: o.Tile = "auto",
     tile_overlap: o.TileOverlap = None,
     block: o.Block = "auto",
+    max_pixels: o.MaxPixels = "500M",
+    accept_damaged: o.AcceptDamaged = False,
     batch: o.Batch = None,
     compile: o.Compile = False,
     stream: o.Stream = None,
@@ -73,12 +77,12 @@ def upscale(
     verbose: o.Verbose = False,
     json_lines: o.Json = False,
     no_progress: o.NoProgress = False,
-    log_file: o.LogFile = None,
-    offline: o.Offline = False,
-    cache_dir: o.CacheDir = None,
-    registry: o.RegistryFile = None,
-    help: o.Help = False,
-    help_all: o.HelpAll = False,
+    log_file: at_once.LogFile = None,
+    offline: at_once.Offline = False,
+    cache_dir: at_once.CacheDir = None,
+    registry: at_once.RegistryFile = None,
+    help: at_once.Help = False,
+    help_all: at_once.HelpAll = False,
     alias_input: o.AliasInput = None,
     alias_model: o.AliasModel = None,
     alias_format: o.AliasFormat = None,
@@ -94,9 +98,10 @@ def upscale(
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, compile=compile, faithful=faithful,
         skip=skip, exact=exact,
-        stream=stream, budget=budget, task=task, prompt=prompt,
+        stream=stream, budget=budget, faces=faces, task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
+        max_pixels=parse_pixels(max_pixels), accept_damaged=accept_damaged,
     )  # fmt: skip
     chosen = [overwrite, skip_existing, fail_existing]
     if sum(chosen) > 1:

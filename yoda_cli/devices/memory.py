@@ -36,7 +36,7 @@ class Scratch:
     """Room for arrays: memory, or, from ``TO_DISK`` bytes on, files without a name in ``folder``.
 
     A file is gone with its array, whatever ends the process. Its pages count as this process's
-    memory once they are touched, until ``let_go``.
+    memory once they are touched, until ``release_pages``.
     """
 
     folder: Path | None = None
@@ -69,7 +69,7 @@ def _reserve(file: IO[bytes], size: int) -> None:
     file.flush()
 
 
-def let_go() -> None:
+def release_pages() -> None:
     """The pages of arrays on disk no longer count as this process's, where the system can."""
     if sys.platform != "win32":  # it takes pages from who does not use them by itself
         with _listing:
@@ -92,7 +92,7 @@ def keep_freed() -> None:
 
     By default it returns every few layers' worth to the system and asks for it again, page by page:
     a tenth of the time of a picture of 9 megapixels on two cores. Blocks above 32 MB still go back
-    at once. Holds for the whole process; ``give_back`` returns what is kept.
+    at once. Holds for the whole process; ``trim_heap`` returns what is kept.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -109,10 +109,10 @@ def keep_few_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "400")
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return what the C library keeps of freed memory to the system, where it can (glibc), and
     let go of arrays on disk."""
-    let_go()
+    release_pages()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

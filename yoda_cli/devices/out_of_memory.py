@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from yoda_cli.devices.memory import give_back
+from yoda_cli.devices.memory import trim_heap
 from yoda_cli.errors import DeviceError, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,6 @@ def _succeeds(items: Sequence[T], work: Callable[[Sequence[T]], None]) -> bool:
 def free_memory() -> None:
     """Give back what is no longer used."""
     gc.collect()
-    give_back()
+    trim_heap()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

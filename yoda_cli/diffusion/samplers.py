@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from yoda_cli.diffusion.schedule import NoiseSchedule
+from yoda_cli.diffusion.schedule import NoiseSchedule, q_sample
 
 Step = Callable[[NoiseSchedule, Tensor, Tensor, int, int, Tensor, "History | None"], Tensor]
 
@@ -154,13 +154,26 @@ def _differences(
     return slope + r_0 * bend, bend
 
 
+def renoise_step(
+    schedule: NoiseSchedule, z_t: Tensor, z_0: Tensor, t: int, s: int, noise: Tensor,
+    history: History | None = None,
+) -> Tensor:  # fmt: skip
+    """The estimate with fresh noise at the next level (Song et al., arXiv:2303.01469, alg. 1).
+
+    For networks distilled to few steps, whose estimate is a sample. Elsewhere it is an average,
+    and detail is lost at every step.
+    """
+    return q_sample(schedule, z_0, s, noise)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A reverse step, and what is to be known of it.
 
     ``history`` is how many earlier estimates it looks back on. A stochastic one draws noise at
-    every step, an ancestral one with the variance of q(z_s | z_t, z_0). ``timesteps`` names the
-    spacing of the chain that it needs, whatever the model's own is.
+    every step, an ancestral one with the variance of q(z_s | z_t, z_0). A distilled one is right
+    only for networks distilled to few steps. ``timesteps`` names the spacing of the chain that it
+    needs, whatever the model's own is.
     """
 
     name: str
@@ -168,6 +181,7 @@ class Sampler:
     history: int = 0
     is_stochastic: bool = False
     is_ancestral: bool = False
+    is_distilled: bool = False
     timesteps: str | None = None
 
 
@@ -184,5 +198,6 @@ SAMPLERS: dict[str, Sampler] = {
         Sampler(
             "dpm++3m-sde", dpmpp_3m_sde_step, history=2, is_stochastic=True, timesteps="trailing"
         ),
+        Sampler("renoise", renoise_step, is_stochastic=True, is_distilled=True),
     )
 }

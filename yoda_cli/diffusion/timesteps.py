@@ -41,6 +41,11 @@ def trailing_timesteps(num_steps: int, steps: int) -> list[int]:
     return [int(num_steps - 1 - stride * i) + 1 for i in range(steps)] + [0]
 
 
+def four_timesteps(num_steps: int, steps: int) -> list[int]:
+    """The first of four even steps, then the end: how AddSR runs in fewer than its four."""
+    return [*spaced_timesteps(num_steps, 4)[: _at_most(4, steps)], 0]
+
+
 def _at_most(num_steps: int, steps: int) -> int:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -55,6 +60,7 @@ CHAINS: dict[str, Chain] = {
     "openai": openai_timesteps,
     "leading": leading_timesteps,
     "trailing": trailing_timesteps,
+    "four": four_timesteps,
 }
 
 

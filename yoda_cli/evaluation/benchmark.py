@@ -113,7 +113,7 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
         return
     for method in bench.methods:
         row = {"dataset": dataset, "picture": pair.name, "method": method.name}
-        row |= one(method, hr, lr, bench)
+        row |= measure_method(method, hr, lr, bench)
         journal.add(row)
         yield row
 
@@ -125,7 +125,7 @@ def load_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
         hr = crop_to_multiple(hr, scale)
         if min(hr.shape[-2:]) == 0:
             raise InputError(f"{pair.hr.name} is smaller than {scale}×{scale} pixels")
-        return hr, quantise(resized_down(hr, scale))
+        return hr, resized_down(hr, scale)
     lr = quantise(read_picture(pair.lr).rgb)
     wanted = [n * scale for n in lr.shape[-2:]]
     if any(not 0 <= have - want < scale for have, want in zip(hr.shape[-2:], wanted, strict=True)):
@@ -137,11 +137,11 @@ def load_pair(pair: Pair, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def resized_down(hr: Tensor, scale: int) -> Tensor:
-    """The benchmark's LR: MATLAB's antialiased bicubic on 8 bits."""
-    return imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255
+    """The benchmark's LR: MATLAB's antialiased bicubic on 8 bits, and rounded to them."""
+    return quantise(imresize((hr * 255).round().byte(), scale=1 / scale).float() / 255)
 
 
-def one(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
+def measure_method(method: Method, hr: Tensor, lr: Tensor, bench: Bench) -> dict[str, Any]:
     """One method on one picture: metrics, calls, time, memory."""
     began = time.perf_counter()
     outcome = method.run(lr)
@@ -173,10 +173,10 @@ def crops_of(outcome: Outcome, hr: Tensor) -> tuple[str, str]:
     at = int(sums.flatten().argmax())
     top, left = (n * max(1, size // 4) for n in divmod(at, sums.shape[-1]))
     window = (..., slice(top, top + size), slice(left, left + size))
-    return address(outcome.image[window]), address(hr[window])
+    return data_address(outcome.image[window]), data_address(hr[window])
 
 
-def address(image: Tensor) -> str:
+def data_address(image: Tensor) -> str:
     packed = encode_picture(Picture(image), kind="WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(packed).decode()
 

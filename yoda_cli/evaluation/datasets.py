@@ -74,7 +74,7 @@ def find_dataset(
             f"--dataset FOLDER, or --data-root FOLDER that holds {entry.name}/"
         ) from error
     lr = place / entry.lr if entry.scale == scale else None
-    return Dataset(entry.name, paired(place / entry.hr, lr, scale))
+    return Dataset(entry.name, pair_by_name(place / entry.hr, lr, scale))
 
 
 def pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:
@@ -82,10 +82,10 @@ def pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:
     hr = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
     names = (name.format(scale=scale) for name in LR_FOLDERS)
     lr = next((folder / name for name in names if (folder / name).is_dir()), None)
-    return paired(hr, lr if hr != folder else None, scale)
+    return pair_by_name(hr, lr if hr != folder else None, scale)
 
 
-def paired(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
+def pair_by_name(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
     """HR pictures with the LR of the same name (``0801.png`` with ``0801x4.png``)."""
     highs = pictures(hr)
     if not highs:

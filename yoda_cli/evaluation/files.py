@@ -18,7 +18,7 @@ from yoda_cli.evaluation.report import (
     page,
 )
 from yoda_cli.files import Check, make_folder, write_atomically
-from yoda_cli.overwriting import Outputs, has_mark
+from yoda_cli.files.overwriting import Outputs, has_mark
 
 
 @dataclass(frozen=True)

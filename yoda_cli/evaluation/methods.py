@@ -86,16 +86,16 @@ def make_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) 
     }
     variants |= {source: replace(options, attention=source) for source in (*SOURCES, *HEADED)}
     if name in variants:
-        return ours(name, variants[name], model, watch)
+        return own_method(name, variants[name], model, watch)
     if name == "shuffled":
         return Method(name, lambda lr: enlarge(lr, model, options, shuffled=True))
     path = Path(name)
     if path.suffix in (".pth", ".pt", ".ckpt", ".safetensors"):
-        return foreign(path, model)
+        return spandrel_method(path, model)
     raise UsageError(f"unknown peer {name!r}; use {', '.join(PEERS)}, or a file spandrel reads")
 
 
-def ours(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
+def own_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
     """Our network with ``options``, its attention's weights fetched first."""
     if options.attention in HEADED:
         get_model(options, watch)
@@ -116,7 +116,7 @@ def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> 
     methods = []
     for value in values:
         changed = replace(options, **{key: value})  # type: ignore[arg-type]
-        method = ours(f"{kind} {value}".lower(), changed, model, watch)
+        method = own_method(f"{kind} {value}".lower(), changed, model, watch)
         if kind == "attention":
             method = replace(method, run=with_attention_time(method.run, changed, model))
         methods.append(replace(method, settings={key: value}))
@@ -221,7 +221,7 @@ def resized(lr: Tensor, scale: int, kind: str) -> Tensor:
     return torch.from_numpy(large.copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def foreign(path: Path, model: Model) -> Method:
+def spandrel_method(path: Path, model: Model) -> Method:
     """A network of somebody else's that spandrel knows, of the same factor."""
     loaded = image_network(read_tensors(path), str(path)).to(model.device)
     if loaded.scale != model.scale:

@@ -32,7 +32,7 @@ def as_csv(document: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
-def printed(document: Mapping[str, Any], bench: Bench) -> list[str]:
+def published_lines(document: Mapping[str, Any], bench: Bench) -> list[str]:
     """Lines of numbers others printed for these data sets, factor and definition; often none."""
     packaged = files("yoda_cli.evaluation") / "published.toml"
     table = tomllib.loads(packaged.read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def page(
         f"{document['precision']}, {document['threads']} threads",
         "command": document["command"],
         "definitions": list(document["definitions"].items()),
-        "printed": printed(document, bench),
+        "printed": published_lines(document, bench),
         "summary": {"columns": summary, "rows": cells(document["summary"], summary)},
         "rows": {"columns": each, "rows": cells(document["rows"], each)},
         "crops": extremes(rows, names),

@@ -16,7 +16,7 @@ LIMIT = 0.004  # of the mean departure, in [0, 1], at fidelity 0.5
 REACH = 5  # pixels on a side of the square over which a departure is averaged
 
 
-def drawn_back(sample: Tensor, base: Tensor, fidelity: float) -> Tensor:
+def draw_towards_base(sample: Tensor, base: Tensor, fidelity: float) -> Tensor:
     """``sample`` as ``fidelity`` → 0, ``base`` as it → 1; every pixel moves that way only.
 
     Pictures are (B, C, H, W) nominally in [0, 1], 0 < f = ``fidelity`` < 1. With d = sample - base

@@ -42,8 +42,7 @@ class Picture:
     """``rgb`` (1, 3, H, W), as bytes where that was asked for, and ``alpha`` (1, 1, H, W) or None.
 
     ``is_grey``: the picture has no colour (its file may still store three channels). ``bits`` is 8
-    or 16. ``notices`` are lines for the user about what reading changed. ``jpeg_table`` is the
-    luminance quantisation of the JPEG it came from, empty for any other.
+    or 16. ``notices`` are lines for the user about what reading changed.
     """
 
     rgb: Tensor
@@ -52,7 +51,6 @@ class Picture:
     bits: int = 8
     metadata: Metadata = field(default_factory=Metadata)
     notices: tuple[str, ...] = ()
-    jpeg_table: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

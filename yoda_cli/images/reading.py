@@ -109,7 +109,7 @@ def _still(
     picture = picture_of(raw, orientation, metadata, (*further_pictures(image), *dropped))
     if not as_bytes:
         picture = replace(picture, rgb=as_floats(picture.rgb))
-    return replace(picture, jpeg_table=quantisation_of(image))
+    return picture
 
 
 def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, BinaryIO, int]:
@@ -192,12 +192,6 @@ def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _lab_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     return image.convert("RGB"), "CIELab was converted to sRGB"
-
-
-def quantisation_of(image: Image.Image) -> tuple[int, ...]:
-    """A JPEG's luminance table, empty for any other."""
-    tables = getattr(image, "quantization", None) or {}
-    return tuple(tables.get(0, ()))
 
 
 def further_pictures(image: Image.Image) -> tuple[str, ...]:

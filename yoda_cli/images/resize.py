@@ -113,3 +113,14 @@ def imresize(
         if x.shape[dim] != size[dim + 2] or factors[dim + 2] != 1:
             x = _along(x, x.ndim + dim, size[dim + 2], factors[dim + 2])
     return x
+
+
+def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) -> Tensor:
+    """``imresize`` to no larger a ``size``, in [0, 1]; bytes become floats a few rows at a time,
+    some ``together`` values at once."""
+    height, width = pixels.shape[-2:]
+    rows = max(1, together // width)
+    if rows >= height:
+        return imresize(as_floats(pixels), size).clamp(0, 1)
+    parts = [imresize(as_floats(p), (p.shape[-2], size[1])) for p in torch.split(pixels, rows, -2)]
+    return imresize(torch.cat(parts, dim=-2), size).clamp(0, 1)

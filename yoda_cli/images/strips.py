@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from yoda_cli.devices.memory import Scratch, let_go
+from yoda_cli.devices.memory import Scratch, release_pages
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import BITS, PHOTOMETRIC, PNG_CHANNELS, PNG_SIGNATURE, SAMPLES, png_chunk
 from yoda_cli.images.exif import orientation_of, size_as_stored
 from yoda_cli.images.opening import opened
 from yoda_cli.images.picture import GREY_MODES, Picture
-from yoda_cli.images.reading import further_pictures, guarded, metadata_of, quantisation_of
+from yoda_cli.images.reading import further_pictures, guarded, metadata_of
 
 TOUCHED = 16 << 20  # bytes decoded, turned or compared at once
 PNG_MODES, OTHER_MODES = ("1", "L", "P", "RGB"), ("L", "RGB")
@@ -51,7 +51,6 @@ def read_strips(source: Path, scratch: Scratch) -> Picture | None:
         orientation, _ = guarded(lambda: orientation_of(kept), 1)
         metadata, dropped = metadata_of(kept, file, orientation)
         notices = (*further_pictures(image), *dropped)
-        table = quantisation_of(image)
         (width, height), is_grey = size_as_stored(image), image.mode in GREY_MODES
     turned = (width, height) if orientation >= 5 else (height, width)
     room = scratch.zeros(*turned, 1 if is_grey else 3, dtype=torch.uint8)
@@ -68,7 +67,7 @@ def read_strips(source: Path, scratch: Scratch) -> Picture | None:
         except pyvips.Error:  # damaged, or not for it: Pillow will say
             return None
     rgb = room.permute(2, 0, 1)[None].expand(1, 3, -1, -1)
-    return Picture(rgb, None, is_grey or has_no_colour(pixels), 8, metadata, notices, table)
+    return Picture(rgb, None, is_grey or has_no_colour(pixels), 8, metadata, notices)
 
 
 def is_plain(image: Image.Image) -> bool:
@@ -131,7 +130,7 @@ def decode(region: Any, target: Bytes) -> None:
         for left in range(0, width, columns):
             part = slice(left, left + columns)
             target[top : top + count, part] = strip[:, part]
-            let_go()
+            release_pages()
 
 
 def has_no_colour(pixels: Bytes) -> bool:
@@ -142,5 +141,5 @@ def has_no_colour(pixels: Bytes) -> bool:
         part = pixels[top : top + rows]
         if not (part == part[..., :1]).all():
             return False
-        let_go()
+        release_pages()
     return True

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from yoda_cli.config import WriteOptions
-from yoda_cli.devices.memory import let_go
+from yoda_cli.devices.memory import release_pages
 from yoda_cli.errors import OutputError
 from yoda_cli.files import Check, shown, whole_file
 from yoda_cli.images.picture import Picture
@@ -57,7 +57,7 @@ def encode(
     for number, (name, text) in enumerate(texts.items()):
         image.set_type(pyvips.GValue.gstr_type, f"png-comment-{number}-{name}", text)
     image.set_progress(True)
-    image.signal_connect("eval", lambda *_: let_go())
+    image.signal_connect("eval", lambda *_: release_pages())
     quality = writing.quality or QUALITY
     try:
         with whole_file(target, check) as partial:

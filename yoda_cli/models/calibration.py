@@ -27,9 +27,9 @@ from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
-from yoda_cli.errors import WeightsError
-from yoda_cli.files import cache_folder
-from yoda_cli.images.fidelity import drawn_back
+from yoda_cli.errors import OutputError, WeightsError
+from yoda_cli.files import cache_folder, make_folder, write_atomically
+from yoda_cli.images.fidelity import draw_towards_base
 from yoda_cli.models.base import Condition, crop_condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.cost import Costs
@@ -113,11 +113,9 @@ def _kept(record: Path) -> dict[str, dict[str, float]]:
 def _keep(record: Path, key: str, costs: Costs) -> None:
     """Beside what is there; a forecast is not worth an error."""
     kept = {**_kept(record), key: asdict(costs)}
-    with contextlib.suppress(OSError, TypeError):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(f".{os.getpid()}.tmp")
-        partial.write_text(json.dumps(kept), encoding="utf-8")
-        partial.replace(record)
+    with contextlib.suppress(OutputError, TypeError):
+        make_folder(record.parent)
+        write_atomically(record, json.dumps(kept).encode())
 
 
 @torch.inference_mode()
@@ -225,7 +223,7 @@ def _seconds_once(model: Model, canvas: Canvas) -> float:
         field.draw(0, 0, 0, height, width)
         image = net.decode(canvas.z_t, canvas.condition).float()
         base = net.decode(canvas.condition.z_lr, canvas.condition).float()
-        drawn_back(image, base, 0.5).clamp(0, 1).cpu()
+        draw_towards_base(image, base, 0.5).clamp(0, 1).cpu()
 
     return _least(run, model) / canvas.pixels
 

@@ -7,7 +7,6 @@ training facts, defaults). Nothing is executed while reading.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files import make_folder, write_atomically
 from yoda_cli.models import BACKBONES, Backbone
 
 FORMAT = 1
@@ -153,10 +153,5 @@ def save_checkpoint(
     }  # fmt: skip
     record = {"format": FORMAT, "backbone": backbone, "net": dict(net), "card": dict(card)}
     data = save(tensors, metadata={"yoda": json.dumps(record, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    make_folder(path.parent)
+    write_atomically(path, data)

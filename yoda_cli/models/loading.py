@@ -14,10 +14,11 @@ from yoda_cli.errors import UsageError, WeightsError, need
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import Backbone, build_config
 from yoda_cli.models.checkpoint import has_header, load_checkpoint
+from yoda_cli.models.face_detector import DETECTOR, FaceDetector
 from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
-from yoda_cli.models.model import Model, wrong_default
+from yoda_cli.models.model import FaceHelp, Model, wrong_default
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
@@ -26,6 +27,7 @@ from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.
 PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
+FACE_MODEL = "face"  # restores one face, upright on a square
 PICKLES = (".pth", ".pt", ".ckpt")
 
 
@@ -54,6 +56,15 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     return published_model(entry, registry, options, watch)
 
 
+def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """``model`` with what finds and restores the faces in its pictures; the detector is fetched."""
+    path = obtain(DETECTOR, load_registry(), Cache.default(), watch or Watch())
+    own = UpscaleOptions(
+        model=FACE_MODEL, device=options.device, precision=options.precision, exact=options.exact
+    )
+    return replace(model, faces=FaceHelp(FaceDetector(path), find_model(own, watch)))
+
+
 def published_model(
     entry: ModelEntry, registry: Registry, options: UpscaleOptions, watch: Watch
 ) -> Model:
@@ -73,7 +84,7 @@ def published_model(
         if model.scale != entry.scale:
             raise WeightsError(f"{paths['network']} enlarges by {model.scale}, not {entry.scale}")
         return model
-    return place(load_reference(paths["network"]), options.model, defaults, options)
+    return put_on_device(load_reference(paths["network"]), options.model, defaults, options)
 
 
 def latent_model(
@@ -140,9 +151,9 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in other people's file: SR3, SRDiff, or any single-image one of spandrel's."""
     state = read_tensors(path)
     if is_diffusion(state):
-        return place(reference_of(state, str(path)), name, PUBLISHED, options)
+        return put_on_device(reference_of(state, str(path)), name, PUBLISHED, options)
     found = load_feedforward(state, path, options)
-    return place(found.backbone, name, ONE_CALL, options, found.precision)
+    return put_on_device(found.backbone, name, ONE_CALL, options, found.precision)
 
 
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
@@ -154,10 +165,10 @@ def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
         raise WeightsError(f"{path}: the defaults in its card cannot be used: {error}") from error
     if wrong := wrong_default(defaults):
         raise WeightsError(f"{path}: the defaults in its card cannot be used: {': '.join(wrong)}")
-    return replace(place(backbone, name, defaults, options), card=header.card)
+    return replace(put_on_device(backbone, name, defaults, options), card=header.card)
 
 
-def place(
+def put_on_device(
     backbone: Backbone, name: str, defaults: SampleDefaults, options: UpscaleOptions,
     settled: torch.dtype | None = None,
 ) -> Model:  # fmt: skip

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from yoda_cli.config import SampleDefaults
 from yoda_cli.devices.device import autocast
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.models.base import Backbone
+from yoda_cli.models.face_detector import Face
 from yoda_cli.models.latent.family import LatentFamily
 
-FIDELITY_PER_DENOISE, DRIEST = 2.0, 0.8  # no picture loses its diffusion unless it is asked for
+FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
 
 
 def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:
@@ -32,11 +34,20 @@ def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True, eq=False)
+class FaceHelp:
+    """What restores the faces of a photograph: who finds them, and the model for one of them,
+    upright on a square."""
+
+    detect: Callable[[Tensor], Sequence[Face]]
+    model: Model
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
     """A network ready to run, and how it likes to be sampled.
 
     ``family`` is what a latent model has beside its network; its ``native`` factor is only a
-    default.
+    default. ``faces`` is there where faces are to be restored apart.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Model:
     card: Mapping[str, Any] = field(default_factory=dict)
     family: LatentFamily | None = None
     native: int = 0
+    faces: FaceHelp | None = None
 
     @property
     def scale(self) -> int:

@@ -21,6 +21,7 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
+from yoda_cli.files.overwriting import Outputs
 from yoda_cli.images import (
     Picture,
     encode_picture,
@@ -31,9 +32,8 @@ from yoda_cli.images import (
     write_atomically,
 )
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import Outputs
 from yoda_cli.reports.inspection import StepRow, entropy, small, steps_of
-from yoda_cli.reports.visualize import coloured, overlay, sheet, with_legend
+from yoda_cli.reports.visualize import overlay, sheet, viridis, with_legend
 from yoda_cli.upscaling.batch.outputs import fitting
 from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.picture import source_notices
@@ -89,7 +89,7 @@ def look(
     wanted: MapOptions, outputs: Outputs,
 ) -> Looked:  # fmt: skip
     """Compute one picture's map and write what is wanted, beside it or into ``folder``."""
-    targets = {name: place(source, folder, name) for name in wanted.names()}
+    targets = {name: path_for(source, folder, name) for name in wanted.names()}
     checks = {
         name: outputs.claim(target, shown(source), made_by_yoda)
         for name, target in targets.items()
@@ -111,7 +111,7 @@ def look(
     )  # fmt: skip
 
 
-def place(source: Path, folder: Path | None, name: str) -> Path:
+def path_for(source: Path, folder: Path | None, name: str) -> Path:
     """Where a file about ``source`` goes; makes the folder."""
     folder = source.parent if folder is None else folder
     make_folder(folder)
@@ -160,7 +160,7 @@ def png(pixels: Tensor, mark: dict[str, str]) -> bytes:
     return encode_picture(Picture(pixels[None].float() / 255), kind="PNG", provenance=mark)
 
 
-def fitted(values: Tensor, side: int) -> Tensor:
+def resize_to_side(values: Tensor, side: int) -> Tensor:
     """(1, C, h, w) enlarged or reduced so that its longer side is ``side``."""
     factor = side / max(values.shape[-2:])
     size = [max(1, round(n * factor)) for n in values.shape[-2:]]
@@ -170,15 +170,15 @@ def fitted(values: Tensor, side: int) -> Tensor:
 def overlay_of(lr: Tensor, attention: Tensor) -> Tensor:
     """The map over the picture, with its legend."""
     side = max(OVERLAY_SIDE, *lr.shape[-2:])
-    picture = small(fitted(lr.cpu(), side), side)
-    return with_legend(overlay(picture, fitted(attention, side)))
+    picture = small(resize_to_side(lr.cpu(), side), side)
+    return with_legend(overlay(picture, resize_to_side(attention, side)))
 
 
 def grid_of(seen: PicturePlan, model: Model, settings: Settings) -> Tensor:
     """All heads and aggregations of the source, or all sources where it has no heads."""
     lr = seen.lr.cpu()
     name, heads_asked = settings.mask.source, settings.mask.heads or None
-    panels = [("picture", small(fitted(lr, PANEL_SIDE), PANEL_SIDE))]
+    panels = [("picture", small(resize_to_side(lr, PANEL_SIDE), PANEL_SIDE))]
     heads = None if name == LEARNED else find_source(name, heads_asked, model.device).heads
     maps: dict[str, Tensor] = {}
     if heads is not None:
@@ -191,5 +191,7 @@ def grid_of(seen: PicturePlan, model: Model, settings: Settings) -> Tensor:
         maps |= {other: source(lr) for other, source in SOURCES.items()}
         if name not in maps:
             maps[Path(name).name] = seen.attention.cpu()
-    panels += [(label, coloured(fitted(values, PANEL_SIDE))) for label, values in maps.items()]
+    panels += [
+        (label, viridis(resize_to_side(values, PANEL_SIDE))) for label, values in maps.items()
+    ]
     return sheet(panels, math.ceil(math.sqrt(len(panels))))

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from yoda_cli.errors import YodaError, how_to_install
 from yoda_cli.files import cache_folder
@@ -34,6 +35,7 @@ def examine() -> list[Finding]:
     checks: tuple[Callable[[], list[Finding]], ...] = (
         python,
         packages,
+        extras,
         torch_pair,
         accelerators,
         cpu,
@@ -71,6 +73,20 @@ def packages() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             findings.append(Finding(name, f"missing: {how_to_install()}", ok=False))
     return findings
+
+
+#: An optional part, and the module that shows whether it is there.
+EXTRAS = {
+    "diffbir": "diffusers", "metrics": "torchmetrics", "ray": "ray", "vips": "pyvips",
+}  # fmt: skip
+
+
+def extras() -> list[Finding]:
+    """The optional parts, and how to add those that are missing."""
+    return [
+        Finding(f"extra {name}", "installed" if find_spec(module) else how_to_install(name), None)
+        for name, module in EXTRAS.items()
+    ]
 
 
 def torch_pair() -> list[Finding]:

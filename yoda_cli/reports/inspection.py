@@ -24,6 +24,7 @@ from torch import Tensor
 from yoda_cli.diffusion.yoda import StepRecord, share
 from yoda_cli.errors import OutputError
 from yoda_cli.files import make_folder
+from yoda_cli.files.overwriting import Outputs, has_mark
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -33,7 +34,6 @@ from yoda_cli.images import (
     shown,
     write_atomically,
 )
-from yoda_cli.overwriting import Outputs, has_mark
 from yoda_cli.upscaling.batch.outputs import fitting
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import PassBegin

@@ -22,10 +22,10 @@ from torch import Tensor
 from yoda_cli.config import WriteOptions
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.files import Check
+from yoda_cli.files.overwriting import Outputs, has_mark
 from yoda_cli.images import Picture, encode_picture, shown, write_atomically
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import Outputs, has_mark
 from yoda_cli.reports.inspection import Dump, Film, Transition, Wanted, small
 from yoda_cli.reports.visualize import overlay, with_legend
 from yoda_cli.upscaling.picture import Finished
@@ -119,18 +119,18 @@ def document(
         " from the first step, blue from the last. "
         f"Mean {float(done.result.attention.mean()):.3f}.",
         "images": {
-            "before": address(before),
-            "after": address(after),
-            "overlay": address(with_legend(overlay(small(image, SIDE), seen))),
+            "before": data_address(before),
+            "after": data_address(after),
+            "overlay": data_address(with_legend(overlay(small(image, SIDE), seen))),
         },
         "rows": [asdict(row) for row in rows],
         "frames": [
             {
                 "row": asdict(frame.row),
                 "bar": frame.row.index,
-                "state": address(frame.state),
-                "estimate": address(frame.estimate),
-                "mask": address(frame.mask),
+                "state": data_address(frame.state),
+                "estimate": data_address(frame.estimate),
+                "mask": data_address(frame.mask),
             }
             for frame in frames
         ],
@@ -140,7 +140,7 @@ def document(
     }
 
 
-def address(picture: Tensor) -> str:
+def data_address(picture: Tensor) -> str:
     """A (3, h, w) uint8 picture as a data address."""
     packed = encode_picture(Picture(picture[None].float() / 255), kind="WEBP", quality=88)
     return "data:image/webp;base64," + base64.b64encode(packed).decode()

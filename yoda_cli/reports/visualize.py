@@ -23,7 +23,7 @@ LEGEND_PIXELS = 64
 MIN_LEGEND_SIDE = 96  # below this a legend would be larger than the picture
 
 
-def coloured(attention: Tensor) -> Tensor:
+def viridis(attention: Tensor) -> Tensor:
     """A map in viridis, which is perceptually uniform and readable without colour vision."""
     levels = (attention[0, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
     bgr = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), dtype=np.uint8)
@@ -33,7 +33,7 @@ def coloured(attention: Tensor) -> Tensor:
 def overlay(picture: Tensor, attention: Tensor) -> Tensor:
     """The map's colours over the grey of the picture, both of the same size."""
     grey = picture.float().mean(0, keepdim=True).expand(3, -1, -1)
-    mixed = OPACITY * coloured(attention).float() + (1 - OPACITY) * grey
+    mixed = OPACITY * viridis(attention).float() + (1 - OPACITY) * grey
     return mixed.round().byte()
 
 
@@ -44,7 +44,7 @@ def with_legend(picture: Tensor) -> Tensor:
         return picture
     ramp = torch.linspace(1, 0, height)[None, None, :, None].expand(1, 1, height, 16)
     canvas = torch.full((3, height, LEGEND_PIXELS), 255, dtype=torch.uint8)
-    canvas[:, :, 8:24] = coloured(ramp)
+    canvas[:, :, 8:24] = viridis(ramp)
     image = Image.fromarray(as_pixels(canvas))
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):

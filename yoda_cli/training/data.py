@@ -1,7 +1,7 @@
 """Training pairs: pictures held as uint8 on the device, cropped, flipped, degraded there.
 
 LR crops are cut from the whole picture's LR (the benchmark's bicubic, rounded to 8 bits), so they
-carry no crop border. Attention maps are computed once per picture and cached beside the data.
+carry no crop border. Attention maps are computed once per picture and cached in a folder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_picture
 from yoda_cli.images.resize import as_floats, crop_to_multiple, imresize
-from yoda_cli.training.degrade import degrade_pair
+from yoda_cli.training.degrade import degrade
 
 log = logging.getLogger(__name__)
 
 LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
 LEAST_SIDE = 32  # of a picture that is validated on
+CODEC_BLOCK = 8  # pixels on a side
 VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 
 
@@ -111,6 +113,14 @@ class Plane:
         start = self.offset[picture] + top * self.width[picture] + left
         index = start[:, None, None] + span[:, None] * self.width[picture][:, None, None] + span
         return self.pixels[index].permute(0, 3, 1, 2)
+
+
+class Place(NamedTuple):
+    """The corner of a crop on the LR grid of a picture."""
+
+    picture: int
+    top: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -195,13 +205,34 @@ class PairStore:
         hr = self.hr.crop(picture, top * self.scale, left * self.scale, lr_patch * self.scale)
         lr = self.lr.crop(picture, top, left, lr_patch)
         maps = {name: p.crop(picture, top, left, lr_patch) for name, p in self.maps.items()}
-        strength = random(size) * (random(size) < degrade)
+        strength = torch.zeros(size, device=device)
+        for i in (random(size) < degrade).nonzero().flatten().tolist():
+            place = Place(int(picture[i]), int(top[i]), int(left[i]))
+            lr[i], strength[i] = self._degraded(place, lr_patch, generator)
         hr_f, lr_f = hr.float() / 255, lr.float() / 255
-        for i in strength.nonzero().flatten().tolist():
-            lr_f[i] = degrade_pair(hr_f[i], float(strength[i]), self.scale, generator).to(device)
         turn = torch.randint(0, 8, (1,), generator=generator).item()
         floats = {name: _turn(m.float() / 255, int(turn)) for name, m in maps.items()}
         return Batch(_turn(hr_f, int(turn)), _turn(lr_f, int(turn)), floats, strength)
+
+    def _degraded(
+        self, place: Place, lr_patch: int, generator: torch.Generator
+    ) -> tuple[Tensor, float]:
+        """A degraded LR crop (3, p, p) uint8 and its strength.
+
+        More than the crop is degraded where the picture has it, so that the blocks of a codec lie
+        anywhere in it.
+        """
+        room = min(place.top, place.left, CODEC_BLOCK - 1)
+        more = int(torch.randint(room + 1, (1,), generator=generator))
+        corner = (place.top - more) * self.scale, (place.left - more) * self.scale
+        start = torch.tensor([[place.picture], [corner[0]], [corner[1]]]).to(self.hr.pixels.device)
+        picture, top, left = start
+        hr = self.hr.crop(picture, top, left, (lr_patch + more) * self.scale)[0]
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        pixels = hr.permute(1, 2, 0).cpu().numpy()
+        lr, strength = degrade(pixels, self.scale, np.random.default_rng(seed))
+        crop = torch.from_numpy(lr[more:, more:].copy()).permute(2, 0, 1)
+        return crop.to(hr.device), strength
 
 
 def _turn(x: Tensor, which: int) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -196,7 +195,7 @@ def train(
         run.restore(folder / "state.pt", device, recipe)
     sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
     scale = int(recipe.net.get("scale", 4))
-    maps = data / ".yoda-maps" if os.access(data, os.W_OK) else folder / "maps"
+    maps = folder / "maps"  # never among the photographs
     store = PairStore.load(
         training, scale, sources, maps, device, options.patch // scale, options.reduce
     )

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from yoda_cli.config import OptionValues, UpscaleOptions
 from yoda_cli.images import Metadata, Picture, format_of, read_picture, write_picture
-from yoda_cli.images.degradation import estimate
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
-from yoda_cli.upscaling.picture import settle_denoise, visible
+from yoda_cli.upscaling.picture import estimate_denoise, visible_colors
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
@@ -36,6 +35,7 @@ Progress = Callable[[int, int], None]
 #: The options that decide how a network is loaded.
 LOADING = (
     "model", "device", "precision", "exact", "attention", "heads", "task", "stage1", "compile",
+    "faces",
 )  # fmt: skip
 
 
@@ -186,13 +186,10 @@ def _settled(
     metadata = Metadata()
     if isinstance(image, (str, Path, bytes)):
         picture = read_picture(image if isinstance(image, bytes) else Path(image))
-        lr, metadata = visible(picture), picture.metadata
-        options, _ = settle_denoise(picture, lr, model, options)
+        lr, metadata = visible_colors(picture), picture.metadata
     else:
         lr = _tensor(image)
-        if options.denoise is None:
-            strength = estimate(lr, None).strength if model.can_denoise else 0.0
-            options = replace(options, denoise=strength)
+    options, _ = estimate_denoise(lr, model, options)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
     return lr, metadata, resolve(options, model)

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.devices.device import upload
-from yoda_cli.devices.memory import Scratch, give_back, let_go
+from yoda_cli.devices.memory import Scratch, release_pages, trim_heap
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.diffusion.noise import make_draw
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
-from yoda_cli.images.fidelity import drawn_back
+from yoda_cli.images.fidelity import draw_towards_base
 from yoda_cli.images.resize import as_floats
 from yoda_cli.models.base import Condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import grid_window, replicated
 from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
-from yoda_cli.upscaling.conditioning import encode, strided
+from yoda_cli.upscaling.conditioning import attention_map, encode, padded_size
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 from yoda_cli.upscaling.memory_limits import (
     BLOCK_OVERLAP,
@@ -51,7 +51,7 @@ def picture_seed(seed: int, lr: Tensor) -> int:
         for rows in plane.split(together):
             pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
             digest.update(pixels.contiguous().numpy().tobytes())
-            let_go()
+            release_pages()
     return int.from_bytes(digest.digest()[:8], "little")
 
 
@@ -85,7 +85,7 @@ class Conditions:
         What was encoded for it is kept for the run where all of it can be.
         """
         scale = self.model.backbone.geometry.scale
-        canvas = self.scratch.zeros(1, 1, *strided(self.lr, self.model))
+        canvas = self.scratch.zeros(1, 1, *padded_size(self.lr, self.model))
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
@@ -94,7 +94,7 @@ class Conditions:
             if bytes_of(condition) * len(self.blocks) <= self.keep_bytes or len(self.blocks) == 1:
                 self.kept[index] = condition
             else:
-                give_back()
+                trim_heap()
         return canvas
 
 
@@ -114,7 +114,7 @@ def begin(
     grid takes the place of the source's map.
     """
     geometry = model.backbone.geometry
-    height, width = (n * geometry.scale for n in strided(lr, model))
+    height, width = (n * geometry.scale for n in padded_size(lr, model))
     blocks = make_blocks(height, width, geometry.align, settings.tiles.block, overlap_of(model))
     check_memory(blocks, model)
     conditions = Conditions(
@@ -123,10 +123,13 @@ def begin(
     )  # fmt: skip
     again = False
     if attention is None and settings.mask.source == LEARNED and not settings.mask.heads:
-        learned = conditions.attention()
-        again = not conditions.kept
-        attention = None if learned is None else learned[..., : lr.shape[-2], : lr.shape[-1]]
-    return plan_blocks(lr, model, settings, attention, encoded_again=again), conditions
+        attention = conditions.attention()
+        again = attention is not None and not conditions.kept
+    if attention is None:  # or say why there is none
+        attention = attention_map(as_floats(lr), model, settings)
+    attention = attention[..., : lr.shape[-2], : lr.shape[-1]]
+    plan = plan_blocks(lr, attention, blocks, model, settings, encoded_again=again)
+    return plan, conditions
 
 
 def run_block(
@@ -157,11 +160,11 @@ def run_block(
         )
     image = net.decode(z_0, condition).float()
     if settings.refines and sampling.fidelity > 0:
-        image = drawn_back(image, net.decode(z_lr, condition).float(), sampling.fidelity)
+        image = draw_towards_base(image, net.decode(z_lr, condition).float(), sampling.fidelity)
     return image.clamp_(0, 1).cpu()
 
 
-def blended(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
+def blend_blocks(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
     """The picture (1, 3, H, W) from its blocks, in their order, one in memory at a time."""
     if len(plan.blocks) == 1:
         (only,) = made
@@ -171,5 +174,5 @@ def blended(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
     for block, window in zip(plan.blocks, made, strict=True):
         block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
         if canvas.bottom * canvas.right > LEAN_PIXELS:
-            give_back()
+            trim_heap()
     return plan.cut(image)

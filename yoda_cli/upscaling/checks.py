@@ -15,7 +15,7 @@ from yoda_cli.errors import UsageError
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
 
-SAMPLER_NAMES = ("ddim", "ddpm", "ddpm-sr3", "dpm++", "dpm++3m-sde")
+SAMPLER_NAMES = ("ddim", "ddpm", "ddpm-sr3", "dpm++", "dpm++3m-sde", "renoise")
 ANCESTRAL = ("ddpm", "ddpm-sr3")
 TASK_NAMES = ("sr", "face", "denoise")
 MAX_SCALE = 16.0

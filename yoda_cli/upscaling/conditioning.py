@@ -85,7 +85,7 @@ def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
 def learned_map(lr: Tensor, model: Model, settings: Settings) -> Tensor | None:
     """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
     scale = model.backbone.geometry.scale
-    padded = replicate(upload(lr, model.device), *strided(lr, model))
+    padded = replicate(upload(lr, model.device), *padded_size(lr, model))
     canvas = padded.new_empty(1, 1, *padded.shape[-2:])
     height, width = (n * scale for n in padded.shape[-2:])
     for tile in encoder_tiles(height, width, model, settings.tiles):
@@ -111,7 +111,7 @@ def attention_map(lr: Tensor, model: Model, settings: Settings) -> Tensor:
     return learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
 
 
-def strided(lr: Tensor, model: Model) -> tuple[int, int]:
+def padded_size(lr: Tensor, model: Model) -> tuple[int, int]:
     """Height and width of ``lr``, rounded up to what the network's stride divides."""
     stride = model.backbone.geometry.stride
     return rounded_up(lr.shape[-2], stride), rounded_up(lr.shape[-1], stride)

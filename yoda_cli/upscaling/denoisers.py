@@ -6,8 +6,8 @@ Knows the plan and the model; the loop is ``yoda.masked_sample``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -147,3 +147,23 @@ class WindowedDenoiser:
             f"out of memory on {self.model.device} with one window of "
             f"{8 * window.width}×{8 * window.height} pixels; give a smaller --tile"
         )
+
+
+@dataclass
+class RefiningDenoiser:
+    """A denoiser whose condition is made again before every step but the first.
+
+    ``refine`` makes it of the old one and of the last estimate, z_lr where nothing was refined.
+    """
+
+    denoiser: WindowedDenoiser
+    refine: Callable[[Condition, Tensor], Condition]
+    z_0: Tensor | None = None
+
+    def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
+        if self.z_0 is not None:
+            condition = self.refine(self.denoiser.condition, self.z_0)
+            self.denoiser = replace(self.denoiser, condition=condition)
+        z_0 = self.denoiser(z_t, t, mask)
+        self.z_0 = torch.where(mask, z_0, self.denoiser.condition.z_lr)
+        return z_0

@@ -33,7 +33,7 @@ from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.plan import Plan, forecast_seconds, window_plan
 from yoda_cli.tiling.windows import Tile, Window, rounded_up
 from yoda_cli.upscaling.blocks import picture_seed
-from yoda_cli.upscaling.denoisers import WindowedDenoiser
+from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
@@ -165,18 +165,21 @@ class LatentPipeline:
         model, sampler = self.model, settings.sampling.sampler
         restored, steering = required(plan.restored), latent_of(settings).steering
         with ExitStack() as kept:
-            condition = self.family.condition(z_lr.to(model.device), restored, steering)
+            lr_code = z_lr.to(model.device)
+            condition = self.family.condition(lr_code, restored, plan.lr, steering)
             net = kept.enter_context(self.family.denoiser())
             forecast = self.forecast(plan, condition, steering)
             observer.on_plan(plan.planned_calls, forecast)
+            size = self.window_size(plan.on_grid, settings)
             if observer.whole:
-                size = self.window_size(plan.on_grid, settings)
                 codec = kept.enter_context(self.family.codec(size, steering))
                 see = partial(self.decode, codec, restored=restored)
                 observer.on_pass(PassBegin(plan, condition.z_lr, see))
             first, total = plan.first, net.schedule.num_steps
+            refine = partial(self.family.refine, restored=restored, tile=size)
+            windowed = WindowedDenoiser(model, condition, first, settings.group, counter)
             z_0 = masked_sample(
-                WindowedDenoiser(model, condition, first, settings.group, counter),
+                RefiningDenoiser(windowed, refine),
                 sampler.step,
                 net.schedule,
                 first.timesteps,

@@ -12,23 +12,41 @@ from yoda_cli.models.model import Model
 from yoda_cli.tiling.plan import TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 
-LARGEST_WINDOW = 768 * 1024  # pixels of one network call in a lean run, where memory allows
-LARGEST_QUICK = 7 << 18  # of one in any other, or half a block where that is more
-HALF = 0.54  # of a block, in whole cells and with a halo
-LEAN_PIXELS = 16 << 20  # a run on a picture of more uses little memory and takes more time
-ENCODER_HALOS = 3  # its window is computed once, so it may look further than a step does
-WHOLE_PIXELS = 4 << 20  # of a block's core: a picture of more is cut
-WHOLE_WINDOW = 17 << 18  # the same with what it shares with its neighbours
-LEAN_BLOCK = 3 << 19  # of a core in a lean run
-ENCODED_TOGETHER = 5  # times the pixels of a network call: the encoder works on the LR grid
-CANVAS_BYTES = 100  # of state, noise, estimate and condition, per output pixel
-BLOCK_OVERLAP = 32  # on every side of a block's core
+# All in output pixels, if not said otherwise. Sizes of blocks and windows were chosen with
+# `scripts/benchmark.py PHOTOS --part sizes` (seconds a megapixel against size) and `--part memory`.
+
+#: Above this a run is lean: it uses little memory and takes more time.
+LEAN_PIXELS = 16 << 20
+#: A canvas up to this is one block; a larger one that is not lean is cut into blocks of so many.
+#: At 1.5 megapixels the overlaps of blocks alone cost 8 % of the time.
+WHOLE_PIXELS = 4 << 20
+#: The core of a block in a lean run.
+LEAN_BLOCK = 3 << 19
+#: A block of WHOLE_PIXELS with what it shares with its neighbours.
+WHOLE_WINDOW = 17 << 18
+#: On every side of a block's core; half of it is blended. With 16 a cut picture lies at
+#: 52 dB from the uncut one, with 32 at 57.
+BLOCK_OVERLAP = 32
+#: The largest window of one network call: in a lean run, in any other, and as a share of a block
+#: (half of it in whole cells and with a halo, so that two calls do a step), whichever is more.
+LARGEST_WINDOW = 768 * 1024
+LARGEST_QUICK = 7 << 18
+HALF = 0.54
+#: Of the free memory one call may take so much; the rest is the canvas, its noise and its estimate.
+SHARE_OF_FREE = 1 / 4
+#: The encoder runs once, so its tiles may see three halos far, where a step's see one, and it works
+#: on the LR grid: it takes five times the pixels of a network call in the same memory.
+ENCODER_HALOS = 3
+ENCODED_TOGETHER = 5
+#: Bytes per output pixel of state, noise, estimate and condition, a cautious guess: it only
+#: refuses what cannot end well.
+CANVAS_BYTES = 100
 
 
 def largest_window(model: Model, pixels: int, *, lean: bool = False) -> float:
     """Pixels that one network call may have on a canvas of ``pixels``: what a quarter of the free
     memory holds, at most the constants above."""
-    free = free_bytes(model.device) / 4 / model.backbone.geometry.pixel_bytes
+    free = free_bytes(model.device) * SHARE_OF_FREE / model.backbone.geometry.pixel_bytes
     half = HALF * pixels if pixels <= WHOLE_WINDOW else 0
     most = LARGEST_WINDOW if lean else max(LARGEST_QUICK, half)
     return max(min(free, most), MIN_TILE**2)

@@ -21,6 +21,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import peak_bytes, reset_peak
 from yoda_cli.errors import InputError, OutputError, UsageError
 from yoda_cli.files import digest_of, make_folder, shown
+from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import (
     Animation,
     Picture,
@@ -38,11 +39,10 @@ from yoda_cli.images.degradation import estimate
 from yoda_cli.images.picture import ANIMATED
 from yoda_cli.images.resize import as_floats, imresize
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import replacing
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.checks import with_scale
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.pipeline import only_reduces, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
 from yoda_cli.upscaling.settings import Settings, resolve
@@ -64,10 +64,21 @@ class Item:
     has_alpha: bool = False
     bits: int = 8
     scale: float | None = None
+    accept_damaged: bool = False
 
     def settled(self, options: UpscaleOptions) -> UpscaleOptions:
         """``options`` with the factor for this picture."""
         return with_scale(options, self.scale)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the result is smaller than the picture; a pixel model then never runs."""
+        return self.scale is not None and self.scale < 1
+
+    @property
+    def reduces_bytes(self) -> bool:
+        """Whether it is reduced without ever being held as floats."""
+        return self.is_reduced and not (self.has_alpha or self.frames > 1)
 
     @property
     def pixels(self) -> int:
@@ -115,14 +126,17 @@ def read(item: Item, stream: bytes | None = None) -> Decoded:
     """The frames of an animation that its target can hold, the first of anything else."""
     source = item.source if item.source != STREAM else stream
     assert source is not None
-    with unchanged(item.source) as digest:
+    with hash_of_stable_file(item.source) as digest:
         if item.frames > 1 and item.kind in ANIMATED:
             return Decoded(read_frames(source), digest)
-        return Decoded(Animation((read_picture(source),), (0.0,), 1), digest)
+        picture = read_picture(
+            source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged
+        )
+        return Decoded(Animation((picture,), (0.0,), 1), digest)
 
 
 @contextlib.contextmanager
-def unchanged(source: Path) -> Iterator[str]:
+def hash_of_stable_file(source: Path) -> Iterator[str]:
     """The hash of a file that stays as it is while it is decoded; empty for standard input."""
     if source == STREAM:
         yield ""
@@ -154,40 +168,42 @@ def compute(
     still."""
     reset_peak(model.device)
     animation = decoded.animation
-    lr = visible(animation.frames[0])
-    settings, said = settle(animation.frames[0], lr, model, item.settled(options))
+    lr = visible_colors(animation.frames[0])
+    settings, said = resolve_for_picture(lr, model, item.settled(options))
     results = [
-        upscale_tensor(visible(frame), model, settings, observer, noise_of=lr)
+        upscale_tensor(visible_colors(frame), model, settings, observer, noise_of=lr)
         for frame in animation.frames
     ]
-    made = assembled(item, animation.frames, results, model, settings, said, decoded.sha256)
+    made = assemble(item, animation.frames, results, model, settings, said, decoded.sha256)
     whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
     return replace(made, animation=whole)
 
 
-def assembled(
+def assemble(
     item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
     settings: Settings, said: tuple[str, ...] = (), sha256: str = "",
 ) -> Computed:  # fmt: skip
     """Results with what their files carried: transparency, metadata, notices."""
-    first, lr = frames[0], visible(frames[0])
+    first, lr = frames[0], visible_colors(frames[0])
     made: list[Picture] = []
     for frame, result in zip(frames, results, strict=True):
         size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
         alpha = None if frame.alpha is None else imresize(frame.alpha, size).clamp(0, 1)
         made.append(replace(frame, rgb=result.image, alpha=alpha))
     notices = first.notices + losses(first, item.kind) + source_notices(lr, model, settings) + said
+    if count := results[0].faces:
+        notices += (f"{count} face{'s' if count > 1 else ''} restored",)
     if item.frames > len(frames):
         notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
     height, width = made[0].rgb.shape[-2:]
     done = Finished(
-        item.source, item.target, lr, summed(results), (width, height), notices, settings,
+        item.source, item.target, lr, sum_results(results), (width, height), notices, settings,
         len(frames), peak_bytes(), sha256,
     )  # fmt: skip
     return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1))
 
 
-def summed(results: Sequence[Result]) -> Result:
+def sum_results(results: Sequence[Result]) -> Result:
     """The first frame's result with the counts of all."""
     total = {
         name: sum(getattr(result, name) for result in results)
@@ -223,7 +239,7 @@ def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -
     return done
 
 
-def visible(picture: Picture) -> Tensor:
+def visible_colors(picture: Picture) -> Tensor:
     """Its colours, those under full transparency taken from their neighbours."""
     return picture.rgb if picture.alpha is None else fill_transparent(picture.rgb, picture.alpha)
 
@@ -232,22 +248,25 @@ def look_ahead(
     item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
 ) -> tuple[PicturePlan, Settings]:
     """The plan of a picture's first frame and pass, without running it."""
-    picture = read_picture(item.source if stream is None else stream)
-    lr = visible(picture)
-    settings, _ = settle(picture, lr, model, item.settled(options))
+    source = item.source if stream is None else stream
+    picture = read_picture(source, accept_damaged=item.accept_damaged)
+    lr = visible_colors(picture)
+    settings, _ = resolve_for_picture(lr, model, item.settled(options))
     return plan_picture(lr, model, settings), settings
 
 
-def settle(
-    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+def resolve_for_picture(
+    rgb: Tensor, model: Model, options: UpscaleOptions
 ) -> tuple[Settings, tuple[str, ...]]:
     """``options`` resolved for a picture, and a notice where its degradation was estimated."""
-    options, said = settle_denoise(picture, rgb, model, options)
+    if only_reduces(model, options.scale):
+        return resolve(options, model), ("made smaller: no network is run",)
+    options, said = estimate_denoise(rgb, model, options)
     return resolve(options, model), said
 
 
-def settle_denoise(
-    picture: Picture, rgb: Tensor, model: Model, options: UpscaleOptions
+def estimate_denoise(
+    rgb: Tensor, model: Model, options: UpscaleOptions
 ) -> tuple[UpscaleOptions, tuple[str, ...]]:
     """``options`` with a number for ``denoise``, and a notice where it was estimated."""
     if options.denoise is not None:
@@ -258,9 +277,9 @@ def settle_denoise(
         return options, ()
     if not model.can_denoise:
         return replace(options, denoise=0.0), ()
-    found = estimate(rgb, picture.jpeg_table or None)
-    notice = (f"denoise {found.strength:g} ({found.why})",) if found.why else ()
-    return replace(options, denoise=found.strength), notice
+    strength = estimate(rgb)
+    notice = (f"denoise {strength:g} (estimated from the pixels)",) if strength else ()
+    return replace(options, denoise=strength), notice
 
 
 def source_notices(lr: Tensor, model: Model, settings: Settings) -> tuple[str, ...]:

@@ -11,17 +11,15 @@ from functools import cached_property
 
 from torch import Tensor
 
-from yoda_cli.devices.memory import let_go
+from yoda_cli.devices.memory import release_pages
 from yoda_cli.diffusion.yoda import time_mask
-from yoda_cli.images.resize import as_floats
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.budget import Spent, spend
 from yoda_cli.tiling.grids import grid_window, to_grid
 from yoda_cli.tiling.plan import Plan, forecast_seconds, make_plan
 from yoda_cli.tiling.windows import Tile
-from yoda_cli.upscaling.conditioning import attention_map, strided
-from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window, make_blocks, overlap_of
+from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window
 from yoda_cli.upscaling.settings import Settings
 
 
@@ -78,24 +76,20 @@ class PicturePlan:
 
 
 def plan_blocks(
-    lr: Tensor, model: Model, settings: Settings, attention: Tensor | None = None,
+    lr: Tensor, attention: Tensor, blocks: Sequence[Tile], model: Model, settings: Settings,
     *, encoded_again: bool = False,
 ) -> PicturePlan:  # fmt: skip
-    """The plan for ``attention``, or for the source's map of ``lr``.
+    """The plan that ``attention`` (1, 1, h, w) makes of ``blocks`` of the canvas over ``lr``.
 
     A large picture is ``encoded_again`` when its blocks are run: the forecast counts that.
     """
-    if attention is None:
-        attention = attention_map(as_floats(lr), model, settings)
-    geometry = model.backbone.geometry
-    height, width = (n * geometry.scale for n in strided(lr, model))
-    blocks = make_blocks(height, width, geometry.align, settings.tiles.block, overlap_of(model))
     lower_bound, spent = settings.mask.lower_bound, None
     if settings.mask.budget and settings.refines:
         spent = spend_budget(attention, blocks, model, settings)
         attention, lower_bound = spent.attention, spent.lower_bound
     plans = plans_of(attention, blocks, model, settings, lower_bound)
-    size = (lr.shape[-2] * geometry.scale, lr.shape[-1] * geometry.scale)
+    scale = model.backbone.geometry.scale
+    size = (lr.shape[-2] * scale, lr.shape[-1] * scale)
     costs = costs_of(model)
     seconds = forecast_seconds(plans, costs)
     if encoded_again:
@@ -120,7 +114,7 @@ def plans_of(
         seen = grid_window(attention, block.window, geometry.scale)
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
-        let_go()
+        release_pages()
     return plans
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -18,9 +19,10 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
-from yoda_cli.images.resize import imresize
-from yoda_cli.models.loading import find_entry, find_model
+from yoda_cli.images.resize import imresize, shrink
+from yoda_cli.models.loading import find_entry, find_model, with_faces
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
@@ -78,11 +80,12 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     entry = find_entry(options)
     if entry is not None and entry.attention not in known:
         raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
-    return find_model(options, watch)
+    model = find_model(options, watch)
+    return with_faces(model, options, watch) if options.faces else model
 
 
 @contextmanager
-def exactly(asked: bool) -> Iterator[None]:
+def exact_kernels(asked: bool) -> Iterator[None]:
     """One thread and reproducible kernels, if asked: the bytes then depend on no worker count."""
     if not asked:
         yield
@@ -98,7 +101,7 @@ def exactly(asked: bool) -> Iterator[None]:
 
 
 @contextmanager
-def memory_errors_named() -> Iterator[None]:
+def name_memory_errors() -> Iterator[None]:
     """Memory that runs out where nothing smaller can be tried ends the picture with one line."""
     try:
         yield
@@ -124,22 +127,55 @@ def upscale_tensor(
     ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
-    a bicubic resize.
+    a bicubic resize. Faces are restored last, from ``lr``.
     """
-    began, pipeline = time.perf_counter(), pipeline_of(model)
+    began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
+    if only_reduces(model, settings.scale):
+        return reduce(lr, settings)
     observer = observer or Observer()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
     passes: list[PassEnd] = []
     while not passes or (not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY):
-        with exactly(settings.tiles.exact), memory_errors_named():
+        with exact_kernels(settings.tiles.exact), name_memory_errors():
             passes.append(pipeline.run(image, settings, observer, attention, noise_of))
         attention, settings = None, settings.for_next_pass()
         image = passes[-1].image
         reached *= model.scale
     if tuple(image.shape[-2:]) != (height, width):
         image = imresize(image, (height, width)).clamp(0, 1)
-    return result_of(passes, image, time.perf_counter() - began)
+    image, faces = with_restored_faces(lr, image, model, asked)
+    result = result_of(passes, image, time.perf_counter() - began)
+    return replace(result, faces=faces)
+
+
+def with_restored_faces(
+    lr: Tensor, image: Tensor, model: Model, settings: Settings
+) -> tuple[Tensor, int]:
+    """``image``, made of ``lr``, with its faces restored if that was asked; and how many were."""
+    helper, own = model.faces, settings.faces
+    if helper is None or own is None:
+        return image, 0
+
+    def restore(square: Tensor) -> Tensor:
+        return upscale_tensor(square, helper.model, own).image
+
+    return restored_faces(lr, image, helper.detect(lr), restore)
+
+
+def only_reduces(model: Model, scale: float | None) -> bool:
+    """Whether a picture is made smaller, which takes no network but a restorer's."""
+    return scale is not None and scale < 1 and not pipeline_of(model).one_pass
+
+
+def reduce(lr: Tensor, settings: Settings) -> Result:
+    """A picture made smaller, by bicubic alone: there is no detail to make up."""
+    began = time.perf_counter()
+    height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
+    image = shrink(lr, (height, width))
+    nowhere = torch.zeros(1, 1, 1, 1).expand(1, 1, *lr.shape[-2:])
+    seconds = time.perf_counter() - began
+    return Result(image, nowhere, 0, 0, 0, seconds, 0.0, 0, settings.mask.lower_bound)
 
 
 @torch.inference_mode()

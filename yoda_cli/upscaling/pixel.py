@@ -10,8 +10,8 @@ from torch import Tensor
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.blocks import begin, blended, picture_seed, run_block
-from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
+from yoda_cli.upscaling.blocks import begin, blend_blocks, picture_seed, run_block
+from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import Observer, PassEnd
 from yoda_cli.upscaling.settings import Settings
 
@@ -27,7 +27,7 @@ class PixelPipeline:
 
     def plan(self, lr: Tensor, settings: Settings, attention: Tensor | None = None) -> PicturePlan:
         """Where a pass over ``lr`` (1, 3, h, w) would work, without running it."""
-        return plan_blocks(lr, self.model, settings, attention)
+        return begin(lr, self.model, settings, attention, keep_bytes=0)[0]
 
     def run(
         self, lr: Tensor, settings: Settings, observer: Observer,
@@ -49,7 +49,7 @@ class PixelPipeline:
             run_block(plan, i, conditions.take(i), model, settings, observer, seed, counter)
             for i in range(len(plan.blocks))
         )
-        image = blended(plan, made)
+        image = blend_blocks(plan, made)
         seconds = time.perf_counter() - began
         recovered = counter.recovered()
         # Runs that are watched, of fixed tiles, or short of memory are slower for their reasons.

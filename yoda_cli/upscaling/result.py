@@ -60,7 +60,7 @@ class Result:
     """A finished picture. ``image`` is (1, 3, H, W) in [0, 1]; counts are over all passes.
 
     ``forecast_seconds`` is what the plan promised for ``seconds``; ``lower_bound`` is the l that
-    was used, ``spent`` what a budget made of A.
+    was used, ``spent`` what a budget made of A, ``faces`` how many were restored apart.
     """
 
     image: Tensor
@@ -74,6 +74,7 @@ class Result:
     lower_bound: float
     spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
+    faces: int = 0
 
 
 def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Result:

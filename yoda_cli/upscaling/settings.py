@@ -73,7 +73,8 @@ class LatentSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is told. ``group`` windows go through a GPU together."""
+    """Everything that a run is told. ``group`` windows go through a GPU together; ``faces`` is
+    what the model of faces is told, where they are restored apart."""
 
     model: str
     scale: float
@@ -85,6 +86,7 @@ class Settings:
     device: torch.device
     precision: torch.dtype
     latent: LatentSettings | None = None
+    faces: Settings | None = None
 
     def for_next_pass(self) -> Settings:
         """The same for a picture that the model made itself."""
@@ -144,6 +146,7 @@ class Settings:
             "faithful": self.mask.faithful,
             "compile": self.compile,
             "no-skip": not self.tiles.skip,
+            "faces": self.faces is not None,
         }
         return [name for name, is_on in chosen.items() if is_on]
 
@@ -227,7 +230,20 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
         model.device,
         model.precision,
         _latent(asked, model, sampling.fidelity),
+        _faces(asked, model),
     )
+
+
+def _faces(asked: UpscaleOptions, model: Model) -> Settings | None:
+    """Of the model of faces: its own factor and chain, the fidelity and seed that were asked."""
+    if not asked.faces or model.faces is None:
+        return None
+    helper = model.faces.model
+    own = UpscaleOptions(
+        model=helper.name, seed=asked.seed, fidelity=asked.fidelity, exact=asked.exact,
+        denoise=asked.denoise if helper.can_denoise else 0.0,
+    )  # fmt: skip
+    return resolve(own, helper)
 
 
 def _timesteps(steps: int, sampler: Sampler, model: Model) -> tuple[int, ...]:

@@ -16,23 +16,30 @@ import torch
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.devices.memory import Scratch, give_back, keep_few_kernels, peak_bytes, reset_peak
+from yoda_cli.devices.memory import Scratch, keep_few_kernels, peak_bytes, reset_peak, trim_heap
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import WeightsError, how_to_install
-from yoda_cli.files import writing_named
+from yoda_cli.files import name_write_errors
+from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import made_by_yoda, read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import replacing
 from yoda_cli.tiling.windows import feather
+from yoda_cli.upscaling import forecast
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
-from yoda_cli.upscaling.picture import Finished, Item, settle, source_notices, unchanged
+from yoda_cli.upscaling.picture import (
+    Finished,
+    Item,
+    hash_of_stable_file,
+    resolve_for_picture,
+    source_notices,
+)
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import exactly, memory_errors_named, pipeline_of
+from yoda_cli.upscaling.pipeline import exact_kernels, name_memory_errors, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 
@@ -48,7 +55,7 @@ def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
-    if options.scale not in (None, float(native)):
+    if options.scale not in (None, float(native)) or options.faces:
         return False
     try:
         import pyvips  # noqa: F401
@@ -62,13 +69,16 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     if options.stream is False:
         return False
     if options.stream is None:
-        large = item.pixels * model.scale**2 > STREAM_PIXELS
+        large = item.pixels * model.scale**2 > STREAM_PIXELS or (
+            forecast.needed_bytes(item, float(model.scale), model.scale)
+            > forecast.free_memory_bytes()
+        )
         return large and can_stream(item, model, options)
     if not can_stream(item, model, options):
         raise WeightsError(
             f"{shown(item.source)} cannot be streamed: that takes {how_to_install('vips')}, "
             "and a file with a still picture of 8 bits without transparency, at the model's own "
-            f"scale, to a file of {', '.join(KINDS)}"
+            f"scale and without --faces, to a file of {', '.join(KINDS)}"
         )
     return True
 
@@ -81,22 +91,24 @@ def stream(
     keep_few_kernels()
     reset_peak(model.device)
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
-    with writing_named(item.target), unchanged(item.source) as sha256:
-        picture = read_strips(item.source, scratch) or read_picture(item.source, as_bytes=True)
+    with name_write_errors(item.target), hash_of_stable_file(item.source) as sha256:
+        picture = read_strips(item.source, scratch) or read_picture(
+            item.source, as_bytes=True, accept_damaged=item.accept_damaged
+        )
         lr = picture.rgb
         height, width = (n * model.backbone.geometry.scale for n in lr.shape[-2:])
         channels = 1 if picture.is_grey else 3
         made = scratch.zeros(height, width, channels, dtype=torch.uint8)  # before the long work
-    settings, said = settle(picture, lr, model, in_small_blocks(item.settled(options)))
+    settings, said = resolve_for_picture(lr, model, in_small_blocks(item.settled(options)))
     notices = picture.notices + source_notices(lr, model, settings) + said
     if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
         notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
-    with exactly(settings.tiles.exact), memory_errors_named(), writing_named(item.target):
+    with exact_kernels(settings.tiles.exact), name_memory_errors(), name_write_errors(item.target):
         counter, seed = Counter(observer.on_call), picture_seed(settings.sampling.seed, lr)
         seen, conditions = begin(
             lr, model, settings, counter=counter, keep_bytes=0, scratch=scratch
         )  # fmt: skip
-        give_back()
+        trim_heap()
         forecast = seen.forecast_seconds or 0.0
         observer.on_plan(seen.planned_calls, forecast)
 
@@ -122,7 +134,7 @@ def in_small_blocks(options: UpscaleOptions) -> UpscaleOptions:
     return replace(options, block=options.block or STREAM_BLOCK)
 
 
-def as_it_will_run(item: Item, model: Model, options: UpscaleOptions) -> UpscaleOptions:
+def with_stream_blocks(item: Item, model: Model, options: UpscaleOptions) -> UpscaleOptions:
     """``options`` with the blocks that the picture will be made in."""
     streamed = wants_stream(item, model, item.settled(options))
     return in_small_blocks(options) if streamed else options
@@ -133,8 +145,8 @@ def write_blocks(
 ) -> None:
     """The picture as bytes into ``made`` (H, W, C), block by block.
 
-    The sums are those of ``blended``, in its order. Held is one block and what it shares with its
-    left neighbour, as floats; what it shares with the row above is in scratch.
+    The sums are those of ``blend_blocks``, in its order. Held is one block and what it shares with
+    its left neighbour, as floats; what it shares with the row above is in scratch.
     """
     height, width, channels = made.shape
     rows = [
@@ -158,5 +170,5 @@ def write_blocks(
             part = to_bytes(whole[0, :, : end - top, :finished], grey=channels == 1)
             made[top:end, window.left : right] = part
             shared = whole[..., finished:].clone()
-            give_back()
+            trim_heap()
         above = below

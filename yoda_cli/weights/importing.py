@@ -39,6 +39,11 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
     if not path.is_file():
         raise NotFoundError(f"no such file: {path}")
     slot = single(wanted, registry) if wanted else None
+    if slot is None:
+        plain = [e for e in registry.files.values() if is_plain(e) and e.name == path.name]
+        slot = plain[0] if plain else None
+    if slot is not None and is_plain(slot):
+        return copy_verified(path, slot, f"a file of {slot.format.upper()}", cache)
     state = read_tensors(path, only_shapes=True)
     identity = identify(state)
     if slot is None:
@@ -49,10 +54,15 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
         raise WeightsError(
             f"{path} is {identity.description}; {slot.name} must be {expected}: {wrong[0]}"
         )
-    return keep(path, slot, identity.description, cache)
+    return copy_verified(path, slot, identity.description, cache)
 
 
-def keep(path: Path, slot: FileEntry, description: str, cache: Cache) -> Imported:
+def is_plain(entry: FileEntry) -> bool:
+    """Whether a file holds no table of tensors: its hash alone tells what it is."""
+    return entry.format == "onnx"
+
+
+def copy_verified(path: Path, slot: FileEntry, description: str, cache: Cache) -> Imported:
     """Verify the hash where one is known, copy, and note it."""
     found, expected = sha256_of(path), cache.expected(slot)
     if expected and found != expected:

@@ -43,7 +43,7 @@ def inventory(registry: Registry, cache: Cache) -> list[Row]:
     for model in registry.models.values():
         names = tuple(model.files.values())
         size = model.path.stat().st_size if model.bundled else total(names, registry, cache)
-        state = "bundled" if model.bundled else joined([states[name] for name in names])
+        state = "bundled" if model.bundled else state_of_model([states[name] for name in names])
         path = str(model.path) if model.bundled else ""
         rows.append(
             Row("model", model.name, model.aliases, model.summary, names, size, model.licence,
@@ -79,7 +79,7 @@ def state_of(entry: FileEntry, cache: Cache) -> str:
     return "to download" if entry.urls else "by hand"
 
 
-def joined(states: Sequence[str]) -> str:
+def state_of_model(states: Sequence[str]) -> str:
     """The state of a model from those of its files: the first that keeps it from running."""
     missing = [state for state in states if state != "cached"]
     if not missing:

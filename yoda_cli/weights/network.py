@@ -188,7 +188,7 @@ def refusal(first: str, here: str, there: str) -> str:
     parts = urlsplit(there)
     if urlsplit(here).scheme == "https" and parts.scheme == "http":
         return "it would leave the encrypted connection"
-    if parts.hostname != urlsplit(first).hostname and is_private(parts.hostname):
+    if parts.hostname != urlsplit(first).hostname and is_private(parts.hostname or ""):
         return "a private address"
     return ""
 

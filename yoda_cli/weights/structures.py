@@ -40,6 +40,7 @@ COMPOSITES = {
     ),
     "stablesr_full": (*SD21, *STABLESR),
     "stablesr_modules": STABLESR,
+    "ram": (("", "ram_tokens"),),
     "stablesr_vae": (("", "diffbir_vae"), ("", "stablesr_fusion")),
 }
 
@@ -61,6 +62,10 @@ NAMES = {
     "diffbir_scunet": "SCUNet",
     "diffbir_full": "DiffBIR v1 in one file",
     "sd21": "Stable Diffusion 2.1",
+    "seesr_unet": "the U-Net of SeeSR or AddSR",
+    "seesr_controlnet": "the ControlNet of SeeSR or AddSR",
+    "ram": "RAM with Swin-L",
+    "dape_lora": "DAPE, which adapts RAM",
     "stablesr_full": "StableSR in one file",
     "stablesr_modules": "StableSR's modules without Stable Diffusion",
     "stablesr_vae": "StableSR's VAE with feature wrapping",

@@ -81,18 +81,25 @@ def _read(path: Path) -> object:
     """Whatever the file holds, by the safest reader that can."""
     if not path.is_file():
         raise WeightsError(f"no such checkpoint: {path}")
-    if path.suffix == ".safetensors":
+    # A person's file may be in either format; the cache gives it the name of the registry.
+    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from error
     try:
         is_zip = _is_zip(path)
+        unpickler = restricted_pickle(path.stat().st_size)
+        if path.suffix == ".safetensors":  # torch would go by the name alone
+            with path.open("rb") as file:
+                return torch.load(
+                    file, map_location="cpu", weights_only=False, pickle_module=unpickler
+                )
         return torch.load(
             path,
             map_location="cpu",
             weights_only=False,
-            pickle_module=restricted_pickle(path.stat().st_size),
+            pickle_module=unpickler,
             mmap=is_zip,  # gigabytes stay on the disk until they are used
         )
     except RefusedError as error:

@@ -74,7 +74,7 @@ def names_in(cache: Cache, registry: Registry) -> list[str]:
 
 
 def started(cache: Cache) -> set[str]:
-    """The downloads that were begun: by the facts beside what came of them or by a private name."""
+    """The downloads that were begun: by the facts beside what came of them, or a private name."""
     names = set()
     for path in cache.partials():
         name = path.name.split("~")[0]

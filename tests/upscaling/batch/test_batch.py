@@ -475,13 +475,13 @@ def test_a_picture_that_kills_its_worker_fails_alone(folder, tmp_path, tiny_chec
     run = f"""
 import os, sys
 sys.argv = ["yoda"]
-from yoda_cli import upscaling, workers
-read = workers.read
+from yoda_cli.upscaling.batch import processes
+read = processes.read
 def deadly(item, stream=None):
     if item.source.name == "b.png":
         os._exit(9)
     return read(item, stream)
-workers.read = deadly
+processes.read = deadly
 if __name__ == "__main__":
     from yoda_cli.cli import run
     sys.exit(run(["upscale", {str(folder)!r}, "-r", "-o", {str(tmp_path / "out")!r}, "-j", "2",
@@ -519,7 +519,7 @@ def test_what_nobody_foresaw_fails_one_picture_and_the_rest_goes_on(yoda, tmp_pa
 
 @pytest.mark.parametrize("stage", ["read", "write", "stream_picture"])
 def test_a_surprise_in_any_stage_is_that_picture_s_alone(yoda, tmp_path, monkeypatch, stage):
-    from yoda_cli.upscaling.batch import plan as batch
+    from yoda_cli.upscaling.batch import local as batch
 
     folder = tmp_path / "in"
     folder.mkdir()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from yoda_cli.models.latent.controlled import FACTOR
 from yoda_cli.models.nets import ldm
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.stablesr import WrappedVAE, infer_wrapped_vae, wrapped_vae_name
 from yoda_cli.tiling.windows import Tile, make_tiles
 
@@ -170,7 +170,7 @@ def load_vae(
 ) -> Any:  # fmt: skip
     """The autoencoder of LDM tensors, without prefixes."""
     config = ldm.infer_vae(state)
-    return built(
+    return build_filled(
         lambda: ldm.make_vae(config), lambda key: ldm.vae_name(key, config), state, name,
         device, dtype,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def load_wrapped_vae(
 ) -> WrappedVAE:  # fmt: skip
     """The autoencoder of a file with feature wrapping, without prefixes."""
     config = infer_wrapped_vae(state)
-    return built(
+    return build_filled(
         lambda: WrappedVAE(config), lambda key: wrapped_vae_name(key, config), state, name,
         device, dtype,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from yoda_cli.models.latent.addsr import AddSR
 from yoda_cli.models.latent.diffbir import DiffBIR
 from yoda_cli.models.latent.family import LatentFamily
 from yoda_cli.models.latent.settings import FamilySettings
@@ -33,6 +34,7 @@ class FamilyLine:
 
 
 FAMILIES: dict[str, FamilyLine] = {
+    "addsr": FamilyLine(AddSR, ("unet", "controlnet", "ram", "dape", "diffusion")),
     "diffbir": FamilyLine(DiffBIR, ("controlnet", "diffusion")),
     "stablesr": FamilyLine(StableSR, ("diffusion",), ("modules",), ("decoder",)),
 }

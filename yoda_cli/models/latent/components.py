@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,32 @@ from yoda_cli.weights.tensors import read_tensors
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 RESTORER = "preprocess_model."
 
+T = TypeVar("T")
+
 ROOMY = 8 << 30  # free bytes above which parts stay for the next picture
 MARGIN = 1.2  # of the weights' size: what else is held while they are read and used
+
+
+@dataclass(eq=False)
+class Kept(Generic[T]):
+    """What is read when it is first needed, and kept while anybody uses it or there is room."""
+
+    read: Callable[[], T]
+    has_room: Callable[[], bool]
+    value: T | None = None
+    users: int = 0
+
+    @contextmanager
+    def lent(self) -> Iterator[T]:
+        """For as long as the context lasts; contexts may be nested."""
+        value = self.value = self.read() if self.value is None else self.value
+        self.users += 1
+        try:
+            yield value
+        finally:
+            self.users -= 1
+            if not self.users and not self.has_room():
+                self.value = None
 
 
 @dataclass(eq=False)
@@ -40,8 +65,12 @@ class Components:
     files: Mapping[str, Path]
     device: torch.device
     precision: torch.dtype
-    _restorer: Restorer | None = None
-    _vae: nn.Module | None = None
+    _restorer: Kept[Restorer] = field(init=False)
+    _vae: Kept[nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._restorer = Kept(self._read_restorer, lambda: self.has_room)
+        self._vae = Kept(self._read_vae, lambda: self.has_room)
 
     def unexpected(self, role: str, wanted: str) -> str:
         """What the file of a role is instead."""
@@ -66,9 +95,9 @@ class Components:
         """Whether what was read may stay for the next picture."""
         return self.free >= ROOMY
 
-    def check_memory(self, weights: int) -> None:
-        """Refuse networks of ``weights`` values that will not fit."""
-        needed = round(weights * torch.finfo(self.precision).bits / 8 * MARGIN)
+    def check_memory(self, weights: int, beside: int = 0) -> None:
+        """Refuse networks of ``weights`` values that will not fit beside ``beside`` bytes."""
+        needed = round(weights * torch.finfo(self.precision).bits / 8 * MARGIN) + beside
         free = self.free
         if needed > free:
             raise DeviceError(
@@ -79,27 +108,27 @@ class Components:
     @contextmanager
     def restorer(self) -> Iterator[Restorer | None]:
         """Stage one, kept where there is room; None if the model has none."""
-        if self._restorer is None and "stage1" in self.files:
-            path = self.files["stage1"]
-            tensors = self.tensors("stage1", RESTORER)
-            self._restorer = restorer_of(tensors, str(path), self.device)
-        try:
-            yield self._restorer
-        finally:
-            if not self.has_room:
-                self._restorer = None
+        if "stage1" not in self.files:
+            yield None
+            return
+        with self._restorer.lent() as restorer:
+            yield restorer
+
+    def _read_restorer(self) -> Restorer:
+        tensors, path = self.tensors("stage1", RESTORER), self.files["stage1"]
+        return restorer_of(tensors, str(path), self.device)
 
     @contextmanager
     def autoencoder(self, tile: int = 0) -> Iterator[Autoencoder]:
         """The VAE in fp32 (half precision overflows in it), kept where there is room."""
-        if self._vae is None:
-            path = self.files["diffusion"]
-            self._vae = load_vae(self.tensors("diffusion", VAE), str(path), self.device)
-        try:
-            yield Autoencoder(self._vae, self.device, tile)
-        finally:
-            if not self.has_room:
-                self._vae = None
+        with self._vae.lent() as vae:
+            yield Autoencoder(vae, self.device, tile)
+
+    def _read_vae(self) -> nn.Module:
+        vae: nn.Module = load_vae(
+            self.tensors("diffusion", VAE), str(self.files["diffusion"]), self.device
+        )
+        return vae
 
     def text(self, prompt: str) -> Tensor:
         """Text states (1, 77, C) of a prompt; the tower is read for new ones only."""

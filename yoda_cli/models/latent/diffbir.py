@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoda_cli.devices.out_of_memory import free_memory
 from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
-from yoda_cli.models.latent.components import MARGIN, UNET, Components
-from yoda_cli.models.latent.controlled import LATENT, ControlledUNet
+from yoda_cli.models.latent.components import UNET, Components
+from yoda_cli.models.latent.controlled import LATENT, ControlledUNet, diffbir_design
 from yoda_cli.models.latent.family import Codec, Steering
+from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.nets import ldm
 
@@ -52,21 +53,21 @@ class DiffBIR:
             raise WeightsError(self.parts.unexpected("diffusion", what))
         if other.in_channels != one.in_channels + LATENT:
             raise WeightsError(self.parts.unexpected("controlnet", "DiffBIR's ControlNet"))
-        self.net = ControlledUNet(one, other, settings.prediction)
+        self.net = ControlledUNet(diffbir_design(one, other), settings.prediction)
         self.net.check("unet", diffusion, str(files["diffusion"]))
         self.net.check("control", control, str(files["controlnet"]))
+        self.networks = Networks(
+            self.parts,
+            self.net,
+            {
+                "unet": partial(self.source, "diffusion", UNET),
+                "control": partial(self.source, "controlnet", CONTROL),
+            },
+        )
 
     def check_memory(self) -> None:
-        """Where a GPU has room for one of the two networks at a time they are offloaded."""
-        if not self.net.is_empty:
-            return
-        parts, size = self.parts, torch.finfo(self.parts.precision).bits / 8 * MARGIN
-        whole = _values(self.net) * size
-        larger = max(_values(self.net.unet), _values(self.net.control)) * size
-        is_cuda = parts.device.type == "cuda"
-        self.net.offloaded = is_cuda and larger < parts.free < whole
-        if not self.net.offloaded:
-            parts.check_memory(_values(self.net))
+        """Of U-Net and ControlNet, the largest parts."""
+        self.networks.check_memory()
 
     def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
         """By stage one; without one the enlarged picture."""
@@ -79,7 +80,9 @@ class DiffBIR:
         """Stable Diffusion's own autoencoder."""
         return self.parts.autoencoder(tile)
 
-    def condition(self, z_lr: Tensor, restored: Tensor, steering: Steering) -> Condition:
+    def condition(
+        self, z_lr: Tensor, restored: Tensor, lr: Tensor, steering: Steering
+    ) -> Condition:
         """The code as the ControlNet's hint, and the prompts' states."""
         encoded = self.net.encode(z_lr)
         tokens = {"text": self.parts.text(steering.prompt)}
@@ -91,27 +94,18 @@ class DiffBIR:
         )  # fmt: skip
         return replace(encoded, guidance=guidance)
 
-    @contextmanager
-    def denoiser(self) -> Iterator[ControlledUNet]:
+    def refine(self, condition: Condition, z_0: Tensor, restored: Tensor, tile: int) -> Condition:
+        """As it was: every step is steered by the restored picture."""
+        return condition
+
+    def denoiser(self) -> AbstractContextManager[ControlledUNet]:
         """U-Net and ControlNet."""
-        self.load()
-        try:
-            yield self.net
-        finally:
-            if not self.parts.has_room:
-                self.net.unload()
-                free_memory()
+        return self.networks.lent()
 
     def load(self) -> None:
         """The weights of both into ``net``, unless they are there."""
-        if not self.net.is_empty:
-            return
-        self.check_memory()
-        where = "cpu" if self.net.offloaded else self.parts.device
-        for part, role, prefix in (("unet", "diffusion", UNET), ("control", "controlnet", CONTROL)):
-            state = self.parts.tensors(role, prefix)
-            self.net.fill(part, state, str(self.files[role]), where, self.parts.precision)
+        self.networks.load()
 
-
-def _values(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
+    def source(self, role: str, prefix: str) -> tuple[Mapping[str, Tensor], str]:
+        """The tensors of a network, and the name of their file."""
+        return self.parts.tensors(role, prefix), str(self.files[role])

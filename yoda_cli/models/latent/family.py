@@ -83,8 +83,15 @@ class LatentFamily(Protocol):
         """The autoencoder, its work cut into ``tile`` latents a side (0: not cut)."""
         ...
 
-    def condition(self, z_lr: Tensor, restored: Tensor, steering: Steering) -> Condition:
-        """What every call is given: ``z_lr`` is the code of ``restored``."""
+    def condition(
+        self, z_lr: Tensor, restored: Tensor, lr: Tensor, steering: Steering
+    ) -> Condition:
+        """What every call is given: ``z_lr`` is the code of ``restored``, and that is of ``lr``."""
+        ...
+
+    def refine(self, condition: Condition, z_0: Tensor, restored: Tensor, tile: int) -> Condition:
+        """The condition of the next step, from the last one's estimate ``z_0`` (z_lr where nothing
+        was refined); ``tile`` is as for ``codec``. Most families keep theirs."""
         ...
 
     def denoiser(self) -> AbstractContextManager[Backbone]:

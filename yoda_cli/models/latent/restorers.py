@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.image_networks import image_network
-from yoda_cli.models.nets.filling import built
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.tiling.windows import make_tiles, rounded_up
 from yoda_cli.weights.tensors import read_tensors
@@ -87,7 +87,7 @@ def _rrdb(state: Mapping[str, Tensor], name: str, device: torch.device) -> Resto
     def make() -> RRDBNet:
         return RRDBNet(num_feat=features, num_block=blocks, growth=growth, scale=scale)
 
-    net = built(make, lambda key: key, state, name, device)
+    net = build_filled(make, lambda key: key, state, name, device)
 
     def run(image: Tensor) -> Tensor:
         return net.enlarge(net.features(image * 2 - 1)[-1])

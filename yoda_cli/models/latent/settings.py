@@ -9,7 +9,7 @@ from yoda_cli.diffusion.schedule import Prediction
 
 TASKS = {"sr": "stage1", "face": "stage1_face", "denoise": "stage1_denoise"}
 
-Spacing = Literal["even", "openai", "leading", "trailing"]
+Spacing = Literal["even", "openai", "leading", "trailing", "four"]
 ColorFix = Literal["wavelet", "adain", "none"]
 
 
@@ -22,7 +22,8 @@ class FamilySettings:
     noised restored picture. Smaller pictures are worked on at ``shortest`` pixels, the side that
     Stable Diffusion was trained on, and larger ones in windows of ``window`` latents once a side
     is above ``whole``. ``fidelity`` is what is taken when none is asked for. ``head_dim`` and
-    ``text_heads`` (0: as in OpenCLIP) are those of attention.
+    ``text_heads`` (0: as in OpenCLIP) are those of attention. ``refinement`` in [0, 1] is the
+    share of the picture made so far in what steers the next step.
     """
 
     prediction: Prediction = "eps"
@@ -38,6 +39,7 @@ class FamilySettings:
     window: int = 64
     whole: int = 96
     fidelity: float = 0.0
+    refinement: float = 0.0
 
     def __post_init__(self) -> None:
         """ValueError for a word that none of the choices is."""

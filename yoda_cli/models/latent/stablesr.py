@@ -136,13 +136,19 @@ class StableSR:
             if not self.parts.has_room:
                 self._wrapped = None
 
-    def condition(self, z_lr: Tensor, restored: Tensor, steering: Steering) -> Condition:
+    def condition(
+        self, z_lr: Tensor, restored: Tensor, lr: Tensor, steering: Steering
+    ) -> Condition:
         """The code and the prompts' states; without guidance only the empty one's are needed."""
         tokens = {"text": self.parts.text(steering.prompt)}
         negative = None
         if steering.cfg != 1:
             negative = {"text": self.parts.text(steering.negative_prompt)}
         return replace(self.net.encode(z_lr), guidance=Guidance(tokens, negative, steering.cfg))
+
+    def refine(self, condition: Condition, z_0: Tensor, restored: Tensor, tile: int) -> Condition:
+        """As it was: the encoder sees the restored picture's code at every step."""
+        return condition
 
     @contextmanager
     def denoiser(self) -> Iterator[ModulatedDenoiser]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from yoda_cli.errors import WeightsError
-from yoda_cli.files import cache_folder
-from yoda_cli.models.nets.filling import built
+from yoda_cli.errors import OutputError, WeightsError
+from yoda_cli.files import cache_folder, make_folder, write_atomically
+from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.text import UNUSED, TextTower, infer_text, tokenize
 
 PREFIX = "model."  # of the tower's tensors in a published file
@@ -29,7 +28,7 @@ def load_text(state: Mapping[str, Tensor], name: str, heads: int = 0) -> TextTow
         if key.removeprefix(PREFIX) not in (*UNUSED, "attn_mask")
     }
     config = infer_text(own, heads or None)
-    return built(lambda: TextTower(config), lambda key: key, own, name)
+    return build_filled(lambda: TextTower(config), lambda key: key, own, name)
 
 
 def text_states(prompt: str, source: Path, load: Callable[[], TextTower]) -> Tensor:
@@ -46,11 +45,9 @@ def text_states(prompt: str, source: Path, load: Callable[[], TextTower]) -> Ten
     with torch.inference_mode():
         states: Tensor = tower(tokenize([prompt])).clone()
     if record is not None:
-        with contextlib.suppress(OSError, SafetensorError):
-            record.parent.mkdir(parents=True, exist_ok=True)
-            partial = record.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"states": states.contiguous()}, partial)
-            partial.replace(record)
+        with contextlib.suppress(OutputError, SafetensorError):
+            make_folder(record.parent)
+            write_atomically(record, save({"states": states.contiguous()}))
     return states
 
 

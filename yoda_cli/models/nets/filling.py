@@ -64,7 +64,7 @@ def fill_skeleton(
         parameter.requires_grad_(False)
 
 
-def built(
+def build_filled(
     make: Callable[[], Net], named: Named, state: Mapping[str, Tensor], name: str,
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> Net:  # fmt: skip

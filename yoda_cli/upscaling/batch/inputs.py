@@ -13,6 +13,7 @@ from yoda_cli.files import shown
 from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")
+MAX_LIST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ def find_inputs(
 def read_list(path: Path) -> list[Path]:
     """One name a line; relative ones are meant from the current folder."""
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            text = file.read(MAX_LIST_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {shown(path)}") from error
     except OSError as error:
         raise UsageError(f"cannot read the list {shown(path)}: {error.strerror}") from error
-    return [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    if len(text) > MAX_LIST_BYTES:
+        raise UsageError(f"the list {shown(path)} is longer than {MAX_LIST_BYTES:,} bytes")
+    return [Path(os.fsdecode(line)) for line in text.splitlines() if line.strip()]
 
 
 def _expand(name: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:

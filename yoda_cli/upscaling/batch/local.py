@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import YodaError, surprises_named
+from yoda_cli.errors import YodaError, name_surprises
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Decoded, Finished, Item, compute, read, write
 from yoda_cli.upscaling.result import Observer
@@ -35,26 +35,26 @@ def run_here(
         while len(behind) > keep:
             item, written = behind.popleft()
             try:
-                with surprises_named(str(item.source)):
+                with name_surprises(str(item.source)):
                     done = written.result()
                     on_done(done)
-                enter(batch, item, record_of(done, model), events)
+                record_in_manifest(batch, item, record_of(done, model), events)
             except YodaError as error:
-                failures.append(tell(Failure(item.source, error), events))
+                failures.append(report_failure(Failure(item.source, error), events))
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         for item, frames in read_ahead(reader, batch.items, stream):
             try:
-                with surprises_named(str(item.source)), observer_of(item) as observer:
+                with name_surprises(str(item.source)), observer_of(item) as observer:
                     if wants_stream(item, model, item.settled(options)) and not observer.whole:
                         drain(0)
                         done = stream_picture(item, model, options, writing, observer)
-                        enter(batch, item, record_of(done, model), events)
+                        record_in_manifest(batch, item, record_of(done, model), events)
                         continue
                     computed = compute(item, frames().result(), model, options, observer)
                 behind.append((item, writer.submit(write, item, computed, model, writing)))
             except YodaError as error:
-                failures.append(tell(Failure(item.source, error), events))
+                failures.append(report_failure(Failure(item.source, error), events))
             drain(1 if _is_small(item) else 0)
             if failures and fail_fast:
                 break

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yoda_cli.files import check_regular, digest_of, writing_named
+from yoda_cli.files import check_regular, digest_of, name_write_errors
 
 NAME = ".yoda-manifest.jsonl"
 
@@ -81,7 +81,7 @@ class Manifest:
         line = (json.dumps(entry) + "\n").encode()
         path = self.folder / NAME
         check_regular(path)
-        with writing_named(path), path.open("ab") as file:
+        with name_write_errors(path), path.open("ab") as file:
             if file.tell() and not _ends_with_newline(path):
                 line = b"\n" + line  # after a torn line
             file.write(line)

@@ -16,18 +16,20 @@ from typing import Any
 
 import torch
 
-from yoda_cli.config import UpscaleOptions, WriteOptions
+from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
+from yoda_cli.files.overwriting import Outputs
 from yoda_cli.images import made_by_yoda, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
-from yoda_cli.overwriting import Outputs
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
 from yoda_cli.upscaling.checks import scale_for
+from yoda_cli.upscaling.forecast import check_memory, check_pixels
 from yoda_cli.upscaling.picture import Item
+from yoda_cli.upscaling.pipeline import pipeline_of
 from yoda_cli.upscaling.streaming import wants_stream
 from yoda_cli.version import __version__
 
@@ -119,10 +121,16 @@ def _item(
     target, kind = target_of(one, header, naming, many=many)
     item = Item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
-        header.bits, scale,
+        header.bits, scale, options.accept_damaged,
     )  # fmt: skip
-    if not (kind == "TIFF" and wants_stream(item, model, item.settled(options))):  # to BigTIFF
+    native = None if pipeline_of(model).one_pass else model.scale
+    check_pixels(shown(one.path), (header.width, header.height), naming.scale, native,
+                 options.max_pixels)  # fmt: skip
+    streamed = wants_stream(item, model, item.settled(options))
+    if not (kind == "TIFF" and streamed):  # to BigTIFF
         check_size(header, kind, naming.scale)
+    if not streamed:
+        check_memory(item, naming.scale, native)
     return item
 
 
@@ -144,8 +152,9 @@ def _is_done(item: Item, batch: Batch) -> bool:
 
 def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) -> str:
     """What decides the bytes of a result, but for its source."""
+    asked = asdict(replace(options, max_pixels=MAX_RESULT_PIXELS))  # a bound changes no pixel
     facts = [
-        __version__, torch.__version__, model.name, dict(model.card), asdict(options),
+        __version__, torch.__version__, model.name, dict(model.card), asked,
         str(model.precision), asdict(replace(writing, existing="own")),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -174,13 +183,13 @@ def prepare(batch: Batch) -> None:
         sweep_temporaries(folder)
 
 
-def tell(failure: Failure, events: Events) -> Failure:
+def report_failure(failure: Failure, events: Events) -> Failure:
     """Pass a failure on, and give it back."""
     events.on_failure(failure)
     return failure
 
 
-def enter(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
+def record_in_manifest(batch: Batch, item: Item, record: dict[str, Any], events: Events) -> None:
     """Enter a written picture in its manifest, then tell of it."""
     manifest = batch.manifest_of(item)
     if manifest is not None:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import DeviceError, YodaError, surprises_named
+from yoda_cli.errors import DeviceError, YodaError, name_surprises
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch import lifeline
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
@@ -43,7 +43,7 @@ class Worker:
 
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
-        with surprises_named(str(item.source)):
+        with name_surprises(str(item.source)):
             if wants_stream(item, self.model, item.settled(self.options)):
                 done = stream(item, self.model, self.options, self.writing, Observer())
             else:
@@ -115,7 +115,7 @@ def run_workers(
         for item in suspects:
             if _round([item], batch, options, writing, events, 1, failures, fail_fast):
                 error = DeviceError(f"a worker died twice on {item.source}")
-                failures.append(tell(Failure(item.source, error), events))
+                failures.append(report_failure(Failure(item.source, error), events))
     return failures
 
 
@@ -135,11 +135,11 @@ def _round(
             except BrokenProcessPool:
                 break
             except YodaError as error:
-                failures.append(tell(Failure(item.source, error), events))
+                failures.append(report_failure(Failure(item.source, error), events))
                 del left[item]
                 if fail_fast:
                     return []
                 continue
             del left[item]
-            enter(batch, item, record, events)
+            record_in_manifest(batch, item, record, events)
     return list(left)

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,21 +27,27 @@ from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, enter, tell
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.processes import Worker
+from yoda_cli.upscaling.batch.ray_pool import Call, Pool
 from yoda_cli.upscaling.batch.record import record_of
-from yoda_cli.upscaling.blocks import Conditions, begin, blended, picture_seed, run_block
+from yoda_cli.upscaling.blocks import Conditions, begin, blend_blocks, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
-from yoda_cli.upscaling.picture import Item, assembled, read, settle, visible, write
+from yoda_cli.upscaling.picture import (
+    Item,
+    assemble,
+    read,
+    resolve_for_picture,
+    visible_colors,
+    write,
+)
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import exactly, pipeline_of
+from yoda_cli.upscaling.pipeline import exact_kernels, pipeline_of
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.streaming import wants_stream
 
-TRIES = 3
 CONNECT_SECONDS = 5.0
-IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,16 @@ class Actor:
         began, model = time.time(), self.worker.model
         decoded = read(item)
         picture = decoded.animation.frames[0]
-        lr = visible(picture)
-        settings, _ = settle(picture, lr, model, item.settled(self.worker.options))
-        with torch.inference_mode(), exactly(settings.tiles.exact):
+        lr = visible_colors(picture)
+        settings, _ = resolve_for_picture(lr, model, item.settled(self.worker.options))
+        with torch.inference_mode(), exact_kernels(settings.tiles.exact):
             plan, _ = begin(lr, model, settings)
         return Looked(plan, picture, settings, began, decoded.sha256)
 
     def block(self, looked: Looked, index: int) -> Block:
         """One block of it."""
         plan, settings, model = looked.plan, looked.settings, self.worker.model
-        with torch.inference_mode(), exactly(settings.tiles.exact):
+        with torch.inference_mode(), exact_kernels(settings.tiles.exact):
             lr = upload(plan.lr, model.device)
             condition = Conditions(lr, model, settings, plan.blocks).take(index)
             counter, seed = Counter(), picture_seed(settings.sampling.seed, plan.lr)
@@ -102,7 +107,7 @@ class Actor:
     def join(self, item: Item, looked: Looked, *blocks: Block) -> dict[str, Any]:
         """The picture from its blocks, written; its record."""
         plan, model = looked.plan, self.worker.model
-        image = blended(plan, (block.image for block in blocks))
+        image = blend_blocks(plan, (block.image for block in blocks))
         seconds = time.time() - looked.began
         end = PassEnd(
             image=image,
@@ -113,77 +118,11 @@ class Actor:
             recovered=sum((block.recovered for block in blocks), Recovered()),
         )
         result = result_of([end], image, seconds)
-        done = assembled(
+        done = assemble(
             item, [looked.picture], [result], model, looked.settings, sha256=looked.sha256
         )  # fmt: skip
         done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
         return record_of(write(item, done, model, self.worker.writing), model)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A method of some actor; ``then`` gets the reference of what it returned."""
-
-    item: Item
-    method: str
-    arguments: tuple[Any, ...]
-    then: Callable[[Any], None]
-    tries: int = 0
-
-
-class Pool:
-    """Actors, what they are doing, and what waits; gone items' calls are dropped."""
-
-    def __init__(self, ray: Any, make: Callable[[], Any], count: int) -> None:
-        self.ray, self.make = ray, make
-        self.actors = [make() for _ in range(count)]
-        self.waiting: deque[Call] = deque()
-        self.doing: dict[Any, tuple[int, Any, Call]] = {}
-        self.gone: set[Item] = set()
-
-    def run(self, on_failure: Callable[[Item, YodaError], None]) -> None:
-        """Until nothing waits and nothing is being done."""
-        while self.waiting or self.doing:
-            self._fill()
-            if not self.doing:
-                continue
-            (reference,), _ = self.ray.wait(list(self.doing), num_returns=1)
-            self._take(reference, on_failure)
-
-    def _fill(self) -> None:
-        for _ in range(IN_FLIGHT):
-            for index, actor in enumerate(self.actors):
-                held = sum(place == index for place, _, _ in self.doing.values())
-                if not self.waiting or held >= IN_FLIGHT:
-                    continue
-                call = self.waiting.popleft()
-                if call.item not in self.gone:
-                    reference = getattr(actor, call.method).remote(*call.arguments)
-                    self.doing[reference] = index, actor, call
-
-    def _take(self, reference: Any, on_failure: Callable[[Item, YodaError], None]) -> None:
-        errors = self.ray.exceptions
-        index, actor, call = self.doing.pop(reference)
-        lost = (errors.RayActorError, errors.ObjectLostError, errors.WorkerCrashedError)
-        try:
-            self.ray.get(reference)
-            call.then(reference)
-        except lost:
-            if self.actors[index] is actor:
-                self.actors[index] = self.make()
-            if call.tries + 1 >= TRIES:
-                self.gone.add(call.item)
-                text = f"workers were lost {TRIES} times on {call.item.source}"
-                on_failure(call.item, DeviceError(text))
-            else:
-                self.waiting.appendleft(replace(call, tries=call.tries + 1))
-        except (YodaError, errors.RayTaskError) as error:
-            if call.item not in self.gone:
-                self.gone.add(call.item)
-                cause = getattr(error, "cause", error)
-                if not isinstance(cause, YodaError):  # a surprise in an actor: this picture's only
-                    cause = YodaError(f"{call.item.source}: internal error: {cause!r}")
-                on_failure(call.item, cause)
 
 
 def run_ray(
@@ -248,7 +187,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
 
     def settled(item: Item) -> Callable[[Any], None]:
         names = {"input": str(item.source), "output": str(item.target)}
-        return lambda made: enter(batch, item, pool.ray.get(made) | names, events)
+        return lambda made: record_in_manifest(batch, item, pool.ray.get(made) | names, events)
 
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
@@ -259,7 +198,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
             pool.waiting.append(Call(item, "whole", (there,), settled(item)))
 
     def failed(item: Item, error: YodaError) -> None:
-        failures.append(tell(Failure(item.source, error), events))
+        failures.append(report_failure(Failure(item.source, error), events))
 
     pool.run(failed)
     return failures
@@ -268,7 +207,12 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
 def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
     """Whether several actors may make a picture: in one pass of the network, and held whole."""
     options = item.settled(options)
-    if not pipeline_of(model).can_cut or options.stream or wants_stream(item, model, options):
+    if (
+        options.faces
+        or not pipeline_of(model).can_cut
+        or options.stream
+        or wants_stream(item, model, options)
+    ):
         return False
     made = item.pixels * model.scale**2
     large = made > WHOLE_PIXELS if options.block is None else options.block > 0

@@ -14,7 +14,8 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
     """What ``--json`` says of a picture; docs/folders.md has the fields."""
     result = done.result
     record: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
+        "status": "done",
         "input": str(done.source),
         "output": str(done.target),
         "sha256": done.sha256,

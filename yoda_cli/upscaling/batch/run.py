@@ -15,8 +15,9 @@ from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.batch.local import run_here
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
+from yoda_cli.upscaling.pipeline import only_reduces
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.streaming import as_it_will_run
+from yoda_cli.upscaling.streaming import with_stream_blocks
 
 ENGINES = ("local", "ray")
 
@@ -79,16 +80,22 @@ def forecast_of(
     item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
 ) -> dict[str, Any]:
     """What ``--dry-run`` says of a picture: sizes, calls, seconds. Nothing is computed."""
-    data = stream if item.source == STREAM else None
-    plan, settings = look_ahead(item, model, as_it_will_run(item, model, options), data)
-    width, height = (max(1, round(n * settings.scale)) for n in (item.width, item.height))
-    return {
+    scale = item.scale or float(model.scale)
+    width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
+    record = {
         "schema": 1,
         "input": str(item.source),
         "output": str(item.target),
         "width": width,
         "height": height,
         "frames": item.frames,
+    }
+    if only_reduces(model, item.scale):
+        nothing = {"planned_calls": 0, "dense_calls": 0, "blocks": 0, "forecast_seconds": 0.0}
+        return record | nothing
+    data = stream if item.source == STREAM else None
+    plan, _ = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    return record | {
         "planned_calls": plan.planned_calls,
         "dense_calls": plan.dense_calls,
         "blocks": len(plan.blocks),

@@ -119,8 +119,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def folds_case(folder: Path) -> bool:
     """Whether ``A`` and ``a`` are one file in ``folder``, or where it will be made."""
     there = next((p for p in (folder, *folder.parents) if p.is_dir()), folder)
-    with contextlib.suppress(OSError):
-        entries = [Path(entry.path) for entry in itertools.islice(os.scandir(there), 8)]
+    with contextlib.suppress(OSError), os.scandir(there) as found:
+        entries = [Path(entry.path) for entry in itertools.islice(found, 8)]
         for path in [*entries, there]:
             other = path.with_name(path.name.swapcase())
             if other.name != path.name:

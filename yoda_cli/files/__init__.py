@@ -20,7 +20,6 @@ from pathlib import Path
 
 from yoda_cli.errors import OutputError, WeightsError
 
-CHUNK = 1 << 20
 NAME_BYTES = 255
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
@@ -65,7 +64,7 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
     """A name beside ``path`` to write to; at the end it is on the disk and has the final name."""
     partial = temporary_beside(path)
     try:
-        with writing_named(path):
+        with name_write_errors(path):
             yield partial
             with partial.open("r+b") as file:  # Windows syncs only what may be written
                 os.fsync(file.fileno())
@@ -77,7 +76,7 @@ def whole_file(path: Path, check: Check | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing_named(path: Path) -> Iterator[None]:
+def name_write_errors(path: Path) -> Iterator[None]:
     """What the system refuses ends with one line that names the file."""
     try:
         yield
@@ -103,7 +102,7 @@ def _publish(partial: Path, path: Path, check: Check) -> None:
 
 def check_regular(path: Path) -> None:
     """Refuse a path at which anything but a regular file stands: a link, a device, a pipe."""
-    with writing_named(path):
+    with name_write_errors(path):
         mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG
     if stat.S_ISDIR(mode):
         raise OutputError(f"{shown(path)} is a folder")
@@ -188,14 +187,11 @@ def is_alive(pid: int) -> bool:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(folder: Path) -> None:
     """The folder of a result, and those above it."""
-    with writing_named(folder):
+    with name_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

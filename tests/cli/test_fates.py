@@ -1,0 +1,96 @@
+"""What is said of each input of a run: JSON, the last lines, Ctrl-C."""
+
+import json
+import re
+
+import pytest
+from fakes import save_photo
+
+
+@pytest.fixture
+def upscale(yoda, tiny_checkpoint):
+    def call(*arguments):
+        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate("ab"):
+        save_photo(tmp_path / "in" / f"{name}.png", 5, 6, seed=i)
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    return tmp_path / "in"
+
+
+def fates(done):
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert {record["schema"] for record in records} == {2}
+    return sorted((record["input"].rsplit("/", 1)[1], record["status"]) for record in records)
+
+
+def test_every_input_has_a_json_line_whatever_becomes_of_it(upscale, folder, tmp_path):
+    first = upscale(folder, "-o", tmp_path / "out", "--json")
+    assert first.code == 4
+    assert fates(first) == [("a.png", "done"), ("b.png", "done"), ("bad.png", "failed")]
+    failed = next(r for r in map(json.loads, first.out.splitlines()) if r["status"] == "failed")
+    assert failed["exit_code"] == 4
+    assert "bad.png" in failed["error"]
+    again = upscale(folder, "-o", tmp_path / "out", "--json")
+    assert fates(again) == [("a.png", "skipped"), ("b.png", "skipped"), ("bad.png", "failed")]
+
+
+def test_a_single_picture_that_fails_has_its_line_too(upscale, folder):
+    assert fates(upscale(folder / "bad.png", "--json")) == [("bad.png", "failed")]
+
+
+def test_failed_names_are_said_again_at_the_end(upscale, folder, tmp_path):
+    lines = upscale(folder, "-o", tmp_path / "out").err.splitlines()
+    assert lines[-2:] == [
+        "2 made, 0 there already, 1 failed",
+        f"failed: {folder / 'bad.png'}",
+    ]
+
+
+def test_several_pictures_make_the_folder_that_they_go_to(upscale, folder, tmp_path):
+    done = upscale(folder / "a.png", folder / "b.png", "-o", tmp_path / "new")
+    assert done.code == 0, done.err
+    assert len(list((tmp_path / "new").glob("*.png"))) == 2
+    done = upscale(folder / "a.png", folder / "b.png", "-o", tmp_path / "new.png")
+    assert done.code == 2
+    assert "looks like a file" in done.err
+
+
+def test_an_input_folder_is_no_output_folder(upscale, folder):
+    before = sorted(folder.iterdir())
+    done = upscale(folder, "-o", folder)
+    assert done.code == 2
+    assert "is an input folder" in done.err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_ctrl_c_says_what_was_done_and_how_to_go_on(upscale, folder, tmp_path, monkeypatch):
+    from yoda_cli.upscaling import picture
+
+    (folder / "bad.png").unlink()
+    upscale_tensor, calls = picture.upscale_tensor, []
+
+    def second_is_interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return upscale_tensor(*arguments, **options)
+
+    monkeypatch.setattr(picture, "upscale_tensor", second_is_interrupted)
+    done = upscale(folder, "-o", tmp_path / "out")
+    assert done.code == 130
+    said = done.err.splitlines()[-1]
+    assert re.fullmatch(r"interrupted: [01] of 2 made; the same command goes on", said)
+
+
+def test_doctor_ends_with_a_verdict_and_names_the_extras(yoda):
+    done = yoda("doctor")
+    assert done.err.splitlines()[0].startswith(("Ready: ", "Not ready: "))
+    for extra in ("diffbir", "metrics", "ray", "vips"):
+        assert f"extra {extra}" in done.out
