@@ -104,6 +104,19 @@ def is_http(url: str) -> bool:
         return False
 
 
+def new_session() -> requests.Session:
+    """A session that leaves redirects to ``open_url``.
+
+    ``requests`` reads their addresses even where it does not follow them, and leaves the connection
+    open where it cannot.
+    """
+    import requests
+
+    session = requests.Session()
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+    return session
+
+
 def open_url(
     session: requests.Session, url: str, headers: Mapping[str, str], limits: Limits
 ) -> requests.Response:
@@ -154,8 +167,8 @@ def ask(
         return within(limits.connect + limits.slow_after, get)
     except requests.RequestException:
         raise
-    except ValueError as error:  # requests looks at the Location too: http://[, no UTF-8
-        raise RefusedError(f"{url} leads to an address that cannot be read") from error
+    except ValueError as error:  # a name that no resolver takes
+        raise RefusedError(f"{url!r} is not an http(s) address") from error
 
 
 def within(seconds: float, get: Callable[[], requests.Response]) -> requests.Response:
