@@ -21,7 +21,7 @@ from yoda_cli.weights.cache import (
 )
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.locks import exclusive
-from yoda_cli.weights.network import Limits, RefusedError, is_offline
+from yoda_cli.weights.network import Limits, RefusedError, is_offline, new_session
 from yoda_cli.weights.partial import Partial, finish
 from yoda_cli.weights.tidying import sweep
 from yoda_cli.weights.transfer import Watch, stream
@@ -107,11 +107,9 @@ def download(
     entry: FileEntry, urls: list[str], partial: Partial, cache: Cache, limits: Limits, watch: Watch
 ) -> Path:
     """Try each address in turn until one yields the right bytes."""
-    import requests
-
     problems: list[str] = []
     partial.restore()
-    with requests.Session() as session:
+    with new_session() as session:
         for url in sorted(urls, key=lambda url: url != partial.url):  # an unfinished one first
             resumed = partial.url == url and partial.done > 0
             if partial.url != url:

@@ -104,6 +104,19 @@ def is_http(url: str) -> bool:
         return False
 
 
+def new_session() -> requests.Session:
+    """A session that leaves redirects to ``open_url``.
+
+    ``requests`` reads their addresses even where it does not follow them, and leaves the connection
+    open where it cannot.
+    """
+    import requests
+
+    session = requests.Session()
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+    return session
+
+
 def open_url(
     session: requests.Session, url: str, headers: Mapping[str, str], limits: Limits
 ) -> requests.Response:
@@ -136,6 +149,8 @@ def ask(
     session: requests.Session, url: str, headers: Mapping[str, str], limits: Limits
 ) -> requests.Response:
     """One answer, its body not read yet; headers that drip in are given up like a slow body."""
+    import requests
+
     token = token_for(url)
     extra = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -148,7 +163,12 @@ def ask(
             timeout=(limits.connect, limits.read),
         )
 
-    return within(limits.connect + limits.slow_after, get)
+    try:
+        return within(limits.connect + limits.slow_after, get)
+    except requests.RequestException:
+        raise
+    except ValueError as error:  # a name that no resolver takes
+        raise RefusedError(f"{url!r} is not an http(s) address") from error
 
 
 def within(seconds: float, get: Callable[[], requests.Response]) -> requests.Response:

@@ -83,6 +83,7 @@ def once(
             said_whole = answer.headers.get("Content-Range") == f"bytes */{wanted}"
             total = partial.total or entry.bytes  # without it half a file might be pinned
             if wanted and said_whole and (wanted == total or (total is None and entry.sha256)):
+                partial.framed = True
                 return None
             partial.restart()
             return "the server does not have that range", 0.0
