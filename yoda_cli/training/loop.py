@@ -22,10 +22,12 @@ from torch import Tensor, nn
 
 from yoda_cli.attention import SOURCES
 from yoda_cli.config import Recipe, TrainOptions
+from yoda_cli.devices.device import pick_precision
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
+from yoda_cli.training.critic import make_adversary
 from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
 from yoda_cli.training.objective import losses
 from yoda_cli.training.optimizers import make_optimizers
@@ -46,6 +48,7 @@ class Status:
     samples_per_second: float
     elapsed_seconds: float
     score: Score | None
+    critic: Mapping[str, float]
 
 
 def rate_at(progress: float, step: int, options: TrainOptions) -> float:
@@ -76,7 +79,9 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     for name in recipe.train.frozen:
         parts[name].requires_grad_(False)
     optimizers = make_optimizers(net, recipe.train)
-    return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
+    generator = torch.Generator().manual_seed(recipe.train.seed)
+    adversary = make_adversary(net.geometry.scale, recipe.train.critic, device, generator)
+    return Run(net, ema, optimizers, generator, adversary)
 
 
 def start_from(net: nn.Module, path: Path) -> None:
@@ -104,7 +109,7 @@ def train_step(
         options.batch, options.patch // store.scale, run.generator, options.degrade,
         options.candidates,
     )  # fmt: skip
-    terms = losses(net, batch, options, run.generator, autocast)
+    terms = losses(net, batch, options, run.generator, autocast, run.adversary)
     loss = torch.stack(list(terms.values())).sum()
     run.net.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -113,6 +118,8 @@ def train_step(
     run.update_ema(options.ema)
     run.step += 1
     run.samples += options.batch
+    if run.adversary is not None:
+        run.critic = run.adversary.learn()
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
@@ -127,7 +134,9 @@ class Session:
     held_out: Sequence[Tensor]
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16)
+        precision = pick_precision("auto", self.device)
+        enabled = precision is not torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def publish(self, run: Run, name: str, score: Score) -> Path:
         """Write the EMA with everything needed to run it."""
@@ -224,7 +233,7 @@ def run_to_the_end(
             saved = time.monotonic()
         if now - shown > 5 or done:
             rate = (run.samples - first) / max(now - began, 1e-9)
-            status = Status(run.step, progress, terms, rate, run.elapsed, score)
+            status = Status(run.step, progress, terms, rate, run.elapsed, score, run.critic)
             on_status(status)
             with (session.folder / "log.jsonl").open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(asdict(status)) + "\n")

@@ -23,7 +23,9 @@ RESULT_BYTES = 20  # per pixel of the result: floats, integers, and what an enco
 
 
 def passes_to(scale: float, native: int) -> int:
-    """How often a model of the factor ``native`` runs; never for a reduction."""
+    """How often a model of the factor ``native`` runs: never for a reduction, once at ×1."""
+    if native == 1:
+        return int(scale >= 1)
     count, reached = 0, 1.0
     while scale >= 1 and (count == 0 or scale / reached > RESIZE_ONLY):
         count, reached = count + 1, reached * native
