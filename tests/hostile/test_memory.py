@@ -14,6 +14,7 @@ import cv2
 import pytest
 import torch
 from broken import animation, mended, noise, one_bit_png, sound
+from commands import finished
 from fakes import fake_model, photo, save_photo
 from PIL import Image
 
@@ -53,6 +54,8 @@ SAID = {
     ),
     "Pillow": OSError("out of memory error when reading image file"),
     "libvips": RuntimeError("unable to call jpegsave\n vips: out of memory -- size == 12MB"),
+    "the loader": ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    "threads": RuntimeError("can't start new thread"),
     "the system": OSError(12, "Cannot allocate memory"),
     "Python": MemoryError(),
 }
@@ -362,6 +365,47 @@ def test_a_damaged_frame_is_met_before_any_work_and_read_where_that_is_asked_for
     assert done.code == 0, done.err
     assert "in.png: damaged: " in done.err
     assert json.loads(done.out)["frames"] == len(enlarged.made) == 4
+
+
+def limited(gigabytes, *arguments, **settings):
+    """A command whose process may have so many addresses."""
+    size = int(gigabytes * (1 << 30))
+    return finished(
+        *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+        **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
+def test_too_few_addresses_to_load_torch_are_exit_six(tmp_path, tiny_checkpoint):
+    source = save_photo(tmp_path / "in.png", 8, 8)
+    done = limited(0.5, "upscale", source, "--model", tiny_checkpoint)
+    assert (done.returncode, done.stderr.count(b"\n")) == (6, 1), done.stderr
+    assert b"out of memory" in done.stderr
+    assert not (tmp_path / "in_tiny_x4.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_limit_of_addresses_is_exit_six_or_enough(tmp_path, tiny_checkpoint, jobs):
+    """From what torch hardly loads in to what suffices; never a crash, code 1 or code 4."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        save_photo(tmp_path / "in" / name, 500, 500)
+    command = ["upscale", tmp_path / "in", "--model", tiny_checkpoint, "-j", jobs, "--no-stream"]
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import yoda_cli.upscaling.batch.run, psutil; "
+         "print(psutil.Process().memory_info().vms)"], capture_output=True, check=True,
+    )  # fmt: skip
+    base, codes = int(loaded.stdout) / (1 << 30), {}
+    for more in (-0.3, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2):
+        target = tmp_path / f"{jobs}{more}"
+        done = limited(base + more, *command, "-o", target)
+        codes[more] = done.returncode, b"Traceback" in done.stderr
+        assert (done.returncode == 0) == (len(list(target.glob("*.png"))) == 2), done.stderr
+    assert set(codes.values()) == {(0, False), (6, False)}, codes
+    assert codes[3.2][0] == 0
 
 
 def test_reading_out_of_memory_is_a_device_error(monkeypatch):

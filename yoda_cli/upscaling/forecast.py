@@ -108,8 +108,8 @@ def check_memory(item: Item, scale: float, way: Way) -> None:
     needed, free = needed_bytes(item, scale, way), free_memory_bytes()
     if needed > free:
         raise DeviceError(
-            f"{shown(item.source)} needs about {needed / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free; give --stream or a smaller --scale"
+            f"{shown(item.source)} needs about {needed / 1e9:.2g} GB of memory and "
+            f"{free / 1e9:.2g} GB are free; give --stream or a smaller --scale"
         )
 
 
