@@ -14,7 +14,7 @@ import cv2
 import pytest
 import torch
 from broken import animation, mended, noise, one_bit_png, sound
-from commands import finished
+from commands import finished, started
 from fakes import fake_model, photo, save_photo
 from PIL import Image
 
@@ -336,6 +336,28 @@ def test_an_animation_takes_the_memory_of_a_few_of_its_frames(tmp_path, tiny_che
         peaks[frames] = max(json.loads(line)["peak_mb"] for line in done.stdout.splitlines())
     floats = 3 * 480 * 640 * 4 / 1e6  # of one enlarged frame
     assert peaks[48] - peaks[4] < 10 * floats
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_take_the_memory_of_a_few(tmp_path, tiny_checkpoint):
+    """Every twentieth is damaged; the run's memory at its end is that of its beginning."""
+    count, folder = 10_000, tmp_path / "in"
+    folder.mkdir()
+    whole = save_photo(tmp_path / "p.png", 4, 4).read_bytes()
+    for index in range(count):
+        name = f"{index:05d}.png"
+        (folder / name).write_bytes(whole[: len(whole) // 2] if index % 20 == 7 else whole)
+    command = ["upscale", folder, "-o", tmp_path / "out", "--model", tiny_checkpoint]
+    with started(*command, "--steps", "1", "-q", "--json") as run:
+        out, err = run.communicate()
+    records = [json.loads(line) for line in out.splitlines()]
+    made = [record["peak_mb"] for record in records if record["status"] == "done"]
+    assert (run.returncode, len(made)) == (4, count - count // 20), err[-500:]
+    assert err.count(b"yoda: ") == count // 20
+    assert max(made[-500:]) - max(made[100:600]) < 30
+    again = finished(*command, "--steps", "1", "-q")
+    assert again.returncode == 4
+    assert again.stdout == b""
 
 
 def test_the_frames_of_an_animation_are_bounded_together_too(yoda, tmp_path, tiny_checkpoint):
