@@ -108,6 +108,7 @@ def test_a_standard_input_that_is_closed_is_an_empty_picture(folder, tiny_checkp
     assert "empty" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_picture_takes_the_place_of_a_closed_descriptor(folder, tmp_path, tiny_checkpoint):
     """The first file that is opened gets the lowest number, and what is said would go into it."""
     before = {path: path.read_bytes() for path in folder.iterdir()}

@@ -91,6 +91,7 @@ if __name__ == "__main__":
     parent.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_hangup_that_is_ignored_stays_ignored(folder, tmp_path, tiny_checkpoint):
     """``nohup yoda …`` goes on when its terminal is closed."""
     with started(
@@ -102,6 +103,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(folder, tmp_path, tiny_checkpoin
         assert run.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_workers_of_the_run_and_no_other_process(
     folder, tmp_path, tiny_checkpoint, monkeypatch
 ):

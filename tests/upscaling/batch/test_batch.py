@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 
@@ -112,6 +113,7 @@ def test_workers_and_shards_give_the_same_bytes(upscale, folder, tmp_path, extra
     assert files_of(tmp_path / "other") == files_of(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_no_picture_is_lost(folder, tmp_path, tiny_checkpoint):
     for i in range(6):
         save_photo(folder / f"more{i}.png", 60, 60, seed=i)
@@ -356,7 +358,7 @@ def test_a_shard_comes_from_the_cluster(monkeypatch, environment, expected):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", one_by_default(["1", "2"]))
 def test_an_interrupted_run_ends_at_once_and_leaves_no_half_file(
     folder, tmp_path, tiny_checkpoint, number, jobs
 ):
@@ -483,6 +485,7 @@ def test_the_fields_of_a_json_line_are_those_of_the_docs(upscale, folder):
     assert set(bent["budget"]) == {"exponent", "weight", "forecast_share"}
 
 
+@pytest.mark.slow
 def test_a_picture_that_kills_its_worker_fails_alone(folder, tmp_path, tiny_checkpoint):
     run = f"""
 import os, sys
