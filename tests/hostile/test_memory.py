@@ -389,21 +389,24 @@ def test_a_damaged_frame_is_met_before_any_work_and_read_where_that_is_asked_for
     assert json.loads(done.out)["frames"] == len(enlarged.made) == 4
 
 
-def limited(gigabytes, *arguments, **settings):
-    """A command whose process may have so many addresses."""
+def limited(gigabytes, *arguments):
+    """(exit code, standard error) of a command whose process may have so many addresses."""
     size = int(gigabytes * (1 << 30))
-    return finished(
-        *arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
-        **settings,
-    )  # fmt: skip
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    with started(*arguments, preexec_fn=limit) as run:
+        _, err = run.communicate()
+    return run.returncode, err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
 def test_too_few_addresses_to_load_torch_are_exit_six(tmp_path, tiny_checkpoint):
     source = save_photo(tmp_path / "in.png", 8, 8)
-    done = limited(0.5, "upscale", source, "--model", tiny_checkpoint)
-    assert (done.returncode, done.stderr.count(b"\n")) == (6, 1), done.stderr
-    assert b"out of memory" in done.stderr
+    code, err = limited(0.5, "upscale", source, "--model", tiny_checkpoint)
+    assert (code, err.count(b"\n")) == (6, 1), err
+    assert b"out of memory" in err
     assert not (tmp_path / "in_tiny_x4.png").exists()
 
 
@@ -423,9 +426,9 @@ def test_a_limit_of_addresses_is_exit_six_or_enough(tmp_path, tiny_checkpoint, j
     base, codes = int(loaded.stdout) / (1 << 30), {}
     for more in (-0.3, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2):
         target = tmp_path / f"{jobs}{more}"
-        done = limited(base + more, *command, "-o", target)
-        codes[more] = done.returncode, b"Traceback" in done.stderr
-        assert (done.returncode == 0) == (len(list(target.glob("*.png"))) == 2), done.stderr
+        code, err = limited(base + more, *command, "-o", target)
+        codes[more] = code, b"Traceback" in err
+        assert (code == 0) == (len(list(target.glob("*.png"))) == 2), err
     assert set(codes.values()) == {(0, False), (6, False)}, codes
     assert codes[3.2][0] == 0
 
