@@ -120,8 +120,8 @@ class UpscaleOptions:
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
 
-    ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
-    can be read of a damaged file.
+    ``max_pixels`` bounds the result, of an animation each frame, and ten times as much all of them.
+    ``accept_damaged`` enlarges what can be read of a damaged file.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;

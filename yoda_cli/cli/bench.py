@@ -30,6 +30,7 @@ from yoda_cli.cli._options import (
     Steps,
     files_named,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, UsageError, WeightsError
 
@@ -95,6 +96,7 @@ def bench(
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench
     from yoda_cli.evaluation.files import Files, claim, write
     from yoda_cli.evaluation.methods import get_ready

@@ -19,13 +19,13 @@ import torch
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, YodaError, name_surprises
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch import lifeline
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.streaming import stream, wants_stream
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Worker:
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
         with name_surprises(str(item.source)):
-            if wants_stream(item, self.model, item.settled(self.options)):
-                done = stream(item, self.model, self.options, self.writing, Observer())
-            else:
+            if is_held(item, self.model, self.options, Observer()):
                 computed = compute(item, read(item), self.model, self.options, Observer())
                 done = write(item, computed, self.model, self.writing)
+            else:
+                done = make_in_parts(item, self.model, self.options, self.writing, Observer())
             return record_of(done, self.model)
 
 
