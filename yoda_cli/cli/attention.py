@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._options import (
     CacheDir,
     Device,
@@ -85,7 +85,7 @@ def attention(
     wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
-    with _render.download(quiet=quiet, bar=not no_progress) as watch:
+    with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         ready = get_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _names, _render
+from yoda_cli.cli import _names, _render, _render_bars
 from yoda_cli.cli._options import (
     CacheDir,
     Channel,
@@ -147,7 +147,7 @@ def prepare(
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
-    with _render.download(quiet=quiet, bar=bar) as watch:
+    with _render_bars.download(quiet=quiet, bar=bar) as watch:
         model = get_model(options, watch)
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import _names, _render
+from yoda_cli.cli import _names, _render, _render_bars
 from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile
 from yoda_cli.errors import WeightsError, YodaError
 
@@ -98,7 +98,7 @@ def pull(
 
     known, cache = load_registry(), Cache.default()
     for name in names:
-        with _render.download(quiet=quiet, bar=not no_progress) as watch:
+        with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
             paths = pull_name(name, known, cache, watch)
         for path in paths:
             _render.place(path)

@@ -207,9 +207,10 @@ def sum_results(results: Sequence[Result]) -> Result:
     """The first frame's result with the counts of all."""
     total = {
         name: sum(getattr(result, name) for result in results)
-        for name in ("planned_calls", "calls", "dense_calls", "seconds", "forecast_seconds")
+        for name in ("planned_calls", "calls", "dense_calls", "seconds")
     }
-    return replace(results[0], **total)
+    told = results[0].forecast_seconds * len(results)  # as it was said, before the first frame
+    return replace(results[0], **total, forecast_seconds=told)
 
 
 def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -> Finished:

@@ -110,7 +110,7 @@ def stream(
         )  # fmt: skip
         trim_heap()
         forecast = seen.forecast_seconds or 0.0
-        observer.on_plan(seen.planned_calls, forecast)
+        observer.planned(seen, forecast)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)

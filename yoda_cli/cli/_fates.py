@@ -1,0 +1,135 @@
+"""What ``yoda upscale`` says of each picture: that it was made, skipped, failed, or is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yoda_cli.cli import _render
+from yoda_cli.cli._render_bars import spell
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.errors import InputError, YodaError
+
+if TYPE_CHECKING:
+    from yoda_cli.models.model import Model
+    from yoda_cli.upscaling.batch.plan import Batch, Failure
+    from yoda_cli.upscaling.picture import Item
+
+SCHEMA = 2  # of a line of --json
+NAMED_AT_THE_END = 20  # failed pictures
+
+
+@dataclass(frozen=True)
+class Show:
+    """What is said of a finished picture, and where."""
+
+    json_lines: bool
+    quiet: bool
+    bar: bool
+
+    def finished(self, item: Item, record: Mapping[str, Any]) -> None:
+        from yoda_cli.upscaling.batch.inputs import STREAM
+        from yoda_cli.upscaling.batch.record import line_of
+
+        if not self.quiet:
+            for notice in record["notices"]:
+                _render.note(f"{item.source.name}: {notice}")
+            _render.note(f"{item.source.name}: {line_of(record)}")
+        if item.target == STREAM:
+            return
+        if self.json_lines:
+            _render.document(record)
+        else:
+            _render.place(item.target)
+
+    def failed(self, failure: Failure) -> None:
+        _render.fault(failure.error)
+        self.fate(failure)
+
+    def fate(self, failure: Failure) -> None:
+        """What ``--json`` says of a picture that could not be made."""
+        if self.json_lines:
+            error = " ".join(str(failure.error).split())
+            _render.document({
+                "schema": SCHEMA, "status": "failed", "input": str(failure.source),
+                "error": error, "exit_code": failure.error.exit_code,
+            })  # fmt: skip
+
+    def skipped(self, item: Item) -> None:
+        """What ``--json`` says of a picture that is there already."""
+        if self.json_lines:
+            _render.document({
+                "schema": SCHEMA, "status": "skipped", "input": str(item.source),
+                "output": str(item.target),
+            })  # fmt: skip
+
+
+def sum_up(batch: Batch, failures: Sequence[Failure]) -> None:
+    """The last lines of a run: how many were made, and which were not."""
+    made = len(batch.items) + len(batch.failures) - len(failures)
+    _render.note(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
+    for failure in failures[:NAMED_AT_THE_END]:
+        _render.note(f"failed: {failure.source}")
+    if len(failures) > NAMED_AT_THE_END:
+        _render.note(f"and {len(failures) - NAMED_AT_THE_END} more")
+
+
+def interrupted(made: int, batch: Batch) -> None:
+    """What Ctrl-C left, and how to go on."""
+    count = len(batch.items)
+    if count == 1:
+        _render.note("interrupted: nothing was written; the same command begins again")
+    elif batch.manifests:
+        _render.note(f"interrupted: {made} of {count} made; the same command goes on")
+    else:
+        _render.note(f"interrupted: {made} of {count} made; the same command makes all again")
+
+
+def say_plan(
+    batch: Batch, model: Model, options: UpscaleOptions, show: Show, stream: bytes | None
+) -> int:
+    """What would be done, one line or JSON object per picture."""
+    from yoda_cli.upscaling.batch.run import forecast_of
+
+    for failure in batch.failures:
+        show.failed(failure)
+    for item in batch.done:
+        show.skipped(item)
+    asks = [(item.source, partial(forecast_of, item, model, options, stream))
+            for item in batch.items]  # fmt: skip
+    total, failed = say_planned(asks, show)
+    if not show.quiet:
+        there = f", {len(batch.done)} there already" if batch.done else ""
+        _render.note(
+            f"{len(batch.items)} to make{there}, about {spell(total)} and "
+            f"{batch.output_bytes / 1e6:.1f} MB; nothing was written"
+        )
+    return InputError.exit_code if failed or batch.failures else 0
+
+
+def say_planned(
+    asks: Sequence[tuple[Path, Callable[[], dict[str, Any]]]], show: Show
+) -> tuple[float, int]:
+    """Say what ``asks`` answer of each source: seconds in all, and how many failed."""
+    from yoda_cli.upscaling.batch.plan import Failure
+
+    total, failed = 0.0, 0
+    for source, ask in asks:
+        try:
+            record = ask()
+        except YodaError as error:
+            failed += 1
+            show.failed(Failure(source, error))
+            continue
+        seconds = record["forecast_seconds"]
+        total += seconds or 0.0
+        if show.json_lines:
+            _render.document(record)
+        else:
+            size = f"{record['width']}×{record['height']}"
+            time = "" if seconds is None else f", about {seconds:.1f} s"
+            _render.result(f"{source} → {record['output']}: {size}{time}")
+    return total, failed
