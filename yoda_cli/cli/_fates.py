@@ -30,6 +30,11 @@ class Show:
     quiet: bool
     bar: bool
 
+    @property
+    def waits(self) -> bool:
+        """Whether a terminal is told of what takes a while before the first picture."""
+        return self.bar and not self.quiet
+
     def finished(self, item: Item, record: Mapping[str, Any]) -> None:
         from yoda_cli.upscaling.batch.inputs import STREAM
         from yoda_cli.upscaling.batch.record import line_of

@@ -65,7 +65,7 @@ def run(asked: Asked) -> int:
     check_options(options)
     check_running(asked)
     check_naming(asked.writing)
-    with _render.waiting("looking for pictures", quiet=show.quiet):
+    with _render.waiting("looking for pictures", quiet=not show.waits):
         found = find_inputs(
             asked.inputs, running.files_from, recursive=running.recursive, output=asked.output
         )
@@ -82,7 +82,7 @@ def run(asked: Asked) -> int:
             return say_sketch(asked, found, files, stream)
         agree(files, yes=asked.yes)
     with (
-        _render.waiting(f"loading {options.model}", quiet=show.quiet),
+        _render.waiting(f"loading {options.model}", quiet=not show.waits),
         _render_bars.download(quiet=show.quiet, bar=show.bar) as watch,
     ):
         model = get_model(options, watch)
@@ -106,7 +106,7 @@ def run_found(
     scale = options.scale if options.scale is not None else float(model.scale)
     label = size_label(options, model.scale)
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
-    with _render.waiting("reading what is there", quiet=show.quiet):
+    with _render.waiting("reading what is there", quiet=not show.waits):
         batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
         show.fate(batch.failures[0])

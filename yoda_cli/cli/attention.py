@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yoda_cli.cli import _render, _render_bars
+from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
     CacheDir,
     Device,
@@ -25,6 +26,7 @@ from yoda_cli.cli._options import (
     RegistryFile,
     Source,
     Steps,
+    Yes,
     files_named,
 )
 from yoda_cli.config import UpscaleOptions
@@ -66,6 +68,7 @@ def attention(
     json_lines: JsonLines = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
+    yes: Yes = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
@@ -75,7 +78,7 @@ def attention(
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
-    from yoda_cli.upscaling.pipeline import get_model
+    from yoda_cli.upscaling.pipeline import downloads_of, get_model
 
     if map_format not in MAP_FORMATS:
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
@@ -85,6 +88,7 @@ def attention(
     wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
+    agree(downloads_of(options), yes=yes)
     with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         ready = get_model(options, watch)
     done: list[Looked] = []
