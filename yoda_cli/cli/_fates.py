@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,41 @@ if TYPE_CHECKING:
 
 SCHEMA = 2  # of a line of --json
 NAMED_AT_THE_END = 20  # failed pictures
+IMMATERIAL = ("torch", "precision", "tile", "block", "batch", "device")  # change hardly a pixel
+NAMED_SETTINGS = 4  # of a result that was replaced
+
+
+class Replaced:
+    """What stood where a result will stand, and was made with other settings."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        from yoda_cli.images import read_provenance
+        from yoda_cli.upscaling.batch.inputs import STREAM
+
+        there = [item.target for item in items if item.target != STREAM and item.target.is_file()]
+        self.before = {target: read_provenance(target) for target in there}
+
+    def by(self, item: Item) -> dict[str, str]:
+        """The settings of the replaced result that the new one, now written, does not share."""
+        from yoda_cli.images import read_provenance
+
+        before = self.before.get(item.target)
+        after = read_provenance(item.target) if before else None
+        if not before or not after:
+            return {}
+        old, new = settings_in(before), settings_in(after)
+        return {name: value for name, value in old.items() if new.get(name, "") != value}
+
+
+def settings_in(provenance: Mapping[str, str]) -> dict[str, str]:
+    """Model, seed and settings that a file says it was made with."""
+    try:
+        said = json.loads(provenance.get("settings", "{}"))
+    except ValueError:
+        said = {}
+    own = {name: provenance.get(name, "") for name in ("model", "seed")}
+    rest = said.items() if isinstance(said, dict) else ()
+    return own | {str(name): str(value) for name, value in rest if name not in IMMATERIAL}
 
 
 @dataclass(frozen=True)
@@ -35,14 +71,21 @@ class Show:
         """Whether a terminal is told of what takes a while before the first picture."""
         return self.bar and not self.quiet
 
-    def finished(self, item: Item, record: Mapping[str, Any]) -> None:
+    def finished(self, item: Item, record: Mapping[str, Any], replaced: Mapping[str, str]) -> None:
+        """A picture was made; ``replaced`` are settings of another result that is gone."""
         from yoda_cli.upscaling.batch.inputs import STREAM
         from yoda_cli.upscaling.batch.record import line_of
 
+        if replaced:
+            record = {**record, "replaced": dict(replaced)}
         if not self.quiet:
             for notice in record["notices"]:
                 _render.note(f"{item.source.name}: {notice}")
             _render.note(f"{item.source.name}: {line_of(record)}")
+            if replaced:
+                some = list(replaced.items())[:NAMED_SETTINGS]
+                words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in some)
+                _render.note(f"{item.source.name}: it replaces a result with {words}")
         if item.target == STREAM:
             return
         if self.json_lines:

@@ -132,7 +132,7 @@ def _lines(pixels: Mapping[Path, int], label: str) -> Overall:
         spoken = time.monotonic()
         head = f"{name}: " if alone else f"{run.count} done, "
         left = f", about {run.left}" if run.left else ""
-        _render.note(f"{head}{run.share:.0%}{left}")
+        _render.note(f"{head}{100 * run.share:.0f} %{left}")
 
     return Overall(pixels, label, show, foretold)
 

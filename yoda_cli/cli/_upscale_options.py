@@ -218,7 +218,7 @@ Suffix = Annotated[
 ]
 NameTemplate = Annotated[
     str | None,
-    further(NAMING, "Name with {stem}, {model}, {scale}, {seed} in it.", value="TEXT"),
+    further(NAMING, "Name with {stem}, {model}, {size}, {scale}, {seed} in it.", value="TEXT"),
 ]
 FailExisting = Annotated[bool, further(NAMING, "Replace nothing at all.", "--fail-existing")]
 StripMetadata = Annotated[

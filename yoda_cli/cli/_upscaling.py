@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._downloads import agree, summed
 from yoda_cli.cli._downloads import say as say_downloads
-from yoda_cli.cli._fates import SCHEMA, Show, interrupted, say_plan, say_planned, sum_up
+from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -183,13 +183,13 @@ def make(
         else:
             show.failed(failure)
 
-    made = 0
+    made, replaced = 0, Replaced(batch.items)
 
     def finished(item: Item, record: Mapping[str, Any]) -> None:
         nonlocal made
         made += 1
         overall.end(item.source)
-        show.finished(item, record)
+        show.finished(item, record, replaced.by(item))
 
     events = Events(finished, failed, lambda item, share: overall.at(item.source, share))
     pixels = {item.source: item.pixels for item in batch.items}

@@ -20,7 +20,7 @@ from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
 from yoda_cli.files.overwriting import Outputs
-from yoda_cli.images import Header, made_by_yoda, peek, shown, sweep_temporaries
+from yoda_cli.images import Header, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
@@ -60,10 +60,12 @@ class Batch:
 
     def manifest_of(self, item: Item) -> Manifest | None:
         """The manifest whose folder holds the item's target."""
-        for folder, manifest in self.manifests.items():
-            if folder in item.target.parents:
-                return manifest
-        return None
+        return manifest_at(self.manifests, item.target)
+
+
+def manifest_at(manifests: dict[Path, Manifest], target: Path) -> Manifest | None:
+    """The manifest of the folder that ``target`` lies in."""
+    return next((m for folder, m in manifests.items() if folder in target.parents), None)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def plan_batch(
             item = _item(one, naming, model, options, many=many, stream=stream)
             if item.target != STREAM:
                 in_tree = one.root is not None
-                outputs.claim(item.target, shown(one.path), made_by_yoda, makes_folder=in_tree)
+                if manifest := manifest_at(manifests, item.target):
+                    item = replace(item, replaces=manifest.made(item.target))
+                outputs.claim(item.target, shown(one.path), item.is_ours, makes_folder=in_tree)
             items.append(item)
         except YodaError as error:
             failures.append(Failure(one.path, error))
