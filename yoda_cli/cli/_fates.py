@@ -58,6 +58,32 @@ def settings_in(provenance: Mapping[str, str]) -> dict[str, str]:
     return own | {str(name): str(value) for name, value in rest if name not in IMMATERIAL}
 
 
+def by_content(item: Item) -> list[str]:
+    """A notice where a file's name does not say what its bytes are."""
+    from yoda_cli.images import peek
+    from yoda_cli.images.formats import BY_SUFFIX, SUFFIXES
+    from yoda_cli.upscaling.batch.inputs import STREAM
+
+    suffix = item.source.suffix.lower()
+    if item.source == STREAM or suffix in SUFFIXES - set(BY_SUFFIX):  # HEIF is only read
+        return []
+    try:
+        kind = peek(item.source).kind
+    except (OSError, YodaError):  # gone meanwhile
+        return []
+    return [] if BY_SUFFIX.get(suffix) == kind else [f"is {kind} by its content"]
+
+
+def details_of(record: Mapping[str, Any]) -> str:
+    """What ``-v`` adds to the line of a picture."""
+    blocks = f" in {record['blocks']} blocks" if record["blocks"] > 1 else ""
+    return (
+        f"{record['calls']} network calls of {record['planned_calls']} planned{blocks}, "
+        f"{record['forecast_seconds']:.1f} s forecast, {record['peak_mb']} MB, "
+        f"{record['precision']}"
+    )
+
+
 @dataclass(frozen=True)
 class Show:
     """What is said of a finished picture, and where."""
@@ -79,8 +105,9 @@ class Show:
         if replaced:
             record = {**record, "replaced": dict(replaced)}
         if not self.quiet:
-            for notice in record["notices"]:
+            for notice in [*by_content(item), *record["notices"]]:
                 _render.note(f"{item.source.name}: {notice}")
+            _render.detail(f"{item.source.name}: {details_of(record)}")
             _render.note(f"{item.source.name}: {line_of(record)}")
             if replaced:
                 some = list(replaced.items())[:NAMED_SETTINGS]

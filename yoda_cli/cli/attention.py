@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from yoda_cli.reports.attention_maps import Looked
 
 SHOWN_STEPS = 12
+DARK = 0.6  # the largest value of a map that looks dark as a picture
 
 
 def attention(
@@ -121,6 +122,11 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
         if not quiet:
             for notice in looked.notices:
                 _render.note(f"{looked.source.name}: {notice}")
+            if wrote and looked.largest < DARK:
+                _render.note(
+                    f"{looked.source.name}: the map reaches {looked.largest:.2f} of 1, so it looks "
+                    "dark: most of the picture is refined in the last steps only"
+                )
         if json_lines:
             width, height = looked.size
             record = asdict(looked) | {"width": width, "height": height}
@@ -135,7 +141,7 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
         return
     _render.table(
         "",
-        ("picture", "attention", "mean", "entropy", "refined per step", "tiles"),
+        ("picture", "attention", "mean", "from … to", "refined per step", "tiles"),
         [row(looked) for looked in done],
         to_stderr=wrote,
     )
@@ -149,7 +155,7 @@ def row(looked: Looked) -> tuple[str, ...]:
         looked.source.name,
         looked.attention,
         f"{looked.mean:.3f}",
-        f"{looked.entropy_bits:.2f} bits",
+        f"{looked.least:.2f} … {looked.largest:.2f}",
         " ".join(f"{100 * step.active_share:.0f}" for step in picked) + " %",
         f"{looked.planned_calls} of {looked.dense_calls}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,6 @@ def train(
     from yoda_cli.devices.device import pick_device
     from yoda_cli.training.curriculum import train_stages
     from yoda_cli.training.recipes import stages_of
-    from yoda_cli.upscaling.settings import shell_word
 
     changes: dict[str, Any] = {"seed": seed} | ({} if batch is None else {"batch": batch})
     stages = stages_of(recipe, recipes)
@@ -86,7 +86,7 @@ def train(
             init=start,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
-    _render.note(f"use it: yoda upscale photo.jpg --model {shell_word(str(best))}")
+    _render.note(f"use it: yoda upscale photo.jpg --model {shlex.quote(str(best))}")
     _render.place(best)
 
 
