@@ -213,7 +213,7 @@ class WriteOptions:
 
     ``quality`` 1 … 100 is that of JPEG, WebP and AVIF; None is 95, and lossless where the input was
     lossless WebP. ``format`` is a suffix without its dot, None the input's own; ``name_template``
-    has fields {stem}, {model}, {scale}, {seed}; ``suffix`` is put after the stem instead.
+    has fields {stem}, {model}, {scale}, {size}, {seed}; ``suffix`` is put after the stem instead.
     ``existing`` says what may happen to a file that stands at the target: one that yoda made is
     replaced, any is, none is, or one that this very run would make is kept.
     """
