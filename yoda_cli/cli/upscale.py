@@ -5,9 +5,10 @@ from __future__ import annotations
 from yoda_cli.cli import _early, _render
 from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
+from yoda_cli.cli._fates import Show
 from yoda_cli.cli._options import parse_denoise, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._room import check_room
-from yoda_cli.cli._upscaling import Asked, Running, Show, run
+from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
@@ -30,6 +31,7 @@ def upscale(
     skip_existing: o.SkipExisting = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    yes: o.Yes = False,
     height: o.Height = None,
     short_side: o.ShortSide = None,
     min_size: o.MinSize = None,
@@ -127,4 +129,4 @@ def upscale(
     running = Running(
         recursive, files_from, shard, dry_run, Engine(engine, jobs, address, fail_fast)
     )  # fmt: skip
-    return run(Asked(tuple(inputs), output, options, writing, running, inside, show))
+    return run(Asked(tuple(inputs), output, options, writing, running, inside, show, yes))

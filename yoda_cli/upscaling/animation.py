@@ -48,7 +48,7 @@ from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.streaming import stream as stream_picture
 from yoda_cli.upscaling.streaming import wants_stream
 
-COUNTS = ("planned_calls", "calls", "dense_calls", "seconds", "forecast_seconds")
+COUNTS = ("planned_calls", "calls", "dense_calls", "seconds")
 
 
 def is_held(item: Item, model: Model, options: UpscaleOptions, observer: Observer) -> bool:
@@ -125,9 +125,12 @@ def animate(
                 provenance=provenance(model.name, settings),
             )  # fmt: skip
     assert work.total is not None
+    frame_count = len(header.milliseconds)
+    told = work.total.forecast_seconds * frame_count  # as it was said, before the first frame
+    total = replace(work.total, forecast_seconds=told)
     first = replace(first, notices=header.notices + first.notices)
-    done = finished_of(item, first, work.total, model, settings, said, sha256)
-    return replace(done, frames=len(header.milliseconds))
+    done = finished_of(item, first, total, model, settings, said, sha256)
+    return replace(done, frames=frame_count)
 
 
 def unwatched(observer: Observer) -> Observer:

@@ -165,7 +165,7 @@ def _observer(progress: Progress | None) -> Observer | None:
 
     def plan(calls: int, seconds: float) -> None:
         nonlocal total
-        total += calls
+        total = done + calls
 
     def finish() -> None:
         nonlocal done

@@ -52,7 +52,8 @@ from yoda_cli.upscaling.settings import Settings, resolve
 class Item:
     """A picture to enlarge: ``source`` and ``target`` may be ``STREAM``; sizes are the input's.
 
-    ``scale`` is the factor asked for, None for the model's own.
+    ``scale`` is the factor asked for, None for the model's own; ``replaces`` the hash of a file at
+    the target that a manifest knows for a result.
     """
 
     source: Path
@@ -65,6 +66,11 @@ class Item:
     bits: int = 8
     scale: float | None = None
     accept_damaged: bool = False
+    replaces: str = ""
+
+    def is_ours(self, path: Path) -> bool:
+        """Whether a file was made by yoda: by its mark, or because it is what ``replaces`` says."""
+        return made_by_yoda(path) or (bool(self.replaces) and digest_of(path) == self.replaces)
 
     def settled(self, options: UpscaleOptions) -> UpscaleOptions:
         """``options`` with the factor for this picture."""
@@ -225,7 +231,7 @@ def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -
         return done
     make_folder(item.target.parent)
     sweep_temporaries(item.target.parent)
-    write_atomically(item.target, data, replacing(writing.existing, made_by_yoda))
+    write_atomically(item.target, data, replacing(writing.existing, item.is_ours))
     return done
 
 
