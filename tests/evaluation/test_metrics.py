@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import one_by_default
-from fakes import photo
+from fakes import photo, save_photo
 from skimage import color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -316,3 +316,12 @@ def test_niqe_tells_natural_from_blurred_and_noisy():
     assert niqe_module.packaged_model().mean.shape == (36,)
     refit = niqe_module.fit([hr, hr.flip(2)], "two")
     assert refit.covariance.shape == (36, 36)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 9), (4, 8), (12, 16)])
+def test_pictures_of_a_few_pixels_are_measured_or_have_no_number(yoda, tmp_path, size):
+    for name in ("sr.png", "hr.png"):
+        save_photo(tmp_path / name, *size, seed=len(name))
+    done = yoda("metrics", tmp_path / "sr.png", tmp_path / "hr.png", "--json")
+    assert done.code in (0, 4), done.err
+    assert "internal" not in done.err

@@ -92,6 +92,11 @@ class Item:
         return self.frames > 1 and self.kind in ANIMATED
 
     @property
+    def frames_made(self) -> int:
+        """How many frames its result has."""
+        return self.frames if self.is_animated else 1
+
+    @property
     def pixels(self) -> int:
         """What the picture costs, in input pixels."""
         return self.width * self.height * self.frames

@@ -36,7 +36,7 @@ class PictureProgress:
         scale = item.scale or float(model.scale)
         single = pipeline_of(model).one_pass
         passes = 1 if single else max(1, passes_to(scale, model.scale))
-        return PictureProgress(item.frames, passes, tell, foresee)
+        return PictureProgress(item.frames_made, passes, tell, foresee)
 
     def plan(self, calls: int, seconds: float) -> None:
         """A pass begins: ``calls`` and ``seconds`` are left to the end of its frame."""

@@ -72,7 +72,8 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, on_luma: bool = True) -> fl
 def _high_band(image: Tensor, border: int) -> Tensor:
     y = crop_border(luma(image), border)
     radius = 6  # 4 σ
-    padded = F.pad(y, (radius,) * 4, mode="reflect")
+    mode = "reflect" if min(y.shape[-2:]) > radius else "replicate"  # too few pixels to reflect
+    padded = F.pad(y, (radius,) * 4, mode=mode)
     return y - _blur(padded, _gaussian(TEXTURE_SIGMA, radius))
 
 

@@ -70,7 +70,8 @@ def high_band(image: Tensor) -> Tensor:
     x = torch.arange(-4, 5, dtype=y.dtype)
     kernel = torch.exp(-(x**2) / (2 * SIGMA**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    padded = F.pad(y, (4,) * 4, mode="reflect")
+    mode = "reflect" if min(y.shape[-2:]) > 4 else "replicate"  # too few pixels to reflect
+    padded = F.pad(y, (4,) * 4, mode=mode)
     return y - F.conv2d(F.conv2d(padded, kernel), kernel.mT)
 
 

@@ -127,9 +127,9 @@ def _item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
         header.bits, scale, options.accept_damaged,
     )  # fmt: skip
-    way, frames = way_of(model), header.frames if item.is_animated else 1
+    way = way_of(model)
     check_pixels(shown(one.path), (header.width, header.height), naming.scale, way,
-                 options.max_pixels, frames=frames)  # fmt: skip
+                 options.max_pixels, frames=item.frames_made)  # fmt: skip
     streamed = wants_stream(item, model, item.settled(options))
     if not (kind == "TIFF" and streamed):  # to BigTIFF
         check_size(header, kind, naming.scale)

@@ -106,15 +106,15 @@ def forecast_of(
     """What ``--dry-run`` says of a picture: sizes, calls, seconds. Nothing is computed."""
     scale = item.scale or float(model.scale)
     width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
-    record = planned(item.source, item.target, (width, height), item.frames)
+    record = planned(item.source, item.target, (width, height), item.frames_made)
     if only_reduces(model, item.scale):
         return record | dict.fromkeys(FORECAST, 0)
     data = stream if item.source == STREAM else None
     plan, settings = look_ahead(item, model, with_stream_blocks(item, model, options), data)
     ahead = foresee(plan, model, settings)
     return record | {
-        "planned_calls": ahead.calls * item.frames,
-        "dense_calls": ahead.dense_calls * item.frames,
+        "planned_calls": ahead.calls * item.frames_made,
+        "dense_calls": ahead.dense_calls * item.frames_made,
         "blocks": ahead.blocks,
-        "forecast_seconds": round(ahead.seconds * item.frames, 3),
+        "forecast_seconds": round(ahead.seconds * item.frames_made, 3),
     }
