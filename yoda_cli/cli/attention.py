@@ -29,6 +29,7 @@ from yoda_cli.cli._options import (
     Yes,
     files_named,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError, YodaError
 
@@ -75,6 +76,7 @@ def attention(
     registry: RegistryFile = None,
 ) -> int:
     """Show where detail would be added first, without adding it."""
+    check_room()
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs

@@ -32,6 +32,7 @@ from yoda_cli.cli._options import (
     Yes,
     files_named,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, WeightsError
 
@@ -98,6 +99,7 @@ def bench(
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench
     from yoda_cli.evaluation.datasets import downloads_of_sets
     from yoda_cli.evaluation.files import Files, claim, write

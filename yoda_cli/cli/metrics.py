@@ -19,6 +19,7 @@ from yoda_cli.cli._options import (
     Quiet,
     RegistryFile,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
 from yoda_cli.files import shown
@@ -39,6 +40,7 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
+    check_room()
     from yoda_cli.evaluation.benchmark import resized_down
     from yoda_cli.evaluation.datasets import pair_by_name
     from yoda_cli.evaluation.metrics import quantise

@@ -7,6 +7,7 @@ from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
 from yoda_cli.cli._fates import Show
 from yoda_cli.cli._options import parse_denoise, parse_pixels, parse_scale, parse_size
+from yoda_cli.cli._room import check_room
 from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -121,6 +122,7 @@ def upscale(
     _early.check(inputs, files_from, options)
     _early.check_output(inputs, output)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
+    check_room()
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     with _render.waiting("starting", quiet=quiet or no_progress):
         from yoda_cli.upscaling.batch.run import Engine  # torch: seconds pass here

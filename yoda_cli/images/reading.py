@@ -19,7 +19,7 @@ from yoda_cli.errors import InputError, NotFoundError
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
-from yoda_cli.images.opening import KINDS, Source, name_of, opened, read_stream
+from yoda_cli.images.opening import ACCEPT, KINDS, Source, name_of, opened, read_stream
 from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture
 from yoda_cli.images.provenance import (
     BMP_BYTES,
@@ -35,7 +35,6 @@ MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
-ACCEPT = "; --accept-damaged reads what is there"
 
 T = TypeVar("T")
 

@@ -70,7 +70,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if options.stream is None:
         large = item.pixels * model.scale**2 > STREAM_PIXELS or (
-            forecast.needed_bytes(item, float(model.scale), model.scale)
+            forecast.needed_bytes(item, float(model.scale), forecast.way_of(model))
             > forecast.free_memory_bytes()
         )
         return large and can_stream(item, model, options)

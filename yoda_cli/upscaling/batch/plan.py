@@ -27,9 +27,8 @@ from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
 from yoda_cli.upscaling.checks import scale_for
-from yoda_cli.upscaling.forecast import check_memory, check_pixels
+from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
 from yoda_cli.upscaling.picture import Item
-from yoda_cli.upscaling.pipeline import pipeline_of
 from yoda_cli.upscaling.streaming import wants_stream
 from yoda_cli.version import __version__
 
@@ -128,14 +127,14 @@ def _item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
         header.bits, scale, options.accept_damaged,
     )  # fmt: skip
-    native = None if pipeline_of(model).one_pass else model.scale
-    check_pixels(shown(one.path), (header.width, header.height), naming.scale, native,
-                 options.max_pixels)  # fmt: skip
+    way, frames = way_of(model), header.frames if item.is_animated else 1
+    check_pixels(shown(one.path), (header.width, header.height), naming.scale, way,
+                 options.max_pixels, frames=frames)  # fmt: skip
     streamed = wants_stream(item, model, item.settled(options))
     if not (kind == "TIFF" and streamed):  # to BigTIFF
         check_size(header, kind, naming.scale)
     if not streamed:
-        check_memory(item, naming.scale, native)
+        check_memory(item, naming.scale, way)
     return item
 
 

@@ -21,13 +21,13 @@ import torch
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, YodaError, name_surprises
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch import lifeline
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.progress import PictureProgress
-from yoda_cli.upscaling.streaming import stream, wants_stream
 
 LOOK_SECONDS = 0.25  # between two looks at the workers' progress
 NOTHING, ALL_BUT = -1.0, 0.999  # a worker without a picture; the most that a picture's share says
@@ -52,11 +52,11 @@ class Worker:
         """Read, enlarge and write one picture; its record."""
         with name_surprises(str(item.source)):
             observer = PictureProgress.of(item, self.model, self.on_progress).observer
-            if wants_stream(item, self.model, item.settled(self.options)):
-                done = stream(item, self.model, self.options, self.writing, observer)
-            else:
+            if is_held(item, self.model, self.options, observer):
                 computed = compute(item, read(item), self.model, self.options, observer)
                 done = write(item, computed, self.model, self.writing)
+            else:
+                done = make_in_parts(item, self.model, self.options, self.writing, observer)
             return record_of(done, self.model)
 
 
