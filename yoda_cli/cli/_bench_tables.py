@@ -26,7 +26,7 @@ def fitting(
         return list(columns), [list(row) for row in rows]
     room = shutil.get_terminal_size().columns - 2
     widths = {
-        name: 2 + max(len(cell) for cell in (name, *(row[i] for row in rows)))
+        name: 3 + max(len(cell) for cell in (name, *(row[i] for row in rows)))
         for i, name in enumerate(columns)
     }
     for name in spare:
