@@ -61,23 +61,27 @@ class Watchers:
     @contextmanager
     def observing(self, item: Item) -> Iterator[Observer]:
         """The observer of one picture while it is computed."""
-        from yoda_cli.reports.inspection import Wanted, dump_folder
-        from yoda_cli.reports.page import Watcher
         from yoda_cli.upscaling.result import Observer
 
         inside = self.inside
+        if not inside:
+            with _render.progress(item.source.name, quiet=self.quiet, bar=self.bar) as bar:
+                yield Observer(on_plan=bar.plan, on_call=bar.call)
+            return
+        from yoda_cli.reports.inspection import Wanted, dump_folder
+        from yoda_cli.reports.page import Watcher
+
         wanted = Wanted(*inside.named, every=inside.every)
         dump = inside.dump and dump_folder(inside.dump, item.source, self.taken)
         watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
-        if watcher.is_watching:
-            self.current[item.source] = watcher
+        self.current[item.source] = watcher
         with _render.progress(item.source.name, quiet=self.quiet, bar=self.bar) as bar:
             yield Observer(
                 on_pass=watcher.on_pass,
                 on_plan=bar.plan,
                 on_call=bar.call,
                 on_step=watcher.on_step,
-                whole=watcher.is_watching,
+                whole=True,
             )
 
     def finish(self, done: Finished, model: Model) -> None:

@@ -23,6 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
+HOPELESS = 2.0  # times as slow as fp32: no busy moment explains that three times in a row
 P = ParamSpec("P")
 
 
@@ -69,7 +70,7 @@ def _fastest_on_cpu() -> torch.dtype:
         record = cache_folder() / "precision.json"
     except WeightsError:  # no home, no cache: measured every time
         return PRECISIONS[_measure()]
-    key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    key = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     with contextlib.suppress(KeyError, TypeError):
         return PRECISIONS[_recorded(record)[key]]
     name = _measure()
@@ -96,7 +97,9 @@ def _measure() -> str:
         inputs[name] = x.to(memory_format=torch.channels_last)
     best = dict.fromkeys(layers, float("inf"))
     with torch.inference_mode():
-        for _ in range(12):  # in turn, so that a busy moment meets both
+        for turn in range(12):  # in turn, so that a busy moment meets both
+            if turn > 2 and best["bf16"] > HOPELESS * best["fp32"]:
+                break  # it is emulated here: each of its calls takes a tenth of a second
             for name, layer in layers.items():
                 began = time.perf_counter()
                 layer(inputs[name])

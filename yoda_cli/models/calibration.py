@@ -85,7 +85,7 @@ def _key(model: Model, variant: str = "") -> str:
     parameters = sum(p.numel() for p in net.parameters())
     how = "compiled" if net.is_compiled else variant
     name = f"{type(net).__name__} {parameters} {how} {model.precision} {model.device}"
-    machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    machine = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     return f"{name} {machine} {torch.get_num_threads()} threads"
 
 
