@@ -56,7 +56,15 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float16
-    return _fastest_on_cpu()
+    return _fastest_on_cpu() if may_have_bf16() else torch.float32
+
+
+def may_have_bf16() -> bool:
+    """Whether this CPU may compute in bf16: it is asked, not timed, where the library can say."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # built without it, or no longer called so
+        return True
 
 
 @lru_cache

@@ -45,7 +45,11 @@ def imported(module: str, name: str) -> Make:
 
 
 FAMILIES: dict[str, FamilyLine] = {
-    "addsr": FamilyLine(imported("addsr", "AddSR"), ("unet", "controlnet", "ram", "dape", "diffusion")),
+    "addsr": FamilyLine(
+        imported("addsr", "AddSR"), ("unet", "controlnet", "ram", "dape", "diffusion")
+    ),
     "diffbir": FamilyLine(imported("diffbir", "DiffBIR"), ("controlnet", "diffusion")),
-    "stablesr": FamilyLine(imported("stablesr", "StableSR"), ("diffusion",), ("modules",), ("decoder",)),
+    "stablesr": FamilyLine(
+        imported("stablesr", "StableSR"), ("diffusion",), ("modules",), ("decoder",)
+    ),
 }
