@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tiny_diffbir as tiny
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 
@@ -41,7 +42,7 @@ def opened(path):
         return image.size, dict(image.text)
 
 
-@pytest.mark.parametrize("registry", ["eps", "v"])
+@pytest.mark.parametrize("registry", one_by_default(["eps", "v"]))
 def test_a_degraded_picture_becomes_a_larger_one(photo, tmp_path, registry):
     out = tmp_path / "out.png"
     done = photo("-o", out, "--steps", 2, "--json", registry=registry)
@@ -55,6 +56,7 @@ def test_a_degraded_picture_becomes_a_larger_one(photo, tmp_path, registry):
     assert settings["sampler"] == ("ddpm" if registry == "eps" else "dpm++3m-sde")
 
 
+@pytest.mark.slow
 def test_windows_masks_and_steps_can_be_looked_at(photo, tmp_path):
     done = photo(
         "-o", tmp_path / "out.png", "--steps", 3, "--tile", 64, "--dump", tmp_path / "dump",
@@ -76,6 +78,7 @@ def test_a_plan_is_told_and_nothing_is_written(photo, made):
     assert not (made / "in_tiny_x4.png").exists()
 
 
+@pytest.mark.slow
 def test_what_steers_it_changes_the_picture(photo, tmp_path):
     def pixels(name, *arguments):
         done = photo("-o", tmp_path / name, "--steps", 2, *arguments)
@@ -120,3 +123,12 @@ def test_options_of_photo_are_refused_elsewhere(yoda, made):
     done = yoda("upscale", made / "in.jpg", "--prompt", "a cat")
     assert done.code == 2
     assert "does not read --prompt" in done.err
+
+
+@pytest.mark.parametrize(("bound", "code"), [("12287", 4), ("12288", 0)])
+def test_the_bound_counts_the_picture_that_is_worked_on(photo, tmp_path, bound, code):
+    """9 × 3 pixels become 36 × 12 by way of 192 × 64: the model works on no shorter side."""
+    source = save_photo(tmp_path / "in.png", 3, 9)
+    done = photo("--dry-run", "--max-pixels", bound, source=source)
+    assert done.code == code, done.err
+    assert code == 0 or "by way of 12,288 pixels" in done.err

@@ -95,19 +95,19 @@ def test_tables_and_errors_of_other_commands_are_as_harmless(
 def test_without_progress_a_terminal_gets_no_escape_and_a_bar_shows_brackets(
     tmp_path, tiny_checkpoint
 ):
-    path = save_photo(tmp_path / "[red]x[/].png", 6, 7)
+    path = save_photo(tmp_path / "[red]x[bold].png", 6, 7)
     code, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--no-progress")
     assert code == 0, said
     assert b"\x1b" not in said, said
     _, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--steps", 20)
-    assert b"[red]x[/].png" in said
+    assert b"[red]x[bold].png" in said
 
 
 @pytest.mark.parametrize("renderer", ["download", "training_line"])
 def test_no_renderer_uses_a_bar_where_none_is_wanted(renderer, monkeypatch):
     import io
 
-    from yoda_cli.cli import _render
+    from yoda_cli.cli import _render, _render_bars
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -115,7 +115,8 @@ def test_no_renderer_uses_a_bar_where_none_is_wanted(renderer, monkeypatch):
 
     monkeypatch.setattr("sys.stderr", said := Terminal())
     wanted = {"quiet": False} if renderer == "download" else {}
-    with getattr(_render, renderer)(bar=False, **wanted) as shown:
+    module = _render_bars if renderer == "download" else _render
+    with getattr(module, renderer)(bar=False, **wanted) as shown:
         if renderer == "download":
             shown.say(f"a{ESCAPE}")
             shown.progress(1, 2)

@@ -24,19 +24,24 @@ def pictures(count, height=13, width=22):
 
 @pytest.mark.parametrize("changes", [{}, {"sampler": "ddpm"}, {"tile": 32}, {"fidelity": 0.5}])
 def test_pictures_in_step_are_those_made_alone(changes):
-    model, lrs, told = fake_model(), pictures(3), []
+    model, lrs, told = fake_model(), pictures(3), ([], [], [])
     asked = UpscaleOptions(denoise=0.0, steps=4, **changes)
     settings = [resolve(asked, model)] * 3
-    seen = Observer(
-        on_plan=lambda calls, seconds: told.append(calls), on_call=lambda: told.append(1)
-    )
+    seen = [
+        Observer(
+            on_plan=lambda calls, seconds, i=i: told[i].append(calls),
+            on_call=lambda i=i: told[i].append(1),
+        )
+        for i in range(3)
+    ]
     made = together.upscale_together(lrs, model, settings, seen)
     for lr, found in zip(lrs, made, strict=True):
         alone = upscale_tensor(lr, model, settings[0])
         torch.testing.assert_close(found.image, alone.image, atol=1e-5, rtol=0)
         torch.testing.assert_close(found.attention, alone.attention)
         assert (found.planned_calls, found.calls) == (alone.planned_calls, alone.calls)
-    assert told[0] == sum(one.calls for one in made) == len(told) - 1
+    assert [said[0] for said in told] == [one.calls for one in made]
+    assert [len(said) - 1 for said in told] == [one.calls for one in made]
     assert (made[0].image - made[1].image).abs().max() > 0.1
 
 
@@ -44,7 +49,7 @@ def test_a_network_call_takes_the_windows_of_all():
     model = fake_model()
     settings = resolve(UpscaleOptions(denoise=0.0, steps=4, attention=None), model)
     before = model.backbone.calls
-    made = together.upscale_together(pictures(4), model, [settings] * 4, Observer())
+    made = together.upscale_together(pictures(4), model, [settings] * 4, [Observer()] * 4)
     assert model.backbone.calls - before < sum(one.calls for one in made)
 
 

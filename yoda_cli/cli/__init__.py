@@ -22,6 +22,7 @@ from yoda_cli.cli._signals import leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
+from yoda_cli.cli.compare import compare
 from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
 from yoda_cli.cli.help import help_
@@ -114,6 +115,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
         "add_help_option": False,
     }),
     "attention": (attention, {}),
+    "compare": (compare, {}),
     "bench": (bench, {}),
     "metrics": (metrics, {}),
     "train": (train, {}),

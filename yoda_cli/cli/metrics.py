@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._options import (
     CacheDir,
     Channel,
@@ -18,8 +19,10 @@ from yoda_cli.cli._options import (
     Quiet,
     RegistryFile,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
+from yoda_cli.files import shown
 
 
 def metrics(
@@ -37,6 +40,7 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
+    check_room()
     from yoda_cli.evaluation.benchmark import resized_down
     from yoda_cli.evaluation.datasets import pair_by_name
     from yoda_cli.evaluation.metrics import quantise
@@ -60,7 +64,7 @@ def metrics(
     if alone := [p for p in pairs or () if p.problem]:
         raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")
     wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
-    with _render.download(quiet=quiet, bar=not no_progress) as watch:
+    with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)
     refuse_missing(missing, asked=metric is not None)
     frame = frame_of(channel, border)
@@ -68,8 +72,7 @@ def metrics(
     for name, result, truth in files:
         assert result is not None
         x, y = read_picture(result).rgb, quantise(read_picture(truth).rgb)
-        if x.shape != y.shape:
-            raise InputError(f"{result} and {truth} differ in size")
+        check_sizes(result, x.shape, y.shape, border)
         lr = resized_down(y, scale) if min(y.shape[-2:]) >= scale else y
         rows.append({"picture": name, **measure_all(Sample(x, y, lr, ((), ())), found, frame)})
     if as_json:
@@ -82,3 +85,14 @@ def metrics(
     for m in found:
         _render.result(f"{m.name}: {definition(m, frame)}")
     return 0
+
+
+def check_sizes(result: Path, ours: Sequence[int], theirs: Sequence[int], border: int) -> None:
+    """Refuse what cannot be compared; shapes are (1, 3, H, W)."""
+    height, width = theirs[-2:]
+    if tuple(ours) != tuple(theirs):
+        made = f"{ours[-1]}×{ours[-2]}"
+        raise InputError(f"{shown(result)} is {made} pixels, and its truth {width}×{height}")
+    if 2 * border >= min(height, width):
+        size = f"{width}×{height} pixels"
+        raise InputError(f"{shown(result)}: a border of {border} leaves nothing of {size}")

@@ -43,7 +43,7 @@ class PixelPipeline:
         settings = settings.with_block(0) if observer.whole else settings
         plan, conditions = begin(lr, model, settings, attention, counter=counter)
         forecast = plan.forecast_seconds or 0.0
-        observer.on_plan(plan.planned_calls, forecast)
+        observer.planned(plan, forecast)
         seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
         made = (
             run_block(plan, i, conditions.take(i), model, settings, observer, seed, counter)

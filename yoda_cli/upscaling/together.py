@@ -73,6 +73,7 @@ class TogetherDenoiser:
     plans: Sequence[PicturePlan]
     halo: int
     counter: Counter
+    observers: Sequence[Observer]
     calls: list[int] = field(default_factory=list)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
@@ -87,6 +88,7 @@ class TogetherDenoiser:
             for (i, tile), result in zip(group, z_0, strict=True):
                 tile.paste(out[i : i + 1], result)
                 self.calls[i] += 1
+                self.observers[i].on_call()
             self.counter.count(len(group))
 
         def smaller(one: tuple[int, Tile]) -> Sequence[tuple[int, Tile]]:
@@ -113,25 +115,28 @@ class TogetherDenoiser:
 
 @torch.inference_mode()
 def upscale_together(
-    lrs: Sequence[Tensor], model: Model, settings: Sequence[Settings], observer: Observer
-) -> list[Result]:
+    lrs: Sequence[Tensor], model: Model, settings: Sequence[Settings],
+    observers: Sequence[Observer],
+) -> list[Result]:  # fmt: skip
     """Enlarge pictures (1, 3, h, w) of one size, whose settings agree in ``common_settings``.
 
-    ``observer`` is told of the calls of all. DeviceError where memory does not hold all of them.
+    Each has an observer of its own. MemoryError or RuntimeError where memory runs out beside the
+    network's calls.
     """
-    began, counter = time.perf_counter(), Counter(observer.on_call)
+    began, counter = time.perf_counter(), Counter()
     conditions, attention = encode_together(lrs, model, settings)
     plans = [
         plan_alone(lr, attention[i : i + 1], model, own)
         for i, (lr, own) in enumerate(zip(lrs, settings, strict=True))
     ]
     forecasts = [plan.forecast_seconds or 0.0 for plan in plans]
-    observer.on_plan(sum(plan.planned_calls for plan in plans), sum(forecasts))
+    for observer, plan, forecast in zip(observers, plans, forecasts, strict=True):
+        observer.on_plan(plan.planned_calls, forecast)
     z_lr = torch.cat([condition.z_lr for condition in conditions])
     first, common = plans[0].first, settings[0]
     denoise = TogetherDenoiser(
         model, conditions, plans, plan_halo(model.backbone.geometry, common.tiles), counter,
-        [0] * len(plans),
+        observers, [0] * len(plans),
     )  # fmt: skip
     scale, window = model.backbone.geometry.scale, plans[0].blocks[0].window
     on_grid = upload(

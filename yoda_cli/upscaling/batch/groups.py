@@ -14,9 +14,10 @@ from yoda_cli.upscaling.picture import (
     Computed,
     Decoded,
     Item,
-    assemble,
+    finished_of,
     resolve_for_picture,
     visible_colors,
+    with_result,
 )
 from yoda_cli.upscaling.pipeline import name_memory_errors
 from yoda_cli.upscaling.result import Observer
@@ -49,7 +50,7 @@ def goes_on(group: Sequence[Item], item: Item, model: Model, options: UpscaleOpt
         and model.family is None
         and not options.exact
         and (item.width, item.height, item.scale) == (first.width, first.height, first.scale)
-        and item.frames == first.frames == 1
+        and not (item.is_animated or first.is_animated)
         and not item.is_reduced
     )
 
@@ -58,14 +59,11 @@ def compute_together(
     read: Mapping[Item, Decoded], model: Model, options: UpscaleOptions,
     observer_of: Callable[[Item], contextlib.AbstractContextManager[Observer]],
 ) -> dict[Item, Computed]:  # fmt: skip
-    """Enlarge small pictures of one size in step; those that must go alone are left out.
-
-    The first picture's observer is told of the calls of all.
-    """
+    """Enlarge small pictures of one size in step; those that must go alone are left out."""
     resolved: dict[Item, tuple[Tensor, Settings, tuple[str, ...]]] = {}
     common: Settings | None = None
     for item, decoded in read.items():
-        lr = visible_colors(decoded.animation.frames[0])
+        lr = visible_colors(decoded.picture)
         settings, said = resolve_for_picture(lr, model, item.settled(options))
         own = common_settings(model, settings)
         common = common or own
@@ -74,17 +72,16 @@ def compute_together(
     if len(resolved) < 2:
         return {}
     reset_peak(model.device)
-    with observer_of(next(iter(resolved))) as observer:
-        if observer.whole:
-            return {}
+    with contextlib.ExitStack() as stack:
+        observers = [stack.enter_context(observer_of(item)) for item in resolved]
         with name_memory_errors():
             results = upscale_together(
                 [lr for lr, _, _ in resolved.values()], model,
-                [settings for _, settings, _ in resolved.values()], observer,
+                [settings for _, settings, _ in resolved.values()], observers,
             )  # fmt: skip
-    return {
-        item: assemble(
-            item, read[item].animation.frames, [result], model, settings, said, read[item].sha256
-        )
-        for (item, (_, settings, said)), result in zip(resolved.items(), results, strict=True)
-    }
+    made: dict[Item, Computed] = {}
+    for (item, (_, settings, said)), result in zip(resolved.items(), results, strict=True):
+        picture, digest = read[item].picture, read[item].sha256
+        done = finished_of(item, picture, result, model, settings, said, digest)
+        made[item] = Computed(done, with_result(picture, result))
+    return made

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import YodaError, name_surprises
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch.groups import compute_together, groups_of
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
@@ -25,8 +26,6 @@ from yoda_cli.upscaling.picture import (
     write,
 )
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.streaming import stream as stream_picture
-from yoda_cli.upscaling.streaming import wants_stream
 
 AHEAD_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
 
@@ -36,12 +35,18 @@ Observing = Callable[[Item], contextlib.AbstractContextManager[Observer]]
 def run_here(
     batch: Batch, model: Model, options: UpscaleOptions, writing: WriteOptions, events: Events,
     observer_of: Observing, *, stream: bytes | None = None, fail_fast: bool = False,
+    apart: bool = False,
     on_done: Callable[[Finished], None] = lambda done: None,
 ) -> list[Failure]:  # fmt: skip
-    """The items of ``batch`` in their order; those that could not be made."""
+    """The items of ``batch`` in their order; those that could not be made.
+
+    ``apart`` computes none together: an observer that looks inside is for one picture.
+    """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        run = _Run(batch, model, options, writing, events, observer_of, on_done, writer)
-        for items, decoded in read_ahead(reader, groups_of(batch.items, model, options), stream):
+        run = _Run(batch, model, options, writing, events, observer_of, on_done, writer, stream)
+        each: Iterator[Sequence[Item]] = ([item] for item in batch.items)
+        groups = each if apart else groups_of(batch.items, model, options)
+        for items, decoded in read_ahead(reader, groups, stream):
             run.make(items, decoded)
             if run.failures and fail_fast:
                 break
@@ -61,6 +66,7 @@ class _Run:
     observer_of: Observing
     on_done: Callable[[Finished], None]
     writer: ThreadPoolExecutor
+    stream: bytes | None = None
     failures: list[Failure] = field(default_factory=list)
     behind: deque[tuple[Item, Future[Finished]]] = field(default_factory=deque)
 
@@ -74,9 +80,12 @@ class _Run:
 
     def _one(self, item: Item, frames: Callable[[], Decoded]) -> None:
         with self._failing(item), self.observer_of(item) as observer:
-            if wants_stream(item, self.model, item.settled(self.options)) and not observer.whole:
+            if not is_held(item, self.model, self.options, observer):
                 self.drain(0)
-                done = stream_picture(item, self.model, self.options, self.writing, observer)
+                done = make_in_parts(
+                    item, self.model, self.options, self.writing, observer, self.stream
+                )
+                self.on_done(done)
                 self._enter(item, done)
                 return
             self._write(item, compute(item, frames(), self.model, self.options, observer))
@@ -134,11 +143,15 @@ def read_ahead(
     while now is not None:
         following = next(groups, None)
         ahead: list[Future[Decoded]] | None = None
-        if following is not None and _is_small(now[0]) and _is_small(following[0]):
+        if following is not None and _is_read_ahead(now[0]) and _is_read_ahead(following[0]):
             begun = begun or begin(now)
             ahead = begin(following)
         yield now, lambda items=now, begun=begun: begun or begin(items)  # type: ignore[misc]
         now, begun = following, ahead
+
+
+def _is_read_ahead(item: Item) -> bool:
+    return _is_small(item) and not item.is_animated
 
 
 def _is_small(item: Item) -> bool:
