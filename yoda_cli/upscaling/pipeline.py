@@ -23,8 +23,6 @@ from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
 from yoda_cli.models.loading import files_needed, find_entry, find_model, with_faces
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.faces import restored_faces
-from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
 from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of
@@ -67,6 +65,8 @@ class Pipeline(Protocol):
 def pipeline_of(model: Model) -> Pipeline:
     """The pipeline of a model's kind."""
     if model.family is not None:
+        from yoda_cli.upscaling.latent import LatentPipeline  # no other model needs it
+
         return LatentPipeline(model, model.family)
     return PixelPipeline(model)
 
@@ -192,6 +192,7 @@ def with_restored_faces(
     helper, own = model.faces, settings.faces
     if helper is None or own is None:
         return image, 0
+    from yoda_cli.upscaling.faces import restored_faces  # OpenCV
 
     def restore(square: Tensor) -> Tensor:
         return upscale_tensor(square, helper.model, own).image
