@@ -22,6 +22,7 @@ from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
 from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
+from yoda_cli.cli.export import export
 from yoda_cli.cli.help import help_
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
@@ -82,6 +83,7 @@ app.command()(attention)
 app.command()(bench)
 app.command()(metrics)
 app.command()(train)
+app.command()(export)
 app.add_typer(weights.app, name="weights")
 app.command()(doctor)
 app.command()(config)

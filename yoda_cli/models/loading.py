@@ -53,7 +53,10 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     entry = registry.model(options.model)
     if entry.bundled:
         return load_model(entry.path, options.model, options)
-    return published_model(entry, registry, options, watch)
+    model = published_model(entry, registry, options, watch)
+    if entry.noncommercial:
+        watch.say(f"{entry.name} is not for commercial use: {entry.licence}")
+    return model
 
 
 def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None) -> Model:

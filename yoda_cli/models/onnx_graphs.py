@@ -4,7 +4,7 @@ Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``s
 [0, 1] → ``features`` (B, C, h, w), ``base`` (B, 3, H, W) and ``attention`` (B, 1, h, w).
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
 and 1 → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are float32 but ``t``, int64.
-Their metadata has what the loop needs beside them. Knows no runtime; the only place that exports.
+Their metadata has what the loop needs beside them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from yoda_cli.errors import UsageError, need
+from yoda_cli.errors import UsageError, YodaError, need
 from yoda_cli.images.resize import phase_taps
 from yoda_cli.models.base import Backbone, Condition
 from yoda_cli.models.srdiff import SRDiff
@@ -30,6 +30,8 @@ Part = Literal["encoder", "denoiser"]
 PARTS: tuple[Part, ...] = ("encoder", "denoiser")
 OPSET = 18
 TRACED = (2, 5, 7)  # pictures, and the sides of one in strides: no two numbers alike
+CHECKED = (1, 6, 4)  # the same of the example that is compared
+TOLERANCE = 1e-4
 
 
 class EncoderGraph(nn.Module):
@@ -77,19 +79,21 @@ def _puts_out_z0(net: SRDiff) -> bool:
     return net.prediction == "x0" and net.config.clip_z0 == 0
 
 
-def onnx_graph(net: SRDiff, part: Part) -> bytes:
-    """A file's content: one part of a compact network in fp32 on the CPU, its weights included.
+def check_packages() -> None:
+    """WeightsError where a package that exports or checks is missing."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        need(package, "onnx")
 
-    Raises ``WeightsError`` where the packages that export are missing.
-    """
-    need("onnxscript", "onnx")
+
+def onnx_graph(net: SRDiff, part: Part) -> bytes:
+    """A file's content: one part of a compact network in fp32 on the CPU, its weights included."""
     phase_taps(net.config.scale)  # constants; made while it exports they would be taken for inputs
     inputs = _inputs(net, part)
-    graph = EncoderGraph(net) if part == "encoder" else DenoiserGraph(net)
+    graph = _graph(net, part)
     with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it speaks of its own progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            graph.eval(),
+            graph,
             tuple(inputs.tensors.values()),
             input_names=list(inputs.tensors),
             output_names=list(inputs.outputs),
@@ -106,6 +110,31 @@ def onnx_graph(net: SRDiff, part: Part) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def difference(net: SRDiff, part: Part, data: bytes) -> float:
+    """The largest difference between onnxruntime's outputs and torch's, which are about 1.
+
+    Raises ``YodaError`` where it is above ``TOLERANCE``: such a file is of no use.
+    """
+    from onnxruntime import InferenceSession
+
+    tensors = _inputs(net, part, CHECKED).tensors
+    made = InferenceSession(data, providers=["CPUExecutionProvider"]).run(
+        None, {name: value.numpy() for name, value in tensors.items()}
+    )
+    with torch.inference_mode():
+        expected = _graph(net, part)(*tensors.values())
+    expected = (expected,) if isinstance(expected, Tensor) else expected
+    pairs = zip(made, expected, strict=True)
+    most = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in pairs)
+    if not most <= TOLERANCE:
+        raise YodaError(f"onnxruntime departs from torch by {most:.1e}: the {part} is not written")
+    return most
+
+
+def _graph(net: SRDiff, part: Part) -> nn.Module:
+    return (EncoderGraph(net) if part == "encoder" else DenoiserGraph(net)).eval()
+
+
 def facts_of(net: SRDiff, part: Part) -> dict[str, Any]:
     """What one must know to run the graphs: the picture is ``base`` + ``residual`` · ẑ_0, z_lr is
     zero, and ᾱ_t with t in 0…T is in ``alpha_bar``."""
@@ -120,9 +149,9 @@ def facts_of(net: SRDiff, part: Part) -> dict[str, Any]:
     }
 
 
-def _inputs(net: SRDiff, part: Part) -> Inputs:
+def _inputs(net: SRDiff, part: Part, sizes: tuple[int, int, int] = TRACED) -> Inputs:
     scale, stride = net.config.scale, net.geometry.stride
-    batch, rows, columns = TRACED
+    batch, rows, columns = sizes
     count, down, across = Dim("batch", min=1), Dim("rows", min=1), Dim("columns", min=1)
     small = {0: count, 2: stride * down, 3: stride * across}
     height, width = rows * stride, columns * stride
@@ -135,8 +164,8 @@ def _inputs(net: SRDiff, part: Part) -> Inputs:
     large = {0: count, 2: align * down, 3: align * across}
     tall, wide = height * scale, width * scale
     tensors = {
-        "z_t": torch.rand(batch, 3, tall, wide),
-        "t": torch.ones(batch, dtype=torch.int64),
+        "z_t": torch.randn(batch, 3, tall, wide),
+        "t": torch.randint(1, net.schedule.num_steps + 1, (batch,)),
         "features": torch.rand(batch, net.config.dim, height, width),
         "mask": torch.ones(batch, 1, tall, wide),
     }
