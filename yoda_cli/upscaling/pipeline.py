@@ -20,13 +20,20 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
-from yoda_cli.models.loading import find_entry, find_model, with_faces
+from yoda_cli.models.loading import (
+    find_entry,
+    find_model,
+    with_faces,
+    with_other,
+    with_refinement,
+)
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.blending import blended, near, weight_of
 from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
-from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of
+from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of, sum_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.weights import Watch
 from yoda_cli.weights.registry import mistake
@@ -61,11 +68,11 @@ class Pipeline(Protocol):
         ...
 
 
-def pipeline_of(model: Model) -> Pipeline:
-    """The pipeline of a model's kind."""
+def pipeline_of(model: Model, wanted: Tensor | None = None) -> Pipeline:
+    """The pipeline of a model's kind; one of pixels skips tiles in which nothing is ``wanted``."""
     if model.family is not None:
         return LatentPipeline(model, model.family)
-    return PixelPipeline(model)
+    return PixelPipeline(model, wanted=wanted)
 
 
 def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
@@ -81,6 +88,10 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     if entry is not None and entry.attention not in known:
         raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
     model = find_model(options, watch)
+    if options.refine:
+        model = with_refinement(model, options, watch)
+    if options.where is not None:
+        model = with_other(model, options.where, options, watch)
     return with_faces(model, options, watch) if options.faces else model
 
 
@@ -120,19 +131,25 @@ def upscale_tensor(
     *,
     attention: Tensor | None = None,
     noise_of: Tensor | None = None,
+    wanted: Tensor | None = None,
 ) -> Result:
     """Enlarge ``lr`` by ``settings.scale``.
 
     ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass;
     ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
+    ``wanted`` (1, 1, h, w) says where the result will be read: tiles elsewhere are left out.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
     a bicubic resize. Faces are restored last, from ``lr``.
     """
-    began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
     if only_reduces(model, settings.scale):
         return reduce(lr, settings)
     observer = observer or Observer()
+    if settings.blend is not None:
+        return upscale_blended(lr, model, settings, observer, attention, noise_of)
+    began, asked = time.perf_counter(), settings
+    is_one_pass = settings.scale / model.scale <= RESIZE_ONLY
+    pipeline = pipeline_of(model, wanted if is_one_pass else None)
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
     passes: list[PassEnd] = []
@@ -147,6 +164,32 @@ def upscale_tensor(
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
     return replace(result, faces=faces)
+
+
+def upscale_blended(
+    lr: Tensor, model: Model, settings: Settings, observer: Observer, weight: Tensor | None,
+    noise_of: Tensor | None,
+) -> Result:  # fmt: skip
+    """The results of two models mixed by the map ``weight``, the source's if left out."""
+    other, blend = model.where, settings.blend
+    if other is None or blend is None:
+        raise ValueError("these settings were resolved for one model")
+    own = replace(settings, blend=None, faces=None)
+    if weight is None:
+        weight = weight_of(lr, [(model, own), (other, blend.settings)], blend)
+    counting = Observer(on_plan=observer.on_plan, on_call=observer.on_call)
+    one = upscale_tensor(
+        lr, replace(model, where=None), own, observer, noise_of=noise_of,
+        wanted=near(weight < 1, model, own),
+    )  # fmt: skip
+    two = upscale_tensor(
+        lr, other, blend.settings, counting, noise_of=noise_of,
+        wanted=near(weight > 0, other, blend.settings),
+    )  # fmt: skip
+    image, faces = with_restored_faces(
+        lr, blended(one.image, two.image, weight), model, settings
+    )  # fmt: skip
+    return replace(sum_of(one, two), image=image, attention=weight, faces=faces)
 
 
 def with_restored_faces(
