@@ -21,6 +21,7 @@ from yoda_cli.evaluation.metrics import (
     ssim,
     texture_distance,
 )
+from yoda_cli.evaluation.metrics.identity import Identity, load_identity
 from yoda_cli.evaluation.metrics.niqe import niqe, packaged_model
 from yoda_cli.evaluation.metrics.perceptual import MIN_SIDE, Distance, load_dists, load_lpips
 from yoda_cli.weights import Cache, Registry, Watch
@@ -85,7 +86,8 @@ PLAIN = {
     )
 }  # fmt: skip
 
-NAMES = (*PLAIN, *NETWORKS)
+IDENTITY = "identity"
+NAMES = (*PLAIN, *NETWORKS, IDENTITY)
 DEFAULT = ("psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam")
 
 
@@ -111,6 +113,9 @@ def find_metrics(
             found.append(PLAIN[name])
             continue
         try:
+            if name == IDENTITY:
+                found.append(_identity(load_identity()))
+                continue
             distance = network(name, obtain(NETWORKS[name], registry, cache, watch))
         except WeightsError as error:
             missing.append(f"{name} is left empty: {error}")
@@ -122,6 +127,13 @@ def find_metrics(
 
 def _nothing(sample: Sample, frame: Frame) -> float:
     return math.nan
+
+
+def _identity(distance: Identity) -> Metric:
+    return Metric(
+        IDENTITY, "lower", "identity: distance of dlib's face descriptors, one person below 0.6; "
+        "faces as found in HR, empty without", lambda s, f: distance(s.sr, s.hr),
+    )  # fmt: skip
 
 
 def _by_network(name: str, distance: Distance) -> Metric:

@@ -2,9 +2,8 @@
 
 Their picture, expressed as a residual against our regression base, is z_lr. Outside the mask it
 waits, noised; a pixel that enters at time t begins there, so of what they drew the more is kept the
-later it enters, and the denoiser sees states of the kind that it was trained on. Adding our detail
-to their picture instead, or letting the denoiser take their picture for its base, was worse on
-validation photographs in every measure: what is sharp already gets the detail twice.
+later it enters, and the denoiser sees states of the kind that it was trained on. Our detail added
+to their picture was farther from the truth than their picture alone: what is sharp gets it twice.
 """
 
 from __future__ import annotations
