@@ -7,6 +7,7 @@ model's to the bit, where it is 1 the second's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,33 @@ from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.settings import Blend, Settings
 
 SURE = 1 - 1e-6  # what enlarging may leave of 1
+FIDELITY_REACH = 2  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """One of two models, what it is told, and where its picture will be read, (1, 1, h, w)."""
+
+    model: Model
+    settings: Settings
+    wanted: Tensor
+
+
+def shares_of(
+    lr: Tensor, model: Model, settings: Settings, weight: Tensor | None = None
+) -> tuple[Tensor, list[Share]]:
+    """The map, that of the source if ``weight`` is left out, and both models' part in it."""
+    other, blend = model.where, settings.blend
+    if other is None or blend is None:
+        raise ValueError("these settings were resolved for one model")
+    own = replace(settings, blend=None, faces=None)
+    pairs = [(replace(model, where=None), own), (other, blend.settings)]
+    found = weight_of(lr, pairs, blend) if weight is None else weight
+    read = (found < 1, found > 0)
+    return found, [
+        Share(one, told, near(where, one, told))
+        for (one, told), where in zip(pairs, read, strict=True)
+    ]
 
 
 def weight_of(lr: Tensor, models: Sequence[tuple[Model, Settings]], blend: Blend) -> Tensor:
@@ -50,11 +78,11 @@ def stretched(attention: Tensor) -> Tensor:
 
 
 def near(read: Tensor, model: Model, settings: Settings) -> Tensor:
-    """``read`` (1, 1, h, w), and as far around it as steps carry what is at one pixel."""
-    if not settings.diffuses:
-        return read
+    """``read`` (1, 1, h, w), and as far around it as steps carry what is at one pixel; without
+    diffusion as far as fidelity looks."""
     geometry, steps = model.backbone.geometry, len(settings.sampling.timesteps) - 1
-    reach = min(-(-steps * geometry.halo // geometry.scale), max(read.shape[-2:]))
+    carried = -(-steps * geometry.halo // geometry.scale) if settings.diffuses else FIDELITY_REACH
+    reach = min(carried, max(read.shape[-2:]))
     found = read.float()
     for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
         found = F.max_pool2d(found, kernel, 1, (kernel[0] // 2, kernel[1] // 2))

@@ -28,7 +28,7 @@ from yoda_cli.models.loading import (
     with_refinement,
 )
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.blending import blended, near, weight_of
+from yoda_cli.upscaling.blending import blended, shares_of
 from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -171,21 +171,14 @@ def upscale_blended(
     noise_of: Tensor | None,
 ) -> Result:  # fmt: skip
     """The results of two models mixed by the map ``weight``, the source's if left out."""
-    other, blend = model.where, settings.blend
-    if other is None or blend is None:
-        raise ValueError("these settings were resolved for one model")
-    own = replace(settings, blend=None, faces=None)
-    if weight is None:
-        weight = weight_of(lr, [(model, own), (other, blend.settings)], blend)
+    weight, shares = shares_of(lr, model, settings, weight)
     counting = Observer(on_plan=observer.on_plan, on_call=observer.on_call)
-    one = upscale_tensor(
-        lr, replace(model, where=None), own, observer, noise_of=noise_of,
-        wanted=near(weight < 1, model, own),
-    )  # fmt: skip
-    two = upscale_tensor(
-        lr, other, blend.settings, counting, noise_of=noise_of,
-        wanted=near(weight > 0, other, blend.settings),
-    )  # fmt: skip
+    one, two = (
+        upscale_tensor(
+            lr, share.model, share.settings, watch, noise_of=noise_of, wanted=share.wanted
+        )
+        for share, watch in zip(shares, (observer, counting), strict=True)
+    )
     image, faces = with_restored_faces(
         lr, blended(one.image, two.image, weight), model, settings
     )  # fmt: skip
@@ -223,5 +216,13 @@ def reduce(lr: Tensor, settings: Settings) -> Result:
 
 @torch.inference_mode()
 def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
-    """Where a run's first pass would work and what it would cost, without running it."""
-    return pipeline_of(model).plan(lr, settings)
+    """Where a run's first pass would work and what it would cost, without running it.
+
+    Of two models that are blended: the first one's plan, the seconds of both, and their map.
+    """
+    if settings.blend is None:
+        return pipeline_of(model).plan(lr, settings)
+    weight, shares = shares_of(lr, model, settings)
+    plans = [pipeline_of(s.model, s.wanted).plan(lr, s.settings) for s in shares]
+    seconds = sum(plan.forecast_seconds or 0.0 for plan in plans)
+    return replace(plans[0], forecast_seconds=seconds, attention=weight)
