@@ -123,3 +123,12 @@ def test_options_of_photo_are_refused_elsewhere(yoda, made):
     done = yoda("upscale", made / "in.jpg", "--prompt", "a cat")
     assert done.code == 2
     assert "does not read --prompt" in done.err
+
+
+@pytest.mark.parametrize(("bound", "code"), [("12287", 4), ("12288", 0)])
+def test_the_bound_counts_the_picture_that_is_worked_on(photo, tmp_path, bound, code):
+    """9 × 3 pixels become 36 × 12 by way of 192 × 64: the model works on no shorter side."""
+    source = save_photo(tmp_path / "in.png", 3, 9)
+    done = photo("--dry-run", "--max-pixels", bound, source=source)
+    assert done.code == code, done.err
+    assert code == 0 or "by way of 12,288 pixels" in done.err

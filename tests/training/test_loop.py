@@ -294,7 +294,7 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
         load_recipe("a", path)
 
 
-RECIPES = ["general", "general-stage2", "general-few", "face", "face-stage2", "face-x8"]
+RECIPES = ["general", "general-stage2", "face", "face-stage2", "face-x8"]
 PUBLISHED = ["srdiff-celeba", "srdiff-df2k", "sr3-16-128", "sr3-64-256", "sr3-64-512"]
 
 

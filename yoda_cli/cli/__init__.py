@@ -20,6 +20,7 @@ from yoda_cli.cli._signals import leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
+from yoda_cli.cli.compare import compare
 from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
 from yoda_cli.cli.export import export
@@ -80,6 +81,7 @@ app.command(
     epilog=_upscale_options.EPILOG, short_help="Make pictures larger.", add_help_option=False
 )(upscale)
 app.command()(attention)
+app.command()(compare)
 app.command()(bench)
 app.command()(metrics)
 app.command()(train)

@@ -79,6 +79,8 @@ SkipExisting = Annotated[
 Overwrite = Annotated[bool, shown(FOLDERS, "Replace files that yoda did not make.", "--overwrite")]
 DryRun = Annotated[bool, shown(FOLDERS, "Say what would be made, and how long.", "--dry-run")]
 
+Yes = Annotated[bool, further(WEIGHTS, "Download gigabytes without asking.", "-y", "--yes")]
+
 Height = Annotated[int | None, further(SIZES, "Height in pixels.", value="N")]
 ShortSide = Annotated[int | None, further(SIZES, "The shorter side in pixels.", value="N")]
 MinSize = Annotated[
@@ -227,7 +229,7 @@ Suffix = Annotated[
 ]
 NameTemplate = Annotated[
     str | None,
-    further(NAMING, "Name with {stem}, {model}, {scale}, {seed} in it.", value="TEXT"),
+    further(NAMING, "Name with {stem}, {model}, {size}, {scale}, {seed} in it.", value="TEXT"),
 ]
 FailExisting = Annotated[bool, further(NAMING, "Replace nothing at all.", "--fail-existing")]
 StripMetadata = Annotated[

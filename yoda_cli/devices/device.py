@@ -39,7 +39,9 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"no device {name}: this machine has {torch.cuda.device_count()} CUDA")
+        count = torch.cuda.device_count()
+        seen = f"{count} GPU{'s' if count > 1 else ''} with CUDA" if count else "no GPU with CUDA"
+        raise DeviceError(f"no device {name}: PyTorch sees {seen} here; yoda doctor says more")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("no device mps on this machine")
     return device

@@ -79,7 +79,9 @@ def release_pages() -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin a new peak, where the system lets a process do that (Linux, CUDA)."""
+    """Begin a new peak, where the system lets a process do that (Linux, CUDA); what was kept of
+    freed memory does not count."""
+    trim_heap()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):

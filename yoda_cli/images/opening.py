@@ -31,6 +31,7 @@ STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20
 NO_PICTURE = (
     "damaged or not a picture of a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
 )
+ACCEPT = "; --accept-damaged reads what is there"
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")
 KINDS = {"MPO": "JPEG", "DIB": "BMP"}  # Pillow's name: ours
 
@@ -77,7 +78,8 @@ def decoding(name: str, *, accept_damaged: bool = False) -> Iterator[None]:
             if is_out_of_memory(error):
                 raise DeviceError(f"out of memory while decoding {name}") from error
             reason = " ".join(str(error).split("<_io", 1)[0].split()) or type(error).__name__
-            raise InputError(f"{name} cannot be decoded: {reason}") from error
+            hint = ACCEPT if "truncated" in reason else ""
+            raise InputError(f"{name} cannot be decoded: {reason}{hint}") from error
 
 
 def name_of(source: Source) -> str:

@@ -169,7 +169,7 @@ class LatentPipeline:
             condition = self.family.condition(lr_code, restored, plan.lr, steering)
             net = kept.enter_context(self.family.denoiser())
             forecast = self.forecast(plan, condition, steering)
-            observer.on_plan(plan.planned_calls, forecast)
+            observer.planned(plan, forecast)
             size = self.window_size(plan.on_grid, settings)
             if observer.whole:
                 codec = kept.enter_context(self.family.codec(size, steering))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli.attention import HEADED, LEARNED, SOURCES
@@ -21,6 +22,7 @@ from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
 from yoda_cli.models.loading import (
+    files_needed,
     find_entry,
     find_model,
     with_faces,
@@ -33,9 +35,11 @@ from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
-from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of, sum_of
+from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of, sum_of
 from yoda_cli.upscaling.settings import Settings
-from yoda_cli.weights import Watch
+from yoda_cli.weights import Cache, Watch, load_registry
+from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.inventory import missing
 from yoda_cli.weights.registry import mistake
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
@@ -95,6 +99,14 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     return with_faces(model, options, watch) if options.faces else model
 
 
+def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
+    """What ``get_model`` would download; opens no connection."""
+    names = files_needed(options)
+    if options.attention in HEADED:
+        names.append(HEADED[str(options.attention)])
+    return missing(names, load_registry(), Cache.default())
+
+
 @contextmanager
 def exact_kernels(asked: bool) -> Iterator[None]:
     """One thread and reproducible kernels, if asked: the bytes then depend on no worker count."""
@@ -144,12 +156,19 @@ def upscale_tensor(
     """
     if only_reduces(model, settings.scale):
         return reduce(lr, settings)
-    observer = observer or Observer()
     if settings.blend is not None:
+        observer = observer or Observer()
         return upscale_blended(lr, model, settings, observer, attention, noise_of)
     began, asked = time.perf_counter(), settings
     is_one_pass = settings.scale / model.scale <= RESIZE_ONLY
     pipeline = pipeline_of(model, wanted if is_one_pass else None)
+    told: list[Ahead] = []
+
+    def further(plan: PicturePlan) -> Ahead:
+        told.append(further_passes(plan, model, settings, reached))
+        return told[-1]
+
+    observer = replace(observer or Observer(), further=further)
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
     passes: list[PassEnd] = []
@@ -163,7 +182,26 @@ def upscale_tensor(
         image = imresize(image, (height, width)).clamp(0, 1)
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
-    return replace(result, faces=faces)
+    forecast = passes[0].forecast_seconds + (told[0].seconds if told else 0.0)
+    return replace(result, faces=faces, forecast_seconds=forecast)
+
+
+def further_passes(
+    plan: PicturePlan, model: Model, settings: Settings, reached: float = 1.0
+) -> Ahead:
+    """What the passes after ``plan`` will take, before any of them: its map, enlarged, stands for
+    theirs. ``reached`` is by how much the picture was enlarged before that pass."""
+    pipeline, ahead, attention = pipeline_of(model), Ahead(), plan.attention
+    reached *= model.scale
+    while not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY:
+        settings = settings.for_next_pass()
+        attention = F.interpolate(attention, scale_factor=float(model.scale), mode="bilinear")
+        nothing = torch.zeros(1, 1, 1, 1).expand(1, 3, *attention.shape[-2:])
+        later = pipeline.plan(nothing, settings, attention)
+        seconds = later.forecast_seconds or 0.0
+        ahead += Ahead(later.planned_calls, later.dense_calls, len(later.blocks), seconds)
+        reached *= model.scale
+    return ahead
 
 
 def upscale_blended(
@@ -226,3 +264,11 @@ def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
     plans = [pipeline_of(s.model, s.wanted).plan(lr, s.settings) for s in shares]
     seconds = sum(plan.forecast_seconds or 0.0 for plan in plans)
     return replace(plans[0], forecast_seconds=seconds, attention=weight)
+
+
+@torch.inference_mode()
+def foresee(plan: PicturePlan, model: Model, settings: Settings) -> Ahead:
+    """What all passes will take, the one that was planned and those after it."""
+    seconds = plan.forecast_seconds or 0.0
+    first = Ahead(plan.planned_calls, plan.dense_calls, len(plan.blocks), seconds)
+    return first + further_passes(plan, model, settings)

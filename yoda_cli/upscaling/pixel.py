@@ -46,7 +46,7 @@ class PixelPipeline:
             lr, model, settings, attention, counter=counter, wanted=self.wanted
         )
         forecast = plan.forecast_seconds or 0.0
-        observer.on_plan(plan.planned_calls, forecast)
+        observer.planned(plan, forecast)
         seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
         made = (
             run_block(plan, i, conditions.take(i), model, settings, observer, seed, counter)

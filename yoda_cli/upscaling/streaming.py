@@ -21,7 +21,7 @@ from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import WeightsError, how_to_install
 from yoda_cli.files import name_write_errors
 from yoda_cli.files.overwriting import replacing
-from yoda_cli.images import made_by_yoda, read_picture, shown
+from yoda_cli.images import read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
 from yoda_cli.models.calibration import learn
@@ -70,7 +70,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if options.stream is None:
         large = item.pixels * model.scale**2 > STREAM_PIXELS or (
-            forecast.needed_bytes(item, float(model.scale), model.scale)
+            forecast.needed_bytes(item, float(model.scale), forecast.way_of(model))
             > forecast.free_memory_bytes()
         )
         return large and can_stream(item, model, options)
@@ -110,14 +110,14 @@ def stream(
         )  # fmt: skip
         trim_heap()
         forecast = seen.forecast_seconds or 0.0
-        observer.on_plan(seen.planned_calls, forecast)
+        observer.planned(seen, forecast)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)
             return run_block(seen, index, condition, model, settings, observer, seed, counter)
 
         write_blocks(seen, block, made, scratch)
-        check = replacing(writing.existing, made_by_yoda)
+        check = replacing(writing.existing, item.is_ours)
         mark = provenance(model.name, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()

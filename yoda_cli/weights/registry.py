@@ -77,10 +77,17 @@ class Registry:
         return list(dict.fromkeys(found))
 
 
+NAMED = 12  # names that one line says
+
+
 def hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """What may have been meant."""
     close = get_close_matches(name, known, 1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}."
+    if close:
+        return f"did you mean {close[0]}?"
+    if len(known) > NAMED:
+        return "yoda weights list --all shows what there is."
+    return f"there are {', '.join(sorted(known))}."
 
 
 def mistake(entry: ModelEntry, key: str, what: str) -> WeightsError:

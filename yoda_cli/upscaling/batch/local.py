@@ -11,12 +11,11 @@ from functools import partial
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import YodaError, name_surprises
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Decoded, Finished, Item, compute, read, write
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.streaming import stream as stream_picture
-from yoda_cli.upscaling.streaming import wants_stream
 
 TOGETHER_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
 
@@ -46,9 +45,10 @@ def run_here(
         for item, frames in read_ahead(reader, batch.items, stream):
             try:
                 with name_surprises(str(item.source)), observer_of(item) as observer:
-                    if wants_stream(item, model, item.settled(options)) and not observer.whole:
+                    if not is_held(item, model, options, observer):
                         drain(0)
-                        done = stream_picture(item, model, options, writing, observer)
+                        done = make_in_parts(item, model, options, writing, observer, stream)
+                        on_done(done)
                         record_in_manifest(batch, item, record_of(done, model), events)
                         continue
                     computed = compute(item, frames().result(), model, options, observer)
@@ -69,7 +69,7 @@ def read_ahead(
     ahead: Future[Decoded] | None = None
     for index, item in enumerate(items):
         now, ahead = ahead, None
-        if index + 1 < len(items) and _is_small(items[index + 1]) and _is_small(item):
+        if index + 1 < len(items) and _is_read_ahead(items[index + 1]) and _is_read_ahead(item):
             now = now or reader.submit(read, item, stream)
             ahead = reader.submit(read, items[index + 1], stream)
         yield item, partial(_reading, now, reader, item, stream)
@@ -79,6 +79,10 @@ def _reading(
     begun: Future[Decoded] | None, reader: ThreadPoolExecutor, item: Item, stream: bytes | None
 ) -> Future[Decoded]:
     return begun or reader.submit(read, item, stream)
+
+
+def _is_read_ahead(item: Item) -> bool:
+    return _is_small(item) and not item.is_animated
 
 
 def _is_small(item: Item) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.picture import Finished
 
+SCHEMA = 2  # of a line of --json
+
 
 def record_of(done: Finished, model: Model) -> dict[str, Any]:
     """What ``--json`` says of a picture; docs/folders.md has the fields."""
     result = done.result
     record: dict[str, Any] = {
-        "schema": 2,
+        "schema": SCHEMA,
         "status": "done",
         "input": str(done.source),
         "output": str(done.target),

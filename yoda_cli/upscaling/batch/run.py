@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.inputs import STREAM
+from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.local import run_here
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure
+from yoda_cli.upscaling.batch.outputs import Naming, target_of
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, sized
+from yoda_cli.upscaling.batch.record import SCHEMA
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
-from yoda_cli.upscaling.pipeline import only_reduces
+from yoda_cli.upscaling.pipeline import foresee, only_reduces
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.streaming import with_stream_blocks
 
 ENGINES = ("local", "ray")
+FORECAST = ("planned_calls", "dense_calls", "blocks", "forecast_seconds")
 
 
 @dataclass(frozen=True)
@@ -76,28 +80,41 @@ def run_batch(
     )  # fmt: skip
 
 
+def sketch_of(
+    one: Found, naming: Naming, native: int, options: UpscaleOptions, *, many: bool,
+    stream: bytes | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``--dry-run`` says of a picture while the model's files are not there."""
+    header, _, naming = sized(one, naming, native, options, stream)
+    target, _ = target_of(one, header, naming, many=many)
+    sizes = [max(1, round(side * naming.scale)) for side in (header.width, header.height)]
+    unknown: dict[str, Any] = dict.fromkeys(FORECAST)
+    return planned(one.path, target, (sizes[0], sizes[1]), header.frames) | unknown
+
+
+def planned(source: Path, target: Path, size: tuple[int, int], frames: int) -> dict[str, Any]:
+    """The start of a record of ``--dry-run``."""
+    return {
+        "schema": SCHEMA, "status": "planned", "input": str(source), "output": str(target),
+        "width": size[0], "height": size[1], "frames": frames,
+    }  # fmt: skip
+
+
 def forecast_of(
     item: Item, model: Model, options: UpscaleOptions, stream: bytes | None = None
 ) -> dict[str, Any]:
     """What ``--dry-run`` says of a picture: sizes, calls, seconds. Nothing is computed."""
     scale = item.scale or float(model.scale)
     width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
-    record = {
-        "schema": 1,
-        "input": str(item.source),
-        "output": str(item.target),
-        "width": width,
-        "height": height,
-        "frames": item.frames,
-    }
+    record = planned(item.source, item.target, (width, height), item.frames)
     if only_reduces(model, item.scale):
-        nothing = {"planned_calls": 0, "dense_calls": 0, "blocks": 0, "forecast_seconds": 0.0}
-        return record | nothing
+        return record | dict.fromkeys(FORECAST, 0)
     data = stream if item.source == STREAM else None
-    plan, _ = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    plan, settings = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    ahead = foresee(plan, model, settings)
     return record | {
-        "planned_calls": plan.planned_calls,
-        "dense_calls": plan.dense_calls,
-        "blocks": len(plan.blocks),
-        "forecast_seconds": round((plan.forecast_seconds or 0.0) * item.frames, 3),
+        "planned_calls": ahead.calls * item.frames,
+        "dense_calls": ahead.dense_calls * item.frames,
+        "blocks": ahead.blocks,
+        "forecast_seconds": round(ahead.seconds * item.frames, 3),
     }
