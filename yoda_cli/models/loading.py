@@ -84,7 +84,9 @@ def with_refinement(model: Model, options: UpscaleOptions, watch: Watch | None =
             f"model {model.name} diffuses by itself; --refine is for networks of one call"
         )
     if model.scale == 1:
-        raise UsageError(f"model {model.name} keeps the size of a picture; --refine needs a larger")
+        raise UsageError(
+            f"model {model.name} keeps the size of a picture; --refine needs one that enlarges"
+        )
     own = replace(options, model=REFINER, refine=False, faces=False, where=None)
     ours = find_model(own, watch)
     assert isinstance(ours.backbone, SRDiff)
