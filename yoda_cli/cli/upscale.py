@@ -42,6 +42,8 @@ def upscale(
     sampler: o.Sampler = None,
     faithful: o.Faithful = False,
     faces: o.Faces = False,
+    refine: o.Refine = False,
+    where: o.Where = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     tile: o.Tile = "auto",
@@ -101,7 +103,8 @@ def upscale(
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, compile=compile, faithful=faithful,
         skip=skip, exact=exact,
-        stream=stream, budget=budget, faces=faces, task=task, prompt=prompt,
+        stream=stream, budget=budget, faces=faces, refine=refine, where=where,
+        task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,
         max_pixels=parse_pixels(max_pixels), accept_damaged=accept_damaged,
@@ -120,6 +123,7 @@ def upscale(
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
     _early.check(inputs, files_from, options)
+    _early.check_output(inputs, output)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
     check_room()
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
