@@ -171,7 +171,8 @@ Block = Annotated[
     ),
 ]  # fmt: skip
 Batch = Annotated[
-    int | None, further(WORK, "Tiles that a GPU takes together.", "-b", "--batch", value="N")
+    int | None,
+    further(WORK, "Tiles, or small pictures, taken together.", "-b", "--batch", value="N"),
 ]
 Compile = Annotated[
     bool, further(WORK, "Have torch compile the network first: for long runs.", "--compile")

@@ -200,7 +200,7 @@ def make(
             return run_batch(
                 batch, model, asked.options, asked.writing, events, asked.running.engine,
                 stream=stream, observing=lambda item: watchers.observing(item, overall),
-                on_done=watchers.finish,
+                on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
             if not show.quiet:

@@ -123,6 +123,7 @@ def upscale(
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
     _early.check(inputs, files_from, options)
+    _early.check_output(inputs, output)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
     check_room()
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
