@@ -24,10 +24,11 @@ def test_the_printed_loop_makes_the_picture_that_yoda_makes(yoda, tmp_path, monk
     exec(compile(program, "api.md", "exec"), scope)
     pictures = []
     for name, asked in (("plain", [0]), ("base", [1])):
-        yoda(
+        done = yoda(
             "upscale", "photo.jpg", "-o", f"{name}.png", "--denoise", "none", "--precision", "fp32",
             "--fidelity", *asked,
         )  # fmt: skip
+        assert done.code == 0, done.err
         pictures.append(pixels(f"{name}.png"))
     made = pixels("onnx.png")
     ours, base = pictures

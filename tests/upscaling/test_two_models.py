@@ -14,7 +14,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.noise import make_draw
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import UsageError
-from yoda_cli.models import calibration, loading
+from yoda_cli.models import loading, timing
 from yoda_cli.models.base import Condition
 from yoda_cli.upscaling.blending import blended
 from yoda_cli.upscaling.blocks import picture_seed
@@ -26,8 +26,8 @@ from yoda_cli.upscaling.settings import resolve
 def quick(monkeypatch, tiny_checkpoint):
     """Small networks, timed on one small window."""
     monkeypatch.setattr(loading, "REFINER", str(tiny_checkpoint))
-    monkeypatch.setattr(calibration, "SIDES", (64,))
-    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(timing, "SIDES", (64,))
+    monkeypatch.setattr(timing, "REPEATS", 1)
 
 
 @pytest.fixture(scope="module")

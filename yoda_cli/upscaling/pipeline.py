@@ -30,7 +30,6 @@ from yoda_cli.models.loading import (
     with_refinement,
 )
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.blending import blended, shares_of
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
 from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of, sum_of
@@ -209,6 +208,8 @@ def upscale_blended(
     noise_of: Tensor | None,
 ) -> Result:  # fmt: skip
     """The results of two models mixed by the map ``weight``, the source's if left out."""
+    from yoda_cli.upscaling.blending import blended, shares_of
+
     weight, shares = shares_of(lr, model, settings, weight)
     counting = Observer(on_plan=observer.on_plan, on_call=observer.on_call)
     one, two = (
@@ -261,6 +262,8 @@ def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
     """
     if settings.blend is None:
         return pipeline_of(model).plan(lr, settings)
+    from yoda_cli.upscaling.blending import shares_of
+
     weight, shares = shares_of(lr, model, settings)
     plans = [pipeline_of(s.model, s.wanted).plan(lr, s.settings) for s in shares]
     seconds = sum(plan.forecast_seconds or 0.0 for plan in plans)
