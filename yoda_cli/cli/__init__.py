@@ -25,6 +25,7 @@ from yoda_cli.cli.bench import bench
 from yoda_cli.cli.compare import compare
 from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
+from yoda_cli.cli.export import export
 from yoda_cli.cli.help import help_
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
@@ -119,6 +120,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
     "bench": (bench, {}),
     "metrics": (metrics, {}),
     "train": (train, {}),
+    "export": (export, {}),
     "weights": (weights.app, {}),
     "doctor": (doctor, {}),
     "config": (config, {}),

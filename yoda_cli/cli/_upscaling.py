@@ -224,7 +224,7 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
 
     options = asked.options
     named = files_named(
-        options.model, options.attention, options.stage1, asked.running.files_from
+        options.model, options.where, options.attention, options.stage1, asked.running.files_from
     )  # fmt: skip
     return Outputs(asked.writing.existing, [*pictures, *named])
 

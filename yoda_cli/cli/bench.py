@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from yoda_cli.models.model import Model
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
+WITHOUT_DIFFUSION = ("bicubic", "lanczos")
 
 
 def bench(
@@ -167,7 +168,8 @@ def prepare(
             methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
             methods = [own_method("yoda", options, model, watch)]
-            wanted = DEFAULT_PEERS if peers is None else peers
+            usual = DEFAULT_PEERS if model.diffuses else WITHOUT_DIFFUSION
+            wanted = usual if peers is None else peers
             methods += [make_method(name, options, model, watch) for name in dict.fromkeys(wanted)]
         sets = [
             find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
