@@ -103,7 +103,7 @@ def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
     names = files_needed(options)
     if options.attention in HEADED:
         names.append(HEADED[str(options.attention)])
-    return missing(names, load_registry(), Cache.default())
+    return missing(names, load_registry(), Cache.default()) if names else []  # no cache is needed
 
 
 @contextmanager
