@@ -124,6 +124,10 @@ class UpscaleOptions:
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
 
+    ``adaptive`` lets each region decide from step to step how far to leap: ``tau`` in (0, 1) is the
+    least gain of a step that counts, ``leaps`` are rising thousandths of the chain, ``regressor``
+    the file of the network that judges.
+
     ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
     can be read of a damaged file.
 
@@ -158,6 +162,10 @@ class UpscaleOptions:
     exact: bool = False
     stream: bool | None = None
     budget: float | None = None
+    adaptive: bool = False
+    tau: float | None = None
+    leaps: tuple[float, ...] | None = None
+    regressor: str | None = None
     faces: bool = False
     task: str | None = None
     stage1: str | None = None
@@ -202,6 +210,10 @@ class OptionValues(TypedDict, total=False):
     exact: bool
     stream: bool | None
     budget: float | None
+    adaptive: bool
+    tau: float | None
+    leaps: tuple[float, ...] | None
+    regressor: str | None
     task: str | None
     stage1: str | None
     attention_from: str | None

@@ -65,6 +65,9 @@ def check_names(options: UpscaleOptions) -> None:
         from yoda_cli.weights import load_registry
 
         load_registry().model(model)
+    judge = options.regressor
+    if judge is not None and not Path(judge).is_file():
+        raise WeightsError(f"no such gain regressor: {judge}{beside(Path(judge))}")
     one_of("sampler", options.sampler, SAMPLER_NAMES)
     one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)

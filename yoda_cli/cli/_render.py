@@ -13,9 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from yoda_cli.files import one_line
 
@@ -25,86 +24,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
 VERBOSE = False  # set by -v for one run
-
-
-class Progress(Protocol):
-    """Counts network calls towards a total that is known before the first."""
-
-    def plan(self, calls: int, seconds: float) -> None: ...
-
-    def call(self) -> None: ...
-
-
-@dataclass
-class PlainProgress:
-    """Lines without control characters, for pipes and logs."""
-
-    name: str
-    total: int = 0
-    done: int = 0
-    spoken: float = field(default_factory=time.monotonic)
-
-    def plan(self, calls: int, seconds: float) -> None:
-        if self.total == 0:
-            note(f"{self.name}: {calls} tiles to compute, about {seconds:.1f} s")
-        self.total += calls
-
-    def call(self) -> None:
-        self.done += 1
-        now = time.monotonic()
-        if now - self.spoken > PLAIN_SECONDS:
-            self.spoken = now
-            note(f"{self.name}: {self.done} of {self.total} tiles")
-
-
-class Silent:
-    """No progress at all."""
-
-    def plan(self, calls: int, seconds: float) -> None: ...
-
-    def call(self) -> None: ...
-
-
-@contextmanager
-def progress(name: str, *, quiet: bool, bar: bool) -> Iterator[Progress]:
-    """A bar if stderr is a terminal and ``bar``, else plain lines; nothing if ``quiet``."""
-    if quiet:
-        yield Silent()
-    elif bar and sys.stderr.isatty():
-        with _bar(name) as shown:
-            yield shown
-    else:
-        yield PlainProgress(name)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(escape(one_line(name)), total=None)
-        planned = 0
-
-        class Bar:
-            def plan(self, calls: int, seconds: float) -> None:
-                nonlocal planned
-                planned += calls
-                shown.update(task, total=planned)
-
-            def call(self) -> None:
-                shown.advance(task)
-
-        yield Bar()
 
 
 @contextmanager

@@ -125,7 +125,13 @@ def run(asked: Asked) -> int:
     if asked.inside and only_reduces(model, options.scale):
         raise UsageError("--dump and --report show diffusion, and a scale below 1 runs none")
     watchers = Watchers(
-        asked.inside, asked.writing, outputs, report_check, quiet=show.quiet, bar=show.bar
+        asked.inside,
+        asked.writing,
+        outputs,
+        report_check,
+        quiet=show.quiet,
+        bar=show.bar,
+        adaptive=options.adaptive,
     )
     return run_found(asked, found, model, outputs, watchers, stream)
 
@@ -219,7 +225,8 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
 
     options = asked.options
     named = files_named(
-        options.model, options.attention, options.stage1, asked.running.files_from
+        options.model, options.attention, options.stage1, options.regressor,
+        asked.running.files_from,
     )  # fmt: skip
     return Outputs(asked.writing.existing, [*pictures, *named])
 
@@ -228,6 +235,8 @@ def check_running(asked: Asked) -> None:
     """Refuse combinations that cannot work."""
     if asked.inside and not asked.running.engine.is_here:
         raise UsageError("--dump and --report need one local worker: leave out -j and --engine")
+    if asked.inside.dump and asked.options.adaptive:
+        raise UsageError("--dump shows one chain, --adaptive runs many: --report shows them")
 
 
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
@@ -262,6 +271,7 @@ def say_plan(
     batch: Batch, model: Model, options: UpscaleOptions, show: Show, stream: bytes | None
 ) -> int:
     """What would be done, one line or JSON object per picture."""
+    from yoda_cli.upscaling.batch.record import forecast_line
     from yoda_cli.upscaling.batch.run import forecast_of
 
     total, failed = 0.0, len(batch.failures)
@@ -278,9 +288,7 @@ def say_plan(
         if show.json_lines:
             _render.document(record)
         else:
-            size = f"{record['width']}×{record['height']}"
-            seconds = record["forecast_seconds"]
-            _render.result(f"{item.source} → {item.target}: {size}, about {seconds:.1f} s")
+            _render.result(forecast_line(record))
     if not show.quiet:
         there = f", {len(batch.done)} there already" if batch.done else ""
         _render.note(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render_progress
 from yoda_cli.config import WriteOptions
 from yoda_cli.errors import UsageError
 
@@ -50,8 +50,9 @@ class Watchers:
 
     def __init__(
         self, inside: Inside, writing: WriteOptions, outputs: Outputs, report_check: Check | None,
-        *, quiet: bool, bar: bool,
+        *, quiet: bool, bar: bool, adaptive: bool = False,
     ) -> None:  # fmt: skip
+        self.adaptive = adaptive  # no one chain to be filmed
         self.inside, self.writing = inside, writing
         self.outputs, self.report_check = outputs, report_check
         self.quiet, self.bar = quiet, bar
@@ -71,13 +72,14 @@ class Watchers:
         watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
         if watcher.is_watching:
             self.current[item.source] = watcher
-        with _render.progress(item.source.name, quiet=self.quiet, bar=self.bar) as bar:
+        with _render_progress.progress(item.source.name, quiet=self.quiet, bar=self.bar) as bar:
             yield Observer(
                 on_pass=watcher.on_pass,
                 on_plan=bar.plan,
+                on_range=bar.open_end,
                 on_call=bar.call,
                 on_step=watcher.on_step,
-                whole=watcher.is_watching,
+                whole=watcher.is_watching and not self.adaptive,
             )
 
     def finish(self, done: Finished, model: Model) -> None:

@@ -16,11 +16,13 @@ from yoda_cli.models.base import Backbone, build_config
 from yoda_cli.models.checkpoint import has_header, load_checkpoint
 from yoda_cli.models.face_detector import DETECTOR, FaceDetector
 from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
+from yoda_cli.models.gain import Shape, load_regressor
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import FaceHelp, Model, wrong_default
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
+from yoda_cli.weights.entries import PACKAGE
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint, mistake
 from yoda_cli.weights.tensors import read_tensors
@@ -63,6 +65,19 @@ def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None
         model=FACE_MODEL, device=options.device, precision=options.precision, exact=options.exact
     )
     return replace(model, faces=FaceHelp(FaceDetector(path), find_model(own, watch)))
+
+
+def with_judge(model: Model, options: UpscaleOptions) -> Model:
+    """``model`` with its gain regressor: the file asked for, or the packaged one if it has any."""
+    shape = Shape(
+        model.name, model.backbone.geometry.z_channels, model.backbone.schedule.num_steps
+    )  # fmt: skip
+    path = PACKAGE / "checkpoints" / f"{model.name}-gain.safetensors"
+    if options.regressor is not None:
+        path = Path(options.regressor)
+    elif Path(options.model).suffix or not path.is_file():
+        return model
+    return replace(model, judge_of=load_regressor(path, shape, model.device).judge)
 
 
 def published_model(

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 #: The options that decide how a network is loaded.
 LOADING = (
     "model", "device", "precision", "exact", "attention", "heads", "task", "stage1", "compile",
-    "faces",
+    "faces", "adaptive", "regressor",
 )  # fmt: skip
 
 

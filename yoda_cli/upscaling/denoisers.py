@@ -25,17 +25,24 @@ IN_HISTORY = max(sampler.history for sampler in SAMPLERS.values())
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
 
 
-def call_network(
-    model: Model, condition: Condition, windows: Sequence[Window], z_t: Tensor, t: int,
-    mask: Tensor,
-) -> Sequence[Tensor]:  # fmt: skip
-    """ẑ_0 (1, C, h, w) of each of ``windows``, which have one shape, by one network call."""
+@dataclass(frozen=True)
+class Part:
+    """A window of a canvas, as one network call is given it."""
+
+    window: Window
+    condition: Condition
+    z_t: Tensor
+    mask: Tensor
+
+
+def call_network(model: Model, parts: Sequence[Part], t: int) -> Sequence[Tensor]:
+    """ẑ_0 (1, C, h, w) of each of ``parts``, whose windows have one shape, by one network call."""
     with model.context():
         z_0 = model.backbone.predict(
-            torch.cat([window.cut(z_t) for window in windows]),
+            torch.cat([part.window.cut(part.z_t) for part in parts]),
             t,
-            stack_conditions([crop_condition(condition, window) for window in windows]),
-            torch.cat([window.cut(mask) for window in windows]),
+            stack_conditions([crop_condition(part.condition, part.window) for part in parts]),
+            torch.cat([part.window.cut(part.mask) for part in parts]),
         )
     return torch.split(z_0, 1)
 
@@ -57,23 +64,8 @@ class TiledDenoiser:
     canvases: list[Tensor] = field(default_factory=list)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        out = self.canvas(z_t)
-
-        def work(tiles: Sequence[Tile]) -> None:
-            windows = [tile.window for tile in tiles]
-            results = call_network(self.model, self.condition, windows, z_t, t, mask)
-            for tile, result in zip(tiles, results, strict=True):
-                tile.paste(out, result)
-            self.counter.count(len(tiles))
-
-        def smaller(tile: Tile) -> Sequence[Tile]:
-            align = self.model.backbone.geometry.align
-            if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
-                return ()
-            return halves(tile, self.halo, align, *z_t.shape[-2:])
-
-        for tiles in self.groups(self.plan.tiles(self.plan.timesteps.index(t))):
-            run_with_less_memory(tiles, work, smaller, self.counter, self.refusal)
+        tiles = self.plan.tiles(self.plan.timesteps.index(t))
+        (out,) = denoise_together([Canvas(self, z_t, mask, tiles)], t)
         return out
 
     def canvas(self, like: Tensor) -> Tensor:
@@ -84,29 +76,67 @@ class TiledDenoiser:
         self.canvases.append(out)
         return out
 
-    def groups(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
-        """Tiles of one window shape, as many as may go together."""
 
-        def shape(tile: Tile) -> tuple[int, int]:
-            return tile.window.height, tile.window.width
+@dataclass(frozen=True)
+class Canvas:
+    """A canvas that stands at some time, and the tiles of it that are to be computed."""
 
-        ordered = sorted(tiles, key=shape) if self.group > 1 else tiles
-        for (height, width), members in itertools.groupby(ordered, shape):
-            most = max(1, min(self.group, GROUP_PIXELS // (height * width)))
-            yield from _batched(members, most)
+    denoiser: TiledDenoiser
+    z_t: Tensor
+    mask: Tensor
+    tiles: Sequence[Tile]
 
-    def refusal(self, tile: Tile) -> str:
-        """What is said where the smallest tile is too large."""
-        core = tile.core
+
+def denoise_together(canvases: Sequence[Canvas], t: int) -> list[Tensor]:
+    """ẑ_0 of each of ``canvases``, which are of one model and stand at time t.
+
+    Tiles of different canvases share a call too.
+    """
+    first = canvases[0].denoiser
+    model, counter, align = first.model, first.counter, first.model.backbone.geometry.align
+    made = [canvas.denoiser.canvas(canvas.z_t) for canvas in canvases]
+
+    def work(items: Sequence[tuple[int, Tile]]) -> None:
+        parts = [
+            Part(tile.window, canvases[i].denoiser.condition, canvases[i].z_t, canvases[i].mask)
+            for i, tile in items
+        ]
+        for (i, tile), result in zip(items, call_network(model, parts, t), strict=True):
+            tile.paste(made[i], result)
+        counter.count(len(items))
+
+    def smaller(item: tuple[int, Tile]) -> Sequence[tuple[int, Tile]]:
+        i, tile = item
+        if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
+            return ()
+        height, width = canvases[i].z_t.shape[-2:]
+        return [(i, half) for half in halves(tile, first.halo, align, height, width)]
+
+    def refusal(item: tuple[int, Tile]) -> str:
+        core = item[1].core
         return (
-            f"out of memory on {self.model.device} even with a tile of "
-            f"{core.width}×{core.height} pixels"
+            f"out of memory on {model.device} even with a tile of {core.width}×{core.height} pixels"
         )
 
+    items = [(i, tile) for i, canvas in enumerate(canvases) for tile in canvas.tiles]
+    for group in grouped(items, first.group):
+        run_with_less_memory(group, work, smaller, counter, refusal)
+    return made
 
-def _batched(tiles: Iterator[Tile], most: int) -> Iterator[tuple[Tile, ...]]:
-    while group := tuple(itertools.islice(tiles, most)):
-        yield group
+
+def grouped(
+    items: Sequence[tuple[int, Tile]], largest: int
+) -> Iterator[tuple[tuple[int, Tile], ...]]:
+    """Tiles of one window shape, as many as may go together: at most ``largest``."""
+
+    def shape(item: tuple[int, Tile]) -> tuple[int, int]:
+        return item[1].window.height, item[1].window.width
+
+    ordered = sorted(items, key=shape) if largest > 1 else items
+    for (height, width), members in itertools.groupby(ordered, shape):
+        most = max(1, min(largest, GROUP_PIXELS // (height * width)))
+        while group := tuple(itertools.islice(members, most)):
+            yield group
 
 
 @dataclass(frozen=True)
@@ -128,7 +158,8 @@ class WindowedDenoiser:
         weights = torch.zeros_like(z_t[:, :1])
 
         def work(windows: Sequence[Window]) -> None:
-            results = call_network(self.model, self.condition, windows, z_t, t, mask)
+            parts = [Part(window, self.condition, z_t, mask) for window in windows]
+            results = call_network(self.model, parts, t)
             for window, z_0 in zip(windows, results, strict=True):
                 weight = gaussian_weights(window.height, window.width).to(z_0)
                 window.cut(total).add_(z_0 * weight)

@@ -20,7 +20,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
-from yoda_cli.models.loading import find_entry, find_model, with_faces
+from yoda_cli.models.loading import find_entry, find_model, with_faces, with_judge
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.faces import restored_faces
 from yoda_cli.upscaling.latent import LatentPipeline
@@ -81,6 +81,8 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     if entry is not None and entry.attention not in known:
         raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
     model = find_model(options, watch)
+    if options.adaptive:
+        model = with_judge(model, options)
     return with_faces(model, options, watch) if options.faces else model
 
 

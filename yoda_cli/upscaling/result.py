@@ -10,6 +10,7 @@ from torch import Tensor
 from yoda_cli.devices.out_of_memory import Recovered
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.tiling.budget import Spent
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.picture_plan import PicturePlan
 
 
@@ -33,14 +34,25 @@ class PassBegin:
 class Observer:
     """Callbacks that watch a run; every one may be left out.
 
-    ``whole`` keeps the picture in one block, as ``on_pass`` and ``on_step`` need it.
+    ``on_range`` is told before ``on_plan`` where a run decides on its way: the plan is then what is
+    expected, and is corrected once it is known. ``whole`` keeps the picture in one block, as
+    ``on_pass`` and ``on_step`` need it.
     """
 
     on_pass: Callable[[PassBegin], None] = lambda begun: None
     on_plan: Callable[[int, float], None] = lambda calls, seconds: None
+    on_range: Callable[[int, int], None] = lambda least, most: None
     on_call: Callable[[], None] = lambda: None
     on_step: Callable[[StepRecord], None] = lambda record: None
     whole: bool = False
+
+
+def tell_plan(observer: Observer, plan: PicturePlan, forecast: float) -> None:
+    """Calls and seconds of a pass, before its first call."""
+    least, most = plan.calls_range
+    if least < most:
+        observer.on_range(least, most)
+    observer.on_plan(plan.planned_calls, forecast)
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ class PassEnd:
     forecast_seconds: float
     seconds: float
     recovered: Recovered
+    regions: tuple[RegionRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ class Result:
 
     ``forecast_seconds`` is what the plan promised for ``seconds``; ``lower_bound`` is the l that
     was used, ``spent`` what a budget made of A, ``faces`` how many were restored apart.
+    ``regions`` are those of the first pass of a run that decided on its way; the calls planned for
+    one are what was expected of it.
     """
 
     image: Tensor
@@ -75,6 +90,7 @@ class Result:
     spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
     faces: int = 0
+    regions: tuple[RegionRun, ...] = ()
 
 
 def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Result:
@@ -92,4 +108,5 @@ def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Resul
         lower_bound=plan.first.lower_bound,
         spent=plan.spent,
         recovered=sum((p.recovered for p in passes), Recovered()),
+        regions=passes[0].regions,
     )

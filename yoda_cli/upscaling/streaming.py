@@ -28,6 +28,7 @@ from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling import forecast
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
@@ -41,7 +42,7 @@ from yoda_cli.upscaling.picture import (
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import exact_kernels, name_memory_errors, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
-from yoda_cli.upscaling.result import Observer, PassEnd, result_of
+from yoda_cli.upscaling.result import Observer, PassEnd, result_of, tell_plan
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
@@ -110,20 +111,26 @@ def stream(
         )  # fmt: skip
         trim_heap()
         forecast = seen.forecast_seconds or 0.0
-        observer.on_plan(seen.planned_calls, forecast)
+        tell_plan(observer, seen, forecast)
+
+        regions: list[RegionRun] = []
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)
-            return run_block(seen, index, condition, model, settings, observer, seed, counter)
+            made = run_block(seen, index, condition, model, settings, observer, seed, counter)
+            regions.extend([made.region] if made.region else [])
+            return made.image
 
         write_blocks(seen, block, made, scratch)
         check = replacing(writing.existing, made_by_yoda)
         mark = provenance(model.name, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
-    if not (seen.first.fixed or recovered):
+    if not (seen.first.fixed or seen.first.expected or recovered):
         learn(model, forecast, seconds)
-    end = PassEnd(torch.empty(0), seen, counter.calls, forecast, seconds, recovered)
+    end = PassEnd(
+        torch.empty(0), seen, counter.calls, forecast, seconds, recovered, tuple(regions)
+    )  # fmt: skip
     result = result_of([end], end.image, seconds)
     return Finished(item.source, item.target, lr, result, (width, height),
                     (*notices, "streamed"), settings, 1, peak_bytes(), sha256)  # fmt: skip

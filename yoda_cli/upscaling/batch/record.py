@@ -38,6 +38,12 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "precision": str(model.precision).removeprefix("torch."),
         "notices": list(done.notices),
     }
+    if result.regions:
+        steps = [len(region.times) for region in result.regions]
+        record["regions"] = {
+            "chain": len(done.settings.sampling.timesteps) - 1, "count": len(steps), "steps": steps,
+            "left_early": sum(region.left for region in result.regions),
+        }  # fmt: skip
     if result.spent is not None:
         bent = result.spent
         record["budget"] = {
@@ -58,6 +64,10 @@ def line_of(record: Mapping[str, Any]) -> str:
         f"{record['width']}×{record['height']}{frames}, {calls}{of} tiles computed, "
         f"{record['seconds']:.1f} s on {device}"
     )
+    if "regions" in record:
+        steps, chain = record["regions"]["steps"], record["regions"]["chain"]
+        each = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
+        line += f"; {each} of {chain} steps each"
     if "budget" in record:
         bent = record["budget"]
         weight = f"{bent['weight']:.2f}·" if bent["weight"] < 1 else ""
@@ -68,4 +78,18 @@ def line_of(record: Mapping[str, Any]) -> str:
     if "out_of_memory" in record:
         went = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in record["out_of_memory"].items())
         line += f"; memory ran out: {went}"
+    return line
+
+
+def forecast_line(record: Mapping[str, Any]) -> str:
+    """What ``--dry-run`` says of a picture, in one line."""
+    line = (
+        f"{record['input']} → {record['output']}: {record['width']}×{record['height']}, "
+        f"about {record['forecast_seconds']:.1f} s"
+    )
+    if "calls_range" in record:
+        (least, most), (soon, late) = record["calls_range"], record["seconds_range"]
+        line += (
+            f" ({soon:.1f} to {late:.1f} s), {record['planned_calls']} tiles ({least} to {most})"
+        )
     return line

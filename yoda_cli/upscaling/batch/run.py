@@ -15,6 +15,7 @@ from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.batch.local import run_here
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
+from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import only_reduces
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.streaming import with_stream_blocks
@@ -95,9 +96,17 @@ def forecast_of(
         return record | nothing
     data = stream if item.source == STREAM else None
     plan, _ = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    if plan.calls_range[0] < plan.calls_range[1]:  # decided on the way: all else is expected
+        record |= {"calls_range": list(plan.calls_range), "seconds_range": seconds_range(plan)}
     return record | {
         "planned_calls": plan.planned_calls,
         "dense_calls": plan.dense_calls,
         "blocks": len(plan.blocks),
         "forecast_seconds": round((plan.forecast_seconds or 0.0) * item.frames, 3),
     }
+
+
+def seconds_range(plan: PicturePlan) -> list[float]:
+    """The forecast for the fewest and the most calls, in proportion to those expected."""
+    share = (plan.forecast_seconds or 0.0) / max(plan.planned_calls, 1)
+    return [round(share * calls, 3) for calls in plan.calls_range]
