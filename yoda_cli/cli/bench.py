@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from yoda_cli.models.model import Model
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
+ADAPTIVE = "adaptive"  # of --ablate: it varies more than one setting
 
 
 def bench(
@@ -59,7 +60,9 @@ def bench(
     metric: MetricNames = None,
     ablate: Annotated[
         str | None,
-        typer.Option(help="Vary attention, lower-bound, steps, sampler, faithful or tile."),
+        typer.Option(
+            help="Vary attention, lower-bound, steps, sampler, faithful, tile or adaptive."
+        ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False,
     baseline: Annotated[
@@ -139,6 +142,7 @@ def prepare(
     channel: str, border: int | None, *, quiet: bool, bar: bool, crops: bool,
 ) -> tuple[Model, Bench]:  # fmt: skip
     """Fetch and check everything before the first picture."""
+    from yoda_cli.evaluation.adaptive import adaptive_ablation
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.evaluation.datasets import find_dataset
     from yoda_cli.evaluation.methods import ablation, make_method, own_method
@@ -152,7 +156,10 @@ def prepare(
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
         if ablate is not None:
-            methods = ablation(ablate, options, model, watch)
+            methods = (
+                adaptive_ablation(options, model) if ablate == ADAPTIVE
+                else ablation(ablate, options, model, watch)
+            )  # fmt: skip
             methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
             methods = [own_method("yoda", options, model, watch)]
@@ -199,6 +206,7 @@ def outputs_of(
 
 def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     """One JSON document, or a table per data set with what its columns mean."""
+    from yoda_cli.evaluation.adaptive import rival_lines
     from yoda_cli.evaluation.report import published_lines
 
     if as_json:
@@ -227,7 +235,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         _render.table(f"{dataset}, ×{found['scale']}", columns, rows)
     for name, text in found["definitions"].items():
         _render.result(f"{name}: {text}")
-    for line in published_lines(found, question):
+    for line in (*rival_lines(found), *published_lines(found, question)):
         _render.result(line)
 
 
@@ -247,7 +255,8 @@ def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: b
             f"baseline {baseline!r} is no method of this run; there are {', '.join(names)}"
         )
     # The baseline first.
-    methods = sorted(question.methods, key=lambda method: method.name != baseline)
+    rivals = [method for method in question.methods if method.knowing is None]
+    methods = sorted(rivals, key=lambda method: method.name != baseline)
     _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
     sizes = (64, 128, 192, 256)
     say = (lambda line: None) if quiet else _render.note

@@ -27,6 +27,7 @@ from yoda_cli.images import Picture, encode_picture, shown, write_atomically
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import Model
 from yoda_cli.reports.inspection import Dump, Film, Transition, Wanted, small
+from yoda_cli.reports.regions import curves, said, steps_map
 from yoda_cli.reports.visualize import overlay, with_legend
 from yoda_cli.upscaling.picture import Finished
 from yoda_cli.upscaling.result import PassBegin
@@ -102,14 +103,13 @@ def document(
     done: Finished, film: Film, model: Model, writing: WriteOptions
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the page shows."""
-    assert film.run is not None
     image, lr = done.result.image, done.lr
     height, width = image.shape[-2:]
     after, before = small(image, SIDE), small(imresize(lr, (height, width)).clamp(0, 1), SIDE)
     size = (after.shape[1], after.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
     reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
-    rows, frames = film.first_pass()
+    rows, frames = film.first_pass() if film.run is not None else ([], [])
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
@@ -134,9 +134,24 @@ def document(
             }
             for frame in frames
         ],
+        "regions": regions_of(done, small(image, SIDE)),
         "facts": facts(done, model),
         "command": done.settings.command(done.source, done.target, writing),
         "card": card_rows(model.card),
+    }
+
+
+def regions_of(done: Finished, picture: Tensor) -> dict[str, Any] | None:
+    """What each region did, where the run decided on its way; ``picture`` is (3, h, w) uint8."""
+    regions, chain = done.result.regions, len(done.settings.sampling.timesteps) - 1
+    if not regions:
+        return None
+    steps = F.interpolate(steps_map(regions, chain), picture.shape[1:], mode="nearest")
+    return {
+        "map": data_address(with_legend(overlay(picture, steps))),
+        "said": said(regions, chain),
+        "tau": done.settings.sampling.adaptive.rule.tau if done.settings.sampling.adaptive else 0,
+        "curves": curves(regions),
     }
 
 
@@ -150,11 +165,13 @@ def facts(done: Finished, model: Model) -> list[tuple[str, str]]:
     """Settings, counts and times as rows."""
     result = done.result
     saved = result.dense_calls - result.calls
+    planned = "expected" if result.regions else "planned"
+    why = "idle tiles and left-out steps" if result.regions else "idle tiles; the same result"
     return [
         *((name.replace("_", " "), str(value)) for name, value in done.settings.rows()),
         *((name, "on") for name in done.settings.switches()),
-        ("network calls", f"{result.calls} made, {result.planned_calls} planned"),
-        ("skipped calls", f"{saved} of {result.dense_calls} (idle tiles; the same result)"),
+        ("network calls", f"{result.calls} made, {result.planned_calls} {planned}"),
+        ("skipped calls", f"{saved} of {result.dense_calls} ({why})"),
         (
             "time",
             f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",

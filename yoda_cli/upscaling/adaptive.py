@@ -34,12 +34,10 @@ def expected_steps(timesteps: Sequence[int], rule: LeapRule) -> Expected:
 
     A region that leaves with its best estimate does without its last call.
     """
-    fewest = steps_of(timesteps, rule, Trend.SATURATED)
-    return Expected(
-        fewest[:-1] if len(fewest) > 2 else fewest,
-        steps_of(timesteps, rule, Trend.STABLE),
-        steps_of(timesteps, rule, Trend.GROWING),
-    )
+    stable = steps_of(timesteps, rule, Trend.STABLE)
+    left = steps_of(timesteps, rule, Trend.SATURATED)[:-1]
+    fewest = left if 2 <= len(left) < len(stable) else stable
+    return Expected(fewest, stable, steps_of(timesteps, rule, Trend.GROWING))
 
 
 @dataclass

@@ -67,6 +67,13 @@ class PassEnd:
     recovered: Recovered
     regions: tuple[RegionRun, ...] = ()
 
+    @property
+    def network_pixels(self) -> int:
+        """Pixels of all windows that went through the network."""
+        if self.regions:
+            return sum(region.pixels for region in self.regions)
+        return sum(plan.network_pixels for plan in self.plan.plans)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -75,7 +82,8 @@ class Result:
     ``forecast_seconds`` is what the plan promised for ``seconds``; ``lower_bound`` is the l that
     was used, ``spent`` what a budget made of A, ``faces`` how many were restored apart.
     ``regions`` are those of the first pass of a run that decided on its way; the calls planned for
-    one are what was expected of it.
+    one are what was expected of it. ``canvas_pixels`` went through the encoder, ``network_pixels``
+    through the network.
     """
 
     image: Tensor
@@ -91,6 +99,8 @@ class Result:
     recovered: Recovered = field(default_factory=Recovered)
     faces: int = 0
     regions: tuple[RegionRun, ...] = ()
+    canvas_pixels: int = 0
+    network_pixels: int = 0
 
 
 def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Result:
@@ -109,4 +119,6 @@ def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Resul
         spent=plan.spent,
         recovered=sum((p.recovered for p in passes), Recovered()),
         regions=passes[0].regions,
+        canvas_pixels=sum(plan.pixels for p in passes for plan in p.plan.plans),
+        network_pixels=sum(p.network_pixels for p in passes),
     )
