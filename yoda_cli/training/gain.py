@@ -33,7 +33,7 @@ COLLECTING = 0.7  # the share of the time that goes into trajectories
 VALIDATED = 0.2  # the share of trajectories that are of held-out pictures
 BATCH = 32
 RATE = 2e-3
-FIT_STEPS = 2000
+FIT_STEPS = 800
 MINUTES = 15.0
 LEAST_SPREAD = 1e-4
 
@@ -184,13 +184,15 @@ def fit(
     spread = batch_gains(samples).std(0, correction=0).clamp(min=LEAST_SPREAD)
     net.scale.copy_(spread)
     wanted = steps or FIT_STEPS
-    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, wanted)
     ends = time.monotonic() + seconds
     net.train()
     for step in range(wanted):
         picked = generator.integers(len(samples), size=BATCH)
-        before, after, z_lr, times, gains = batch_of([samples[int(i)] for i in picked])
+        *pictures, times, gains = batch_of([samples[int(i)] for i in picked])
+        flips = [dim for dim in (-1, -2) if generator.random() < 0.5]
+        before, after, z_lr = (picture.flip(flips) for picture in pictures)
         loss = ((net(before, after, z_lr, times) - gains) / spread).square().mean()
         optimizer.zero_grad()
         loss.backward()
