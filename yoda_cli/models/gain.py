@@ -75,20 +75,24 @@ class Regressor:
 
 @dataclass
 class Predicted:
-    """Gains as the regressor sees them."""
+    """Gains as the regressor sees them; what it saw of an estimate is kept for the next."""
 
     regressor: Regressor
     z_lr: Tensor
     before: Tensor | None = None
+    unrefined: Tensor | None = None
     t: int = 0
 
     def __call__(self, z_0: Tensor, t: int) -> Gains | None:
-        before, t_before, self.before, self.t = self.before, self.t, z_0, t
+        net, after = self.regressor.net, self.regressor.net.look(z_0.float())
+        before, t_before, self.before, self.t = self.before, self.t, after, t
         if before is None:
             return None
+        if self.unrefined is None:
+            self.unrefined = net.look(self.z_lr.float())
         total = self.regressor.shape.num_steps
         times = torch.tensor([[t_before / total, t / total]], device=z_0.device)
-        fidelity, realism = self.regressor.net(before, z_0, self.z_lr, times)[0].tolist()
+        fidelity, realism = net.compare(before, after, self.unrefined, times)[0].tolist()
         return Gains(fidelity, realism)
 
 

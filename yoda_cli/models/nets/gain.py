@@ -33,8 +33,22 @@ class GainNet(nn.Module):
     def forward(self, before: Tensor, after: Tensor, z_lr: Tensor, times: Tensor) -> Tensor:
         """``before``, ``after`` and ``z_lr`` are (B, C, H, W), ``times`` (B, 2) in [0, 1]: those of
         the two estimates over T."""
-        x = torch.cat([before - z_lr, after - before], 1)
-        x = F.silu(self.cells(pad_to(x, PATCH)))
+        return self.compare(self.look(before), self.look(after), self.look(z_lr), times)
+
+    def look(self, z: Tensor) -> Tensor:
+        """What ``compare`` needs of one estimate, (B, 2·width, H/4, W/4).
+
+        The first layer sees before - z_lr and after - before. It is linear, so it takes each of
+        them once, whatever it is compared with.
+        """
+        weight = torch.cat(self.cells.weight.chunk(2, 1))
+        return F.conv2d(pad_to(z, PATCH), weight, stride=PATCH)
+
+    def compare(self, before: Tensor, after: Tensor, z_lr: Tensor, times: Tensor) -> Tensor:
+        """The same from what ``look`` gave of each."""
+        (state, step), (_, now), (lr, _) = (x.chunk(2, 1) for x in (before, after, z_lr))
+        assert self.cells.bias is not None
+        x = F.silu(state - lr + now - step + self.cells.bias[:, None, None])
         x = F.silu(self.middle(x))
         x = F.silu(self.coarse(x))
         mean = x.mean((2, 3))
