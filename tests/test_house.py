@@ -17,7 +17,7 @@ LAYERS = [
     {"images"},
     {"attention", "models"},
     {"upscaling"},
-    {"evaluation", "reports"},
+    {"evaluation", "reports", "api"},
     {"training"},
     {"cli"},
 ]

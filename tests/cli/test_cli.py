@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 
@@ -354,7 +355,7 @@ def test_no_command_shows_help_and_is_a_usage_error(yoda):
     assert yoda().code == 2
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", one_by_default(["SIGTERM", "SIGINT"]))
 def test_a_signal_ends_a_run_soon_and_leaves_nothing(tmp_path, name):
     import signal
     import time

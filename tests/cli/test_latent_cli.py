@@ -5,6 +5,7 @@ import json
 
 import pytest
 import tiny_diffbir as tiny
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 
@@ -42,7 +43,7 @@ def opened(path):
         return image.size, dict(image.text)
 
 
-@pytest.mark.parametrize("registry", ["eps", "v"])
+@pytest.mark.parametrize("registry", one_by_default(["eps", "v"]))
 def test_a_degraded_picture_becomes_a_larger_one(photo, tmp_path, registry):
     out = tmp_path / "out.png"
     done = photo("-o", out, "--steps", 2, "--json", registry=registry)
@@ -56,6 +57,7 @@ def test_a_degraded_picture_becomes_a_larger_one(photo, tmp_path, registry):
     assert settings["sampler"] == ("ddpm" if registry == "eps" else "dpm++3m-sde")
 
 
+@pytest.mark.slow
 def test_windows_masks_and_steps_can_be_looked_at(photo, tmp_path):
     done = photo(
         "-o", tmp_path / "out.png", "--steps", 3, "--tile", 64, "--dump", tmp_path / "dump",
@@ -77,6 +79,7 @@ def test_a_plan_is_told_and_nothing_is_written(photo, made):
     assert not (made / "in_tiny_x4.png").exists()
 
 
+@pytest.mark.slow
 def test_what_steers_it_changes_the_picture(photo, tmp_path):
     def pixels(name, *arguments):
         done = photo("-o", tmp_path / name, "--steps", 2, *arguments)

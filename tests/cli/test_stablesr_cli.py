@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_stablesr as tiny
 import torch
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 
@@ -39,7 +40,9 @@ def opened(path):
         return image.size, image.tobytes(), dict(image.text)
 
 
-@pytest.mark.parametrize(("model", "registry"), [("tiny", "eps"), ("tiny", "v"), ("parts", "eps")])
+@pytest.mark.parametrize(
+    ("model", "registry"), one_by_default([("tiny", "eps"), ("tiny", "v"), ("parts", "eps")])
+)
 def test_a_picture_becomes_a_larger_one(upscale, tmp_path, model, registry):
     out = tmp_path / "out.png"
     done = upscale("-o", out, "--json", model=model, registry=registry)

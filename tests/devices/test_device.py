@@ -79,6 +79,7 @@ def test_exact_and_compile_are_not_promised_together(yoda, tiny_checkpoint, tmp_
     assert "--compile" in done.err
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_all_shapes():
     conv = torch.nn.Conv2d(2, 3, 3, padding=1).eval()
     run = devices.compiled(conv.forward, CPU)

@@ -7,6 +7,7 @@ import pytest
 import tiny_addsr
 import tiny_diffbir
 import torch
+from cases import one_by_default
 from fake_cuda import CUDA, fake_cuda
 from fakes import photo
 from torch import nn
@@ -136,7 +137,7 @@ LATENT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LATENT)
+@pytest.mark.parametrize("name", one_by_default(LATENT))
 def test_a_latent_model_runs_on_the_device(files, name):
     make, names, precision, settings = LATENT[name]
     options = UpscaleOptions(model="tiny", device="cuda", tile=64, batch=2)
@@ -149,6 +150,7 @@ def test_a_latent_model_runs_on_the_device(files, name):
     assert result.image.shape == (1, 3, 64, 96)
 
 
+@pytest.mark.slow
 def test_networks_that_visit_a_full_device_in_turn_leave_nothing_there(files, monkeypatch):
     make, names, precision, settings = LATENT["DiffBIR, v"]
     with fake_cuda():

@@ -39,6 +39,7 @@ def test_one_failed_call_is_repeated_with_the_same_bytes(call, error):
     assert not calm.recovered
 
 
+@pytest.mark.slow
 def test_a_window_that_never_fits_is_halved_until_it_does():
     lr = photo(40, 48)
     whole = UpscaleOptions(steps=4, lower_bound=0.1, tile=0, attention="uniform")

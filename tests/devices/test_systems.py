@@ -89,6 +89,7 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+@pytest.mark.slow
 def test_memory_that_was_freed_is_not_asked_for_again():
     """Against a C library that returns every tensor at once: what it does by default depends on
     where small things happen to lie in the heap."""

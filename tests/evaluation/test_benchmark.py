@@ -323,6 +323,7 @@ def test_csv_has_every_row(bench, pictures, tmp_path):
     assert [float(r["psnr"]) for r in rows] == [r["psnr"] for r in theirs]
 
 
+@pytest.mark.slow
 def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
     from yoda_cli.evaluation import speed
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases import one_by_default
 from fakes import photo
 from skimage import color
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -183,7 +184,7 @@ def backbones(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("net", LPIPS_NETS)
+@pytest.mark.parametrize("net", one_by_default(LPIPS_NETS))
 def test_lpips_agrees_with_torchmetrics(net, backbones, monkeypatch):
     from torchmetrics.functional.image import lpips as theirs
 
@@ -202,6 +203,7 @@ def test_lpips_agrees_with_torchmetrics(net, backbones, monkeypatch):
     assert distance(hr, hr) == 0
 
 
+@pytest.mark.slow
 def test_dists_agrees_with_torchmetrics(backbones, monkeypatch):
     import torchvision
     from torchmetrics.functional.image import dists as theirs

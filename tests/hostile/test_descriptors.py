@@ -85,7 +85,8 @@ def test_a_reader_that_goes_away_ends_no_folder(shell, tmp_path):
 def test_every_command_says_that_standard_output_is_full(command):
     done = through_shell('"$@" >/dev/full', *command, capture_output=True, text=True)
     assert done.returncode == 7, done.stderr
-    assert done.stderr == "yoda: cannot write to standard output: No space left on device\n"
+    last = done.stderr.splitlines(keepends=True)[-1]
+    assert last == "yoda: cannot write to standard output: No space left on device\n"
     closed = through_shell('"$@" >&- 2>&-', *command, capture_output=True, text=True)
     assert closed.returncode == 0
 
@@ -107,6 +108,7 @@ def test_a_standard_input_that_is_closed_is_an_empty_picture(folder, tiny_checkp
     assert "empty" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_picture_takes_the_place_of_a_closed_descriptor(folder, tmp_path, tiny_checkpoint):
     """The first file that is opened gets the lowest number, and what is said would go into it."""
     before = {path: path.read_bytes() for path in folder.iterdir()}

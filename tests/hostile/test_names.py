@@ -95,12 +95,12 @@ def test_tables_and_errors_of_other_commands_are_as_harmless(
 def test_without_progress_a_terminal_gets_no_escape_and_a_bar_shows_brackets(
     tmp_path, tiny_checkpoint
 ):
-    path = save_photo(tmp_path / "[red]x[/].png", 6, 7)
+    path = save_photo(tmp_path / "[red]x[bold].png", 6, 7)
     code, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--no-progress")
     assert code == 0, said
     assert b"\x1b" not in said, said
     _, said = at_terminal("upscale", path, "--model", tiny_checkpoint, "--steps", 20)
-    assert b"[red]x[/].png" in said
+    assert b"[red]x[bold].png" in said
 
 
 @pytest.mark.parametrize("renderer", ["download", "training_line"])

@@ -144,7 +144,7 @@ def test_two_files_of_a_benchmark_are_two_files(bench, tmp_path):
 
 
 def test_names_that_a_folder_does_not_tell_apart_are_one(upscale, tmp_path, monkeypatch):
-    from yoda_cli import overwriting
+    from yoda_cli.files import overwriting
 
     monkeypatch.setattr(overwriting, "folds_case", lambda folder: True)
     (tmp_path / "in").mkdir()
@@ -352,7 +352,7 @@ def test_an_input_replaced_during_a_run_is_done_again(tmp_path, tiny_checkpoint,
     other = save_photo(tmp_path / "b.png", 60, 60, seed=5)
     common = (tmp_path / "in", "-o", tmp_path / "out", "--exact")
     with started("upscale", *common, "--model", tiny_checkpoint, "--steps", 100) as run:
-        assert wait_until(lambda: b"calls to make" in run.stderr.readline())
+        assert wait_until(lambda: b"tiles to compute" in run.stderr.readline())
         other.replace(source)  # it was decoded before the first call was planned
         run.communicate(timeout=60)
     assert run.returncode == 0

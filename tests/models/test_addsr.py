@@ -5,6 +5,7 @@ import itertools
 import pytest
 import tiny_addsr as tiny
 import torch
+from cases import one_by_default
 from safetensors.torch import load_file, save_file
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
@@ -177,6 +178,7 @@ def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
     assert torch.allclose(masked, z_0, atol=1e-4 * float(z_0.abs().max()))
 
 
+@pytest.mark.slow
 def test_idle_windows_are_skipped_with_the_same_bytes(folder):
     lr = picture(16, 40)
     lr[..., :24] = 0.4  # nothing to refine on the left
@@ -190,6 +192,7 @@ def test_idle_windows_are_skipped_with_the_same_bytes(folder):
     assert results[True].calls < results[False].calls
 
 
+@pytest.mark.slow
 def test_refinement_and_steps_change_the_picture(folder):
     lr = picture(16, 20)
     whole = upscaled(model_of(folder), lr, attention="uniform").image
@@ -201,7 +204,7 @@ def test_refinement_and_steps_change_the_picture(folder):
     assert torch.equal(once[0].image, once[1].image)  # there is nothing to refine between
 
 
-@pytest.mark.parametrize(("height", "width"), [(5, 5), (3, 70)])
+@pytest.mark.parametrize(("height", "width"), one_by_default([(5, 5), (3, 70)]))
 def test_small_and_long_pictures_come_out_at_the_size_asked_for(folder, height, width):
     made = upscaled(model_of(folder), picture(height, width), scale=3, steps=2, tile=64)
     assert made.image.shape == (1, 3, 3 * height, 3 * width)

@@ -8,6 +8,7 @@ import pytest
 import spandrel
 import tiny_diffbir as tiny
 import torch
+from cases import one_by_default
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField
@@ -219,6 +220,7 @@ def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.slow
 def test_idle_windows_are_skipped_with_the_same_bytes(folder, prediction):
     sampler, chain = ("ddpm", "openai") if prediction == "eps" else ("dpm++3m-sde", "trailing")
     model = model_of(folder, prediction=prediction, chain=chain, cfg=3.0)
@@ -261,6 +263,7 @@ def test_a_window_with_one_active_pixel_runs_and_the_mask_is_pooled_by_its_large
     assert not windows.layouts[1].idle
 
 
+@pytest.mark.slow
 def test_fidelity_goes_from_the_sample_to_the_restored_picture(folder):
     model = model_of(folder)
     lr = picture()
@@ -309,6 +312,7 @@ def test_the_text_tower_is_read_once_for_a_prompt(folder, monkeypatch):
     assert torch.equal(first, family_of(folder).parts.text("a house"))
 
 
+@pytest.mark.slow
 def test_weights_are_given_back_and_read_again(folder, monkeypatch):
     monkeypatch.setattr("yoda_cli.models.latent.components.ROOMY", 1 << 60)
     model = model_of(folder)
@@ -319,6 +323,7 @@ def test_weights_are_given_back_and_read_again(folder, monkeypatch):
     assert torch.equal(one.image, two.image)
 
 
+@pytest.mark.slow
 def test_tiles_of_the_autoencoder_share_their_statistics(folder):
     state = torch.load(folder / "tiny_sd.ckpt")["state_dict"]
     prefix = "first_stage_model."
@@ -357,7 +362,7 @@ def test_a_restorer_gives_the_same_picture_in_tiles(folder, monkeypatch):
     assert same.restore(lr, 300, 400).shape == (1, 3, 300, 400)
 
 
-@pytest.mark.parametrize(("height", "width"), [(20, 20), (9, 70), (3, 3)])
+@pytest.mark.parametrize(("height", "width"), one_by_default([(20, 20), (9, 70), (3, 3)]))
 def test_small_and_long_pictures_come_out_at_the_size_asked_for(folder, height, width):
     model = model_of(folder, steps=1)
     made = run(picture(height, width), model, scale=3)

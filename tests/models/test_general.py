@@ -81,6 +81,7 @@ def test_every_tile_size_gives_nearly_the_same_picture(general):
         assert psnr(tiled, whole, on_luma=False) > 45
 
 
+@pytest.mark.slow
 def test_half_precision_gives_nearly_the_same_picture(general):
     halved = find_model(UpscaleOptions(device="cpu", precision="bf16"))
     lr = quantise(imresize(read_picture(PICTURES[0]).rgb, scale=0.25))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny_stablesr as tiny
 import torch
+from cases import one_by_default
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField
@@ -314,7 +315,7 @@ def test_the_text_tower_is_read_once_for_the_empty_prompt(folder, monkeypatch):
     assert torch.equal(first.guidance.tokens["text"], again.guidance.tokens["text"])
 
 
-@pytest.mark.parametrize(("height", "width"), [(20, 20), (3, 3), (17, 23), (2, 20)])
+@pytest.mark.parametrize(("height", "width"), one_by_default([(20, 20), (3, 3), (17, 23), (2, 20)]))
 def test_small_long_and_odd_pictures_come_out_at_the_size_asked_for(folder, height, width):
     made = run(picture(height, width), model_of(folder, steps=1, fidelity=0.0), scale=3)
     assert made.image.shape == (1, 3, 3 * height, 3 * width)
@@ -353,6 +354,7 @@ def test_too_little_memory_is_said_before_anything_is_read(folder, monkeypatch):
         run(picture(), model)
 
 
+@pytest.mark.slow
 def test_weights_are_given_back_and_read_again(folder, monkeypatch):
     monkeypatch.setattr("yoda_cli.models.latent.components.ROOMY", 1 << 60)
     model = model_of(folder)

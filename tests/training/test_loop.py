@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from cases import one_by_default
 from fakes import save_photo
 from PIL import Image
 from tiny_recipe import CPU, NET, OPTIONS, RECIPE
@@ -293,20 +294,11 @@ def test_unknown_recipes_and_keys_are_refused(tmp_path):
         load_recipe("a", path)
 
 
-RECIPES = [
-    "general",
-    "general-stage2",
-    "face",
-    "face-stage2",
-    "face-x8",
-    "srdiff-df2k",
-    "srdiff-celeba",
-]
-RECIPES += ["sr3-16-128", "sr3-64-256"]
-RECIPES += ["sr3-64-512"]
+RECIPES = ["general", "general-stage2", "face", "face-stage2", "face-x8"]
+PUBLISHED = ["srdiff-celeba", "srdiff-df2k", "sr3-16-128", "sr3-64-256", "sr3-64-512"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *one_by_default(PUBLISHED)])
 def test_every_recipe_trains(name, tmp_path):
     """At its real size; crops and batch are small, and steps few, to stay quick."""
     recipe = load_recipe(name)
@@ -343,6 +335,7 @@ sys.exit(run(sys.argv[1:], debug=True))
 """
 
 
+@pytest.mark.slow
 def test_training_runs_on_a_machine_with_few_libraries(data, tmp_path):
     recipe = write_recipe(tmp_path / "mine.toml")
     arguments = ["train", "--data", data, "--out", tmp_path / "run", "--recipe", "mine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from yoda_cli.cli._options import (
 )
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
+from yoda_cli.files import shown
 
 
 def metrics(
@@ -68,8 +70,7 @@ def metrics(
     for name, result, truth in files:
         assert result is not None
         x, y = read_picture(result).rgb, quantise(read_picture(truth).rgb)
-        if x.shape != y.shape:
-            raise InputError(f"{result} and {truth} differ in size")
+        check_sizes(result, x.shape, y.shape, border)
         lr = resized_down(y, scale) if min(y.shape[-2:]) >= scale else y
         rows.append({"picture": name, **measure_all(Sample(x, y, lr, ((), ())), found, frame)})
     if as_json:
@@ -82,3 +83,14 @@ def metrics(
     for m in found:
         _render.result(f"{m.name}: {definition(m, frame)}")
     return 0
+
+
+def check_sizes(result: Path, ours: Sequence[int], theirs: Sequence[int], border: int) -> None:
+    """Refuse what cannot be compared; shapes are (1, 3, H, W)."""
+    height, width = theirs[-2:]
+    if tuple(ours) != tuple(theirs):
+        made = f"{ours[-1]}×{ours[-2]}"
+        raise InputError(f"{shown(result)} is {made} pixels, and its truth {width}×{height}")
+    if 2 * border >= min(height, width):
+        size = f"{width}×{height} pixels"
+        raise InputError(f"{shown(result)}: a border of {border} leaves nothing of {size}")

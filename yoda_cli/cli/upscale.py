@@ -124,7 +124,7 @@ def upscale(
     _early.check(inputs, files_from, options)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
-    with _render.waiting("starting", quiet=quiet):
+    with _render.waiting("starting", quiet=quiet or no_progress):
         from yoda_cli.upscaling.batch.run import Engine  # torch: seconds pass here
 
     running = Running(

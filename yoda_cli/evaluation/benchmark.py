@@ -27,6 +27,7 @@ from yoda_cli.evaluation.datasets import Dataset, Pair
 from yoda_cli.evaluation.methods import Method, Outcome
 from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
+from yoda_cli.files import one_line
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.resize import crop_to_multiple, imresize
 from yoda_cli.models.model import Model
@@ -100,7 +101,8 @@ def run_bench(
 
 def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterator[dict[str, Any]]:
     """One picture through every method; a picture that cannot be read is a row that says so."""
-    known = [journal.rows.get((dataset, pair.name, method.name)) for method in bench.methods]
+    picture = one_line(pair.name)  # it goes into pages and tables
+    known = [journal.rows.get((dataset, picture, method.name)) for method in bench.methods]
     if all(row is not None and (not bench.crops or "crop" in row) for row in known):
         yield from (row for row in known if row is not None)
         return
@@ -109,10 +111,10 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
             raise InputError(pair.problem)
         hr, lr = load_pair(pair, bench.scale)
     except YodaError as error:
-        yield {"dataset": dataset, "picture": pair.name, "method": "", "error": str(error)}
+        yield {"dataset": dataset, "picture": picture, "method": "", "error": str(error)}
         return
     for method in bench.methods:
-        row = {"dataset": dataset, "picture": pair.name, "method": method.name}
+        row = {"dataset": dataset, "picture": picture, "method": method.name}
         row |= measure_method(method, hr, lr, bench)
         journal.add(row)
         yield row

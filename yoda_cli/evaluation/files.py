@@ -66,4 +66,4 @@ def write(
     if files.plots is not None:
         texts |= {chart_path(files.plots, name): text for name, text in drawn.items()}
     for path, text in texts.items():
-        write_atomically(path, text.encode("utf-8", "backslashreplace"), checks[path])
+        write_atomically(path, text.encode(), checks[path])

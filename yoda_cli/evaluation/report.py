@@ -14,7 +14,7 @@ from typing import Any
 from yoda_cli.evaluation.benchmark import Bench
 from yoda_cli.evaluation.charts import MARK, Point, line_chart
 
-CSV_MARK = b"dataset,picture,arm,width,height,"
+CSV_MARK = b"dataset,picture,method,width,height,"
 PAGE_MARK = b'<meta name="generator" content="yoda">'
 CHART_MARK = MARK.encode()
 EXTREMES = 4  # so many of the worst and of the best pictures are shown

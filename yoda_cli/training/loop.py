@@ -27,7 +27,6 @@ from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
-from yoda_cli.training.critic import make_adversary
 from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
 from yoda_cli.training.objective import losses
 from yoda_cli.training.optimizers import make_optimizers
@@ -48,7 +47,6 @@ class Status:
     samples_per_second: float
     elapsed_seconds: float
     score: Score | None
-    critic: Mapping[str, float]
 
 
 def rate_at(progress: float, step: int, options: TrainOptions) -> float:
@@ -79,9 +77,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     for name in recipe.train.frozen:
         parts[name].requires_grad_(False)
     optimizers = make_optimizers(net, recipe.train)
-    generator = torch.Generator().manual_seed(recipe.train.seed)
-    adversary = make_adversary(net.geometry.scale, recipe.train.critic, device, generator)
-    return Run(net, ema, optimizers, generator, adversary)
+    return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
 
 
 def start_from(net: nn.Module, path: Path) -> None:
@@ -109,7 +105,7 @@ def train_step(
         options.batch, options.patch // store.scale, run.generator, options.degrade,
         options.candidates,
     )  # fmt: skip
-    terms = losses(net, batch, options, run.generator, autocast, run.adversary)
+    terms = losses(net, batch, options, run.generator, autocast)
     loss = torch.stack(list(terms.values())).sum()
     run.net.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -118,8 +114,6 @@ def train_step(
     run.update_ema(options.ema)
     run.step += 1
     run.samples += options.batch
-    if run.adversary is not None:
-        run.critic = run.adversary.learn()
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
@@ -233,7 +227,7 @@ def run_to_the_end(
             saved = time.monotonic()
         if now - shown > 5 or done:
             rate = (run.samples - first) / max(now - began, 1e-9)
-            status = Status(run.step, progress, terms, rate, run.elapsed, score, run.critic)
+            status = Status(run.step, progress, terms, rate, run.elapsed, score)
             on_status(status)
             with (session.folder / "log.jsonl").open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(asdict(status)) + "\n")

@@ -25,7 +25,6 @@ from yoda_cli.diffusion.yoda import (
 )
 from yoda_cli.errors import UsageError
 from yoda_cli.models import Backbone, Condition
-from yoda_cli.training.critic import Adversary, Pair
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
 from yoda_cli.training.texture_loss import texture_loss
@@ -71,7 +70,7 @@ def draw_attention(
 
 def losses(
     net: Backbone, batch: Batch, options: TrainOptions, generator: torch.Generator,
-    autocast: Callable[[], AbstractContextManager[Any]], adversary: Adversary | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> dict[str, Tensor]:  # fmt: skip
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
@@ -87,7 +86,7 @@ def losses(
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound
     lower = low + (high - low) * float(torch.rand(1, generator=generator))
-    task = Task(net, options, condition, z_0, attention, lower, generator, autocast, adversary)
+    task = Task(net, options, condition, z_0, attention, lower, generator, autocast)
     diffusion = task.sampled() if options.states == "sampled" else task.forward()
     return diffusion | encoder
 
@@ -104,7 +103,6 @@ class Task:
     lower: float
     generator: torch.Generator
     autocast: Callable[[], AbstractContextManager[Any]]
-    adversary: Adversary | None = None
 
     def on_grid(self) -> Tensor:
         """A on the diffusion grid; rolled in space for the arm that asks whether that matters."""
@@ -196,12 +194,7 @@ class Task:
             for z in (z_0, self.z_0.repeat(2, 1, 1, 1))
         )
         texture = texture_loss(ours, theirs, net.geometry.scale, self.generator)
-        terms = {"energy": energy, "texture": options.texture_weight * texture}
-        if self.adversary is not None:
-            pair = Pair(ours, theirs.detach(), plain["base"])
-            others = energy + options.texture_weight * texture
-            terms["critic"] = self.adversary.term(z_0, others, pair)
-        return terms
+        return {"energy": energy, "texture": options.texture_weight * texture}
 
 
 def sum_of(scores: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:

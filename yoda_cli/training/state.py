@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch import Tensor
 from yoda_cli.config import Recipe
 from yoda_cli.errors import UsageError
 from yoda_cli.models.base import Backbone
-from yoda_cli.training.critic import Adversary
 from yoda_cli.training.optimizers import Optimizers
 
 #: What reading half a file, or one of another kind, ends in.
@@ -34,8 +33,6 @@ class Run:
     ema: Backbone
     optimizers: Optimizers
     generator: torch.Generator
-    adversary: Adversary | None = None
-    critic: dict[str, float] = field(default_factory=dict)  # how the adversary stands
     step: int = 0
     elapsed: float = 0.0
     samples: int = 0
@@ -47,7 +44,6 @@ class Run:
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": self.optimizers.state_dict(),
-            "adversary": self.adversary.state_dict() if self.adversary else {},
             "generator": self.generator.get_state(),
             "counters": [self.step, self.elapsed, self.samples, self.best],
         }
@@ -70,8 +66,6 @@ class Run:
             self.net.load_state_dict(state["net"])
             self.ema.load_state_dict(state["ema"])
             self.optimizers.load_state_dict(state["optimizers"])
-            if self.adversary is not None:
-                self.adversary.load_state_dict(state["adversary"])
             self.generator.set_state(state["generator"].cpu())
         except BROKEN as error:
             raise UsageError(

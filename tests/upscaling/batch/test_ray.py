@@ -50,9 +50,10 @@ def test_the_bytes_are_those_of_the_local_engine_blocks_of_one_picture_too(
     assert local.code == far.code == 4, far.err
     assert len(results(tmp_path / "ray")) == 5
     assert results(tmp_path / "ray") == results(tmp_path / "local")
-    assert far.err.count("bad.png") == 1
+    assert far.err.count("bad.png") == 2  # when it happens, and again at the end
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_checkpoint):
     from yoda_cli.upscaling.batch import ray as ray_engine
 
