@@ -121,7 +121,7 @@ Adaptive = Annotated[
 ]
 Tau = Annotated[
     float | None,
-    further(DECIDES, "The least gain of a step that counts (default: 0.005).", value="GAIN"),
+    further(DECIDES, "The least gain of a step that counts (default: 0.02).", value="GAIN"),
 ]
 Leaps = Annotated[
     str | None,
