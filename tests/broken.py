@@ -1,6 +1,7 @@
 """Picture files that lie: headers that promise more than follows, data that end early."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -73,6 +74,22 @@ def cut_jpeg(share=0.5, **options):
     """Cut in its entropy-coded data and closed with the end marker."""
     whole = sound("JPEG", 64, 64, quality=90, **options)
     return whole[: int(len(whole) * share)] + b"\xff\xd9"
+
+
+def holed(kind="JPEG", start=0.5, length=0.02, **options):
+    """Zeros over a part of a JPEG's entropy-coded data; both ends are as they were."""
+    whole = bytearray(sound(kind, 64, 64, quality=90, **options))
+    first = int(len(whole) * start)
+    count = int(len(whole) * length)
+    whole[first : first + count] = bytes(count)
+    return bytes(whole)
+
+
+def jpeg_without_a_restart():
+    """One of the stretches between restart markers is missing."""
+    whole = sound("JPEG", 64, 64, quality=90, restart_marker_blocks=2)
+    places = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
+    return whole[: places[0]] + whole[places[1] :]
 
 
 def tall_jpeg():

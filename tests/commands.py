@@ -29,9 +29,10 @@ def through_shell(line, *arguments, **settings):
     return subprocess.run(command, timeout=120, check=False, **settings)
 
 
-def at_terminal(*arguments):
-    """(exit code, everything a terminal was sent) of ``yoda arguments…``."""
+def at_terminal(*arguments, answer=b""):
+    """(exit code, everything a terminal was sent) of ``yoda arguments…``; ``answer`` is typed."""
     ours, theirs = pty.openpty()
+    os.write(ours, answer)
     with started(*arguments, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         said = b""

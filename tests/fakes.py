@@ -1,12 +1,15 @@
 """A backbone in closed form, and small pictures, for where the network does not matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image
 
 from yoda_cli.config import SampleDefaults
 from yoda_cli.diffusion.schedule import make_schedule
-from yoda_cli.images.resize import imresize
+from yoda_cli.images import Animation, frames_of, peek, read_picture, scan_animation
+from yoda_cli.images.resize import as_floats, imresize
 from yoda_cli.models.base import Backbone, Condition
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
@@ -88,3 +91,12 @@ def save_photo(path, height, width, seed=0):
     pixels = (photo(height, width, seed)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path)
     return path
+
+
+def read_frames(source):
+    """All frames of a file at once, as floats."""
+    if peek(source).frames < 2:
+        return Animation((read_picture(source),), (0.0,), 1)
+    header = scan_animation(source)
+    frames = [replace(frame, rgb=as_floats(frame.rgb)) for frame, _ in frames_of(source)]
+    return Animation(tuple(frames), header.milliseconds, header.plays)

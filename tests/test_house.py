@@ -70,7 +70,7 @@ def test_the_mathematics_touches_no_file_and_no_screen(package):
 
 def test_what_enlarges_a_tensor_reads_no_file():
     allowed = {"resize", "color", "fidelity", "degradation"}
-    disk = {"picture", "streaming", "api", "provenance"}
+    disk = {"animation", "picture", "streaming", "api", "provenance"}
     for path in (PACKAGE / "upscaling").glob("*.py"):
         used = {n.split(".")[2] for n in imports(path) if n.startswith("yoda_cli.images.")}
         assert path.stem in disk or used <= allowed, path.name

@@ -124,8 +124,8 @@ class UpscaleOptions:
     least gain of a step that counts, ``leaps`` are rising thousandths of the chain, ``regressor``
     the file of the network that judges.
 
-    ``max_pixels`` bounds the result, of an animation each frame. ``accept_damaged`` enlarges what
-    can be read of a damaged file.
+    ``max_pixels`` bounds the result, of an animation each frame, and ten times as much all of them.
+    ``accept_damaged`` enlarges what can be read of a damaged file.
 
     The rest is for models that restore and then diffuse latents: ``task`` sr, face or denoise;
     ``stage1`` a restorer's name or file, or none; ``attention_from`` the stage1 picture or the lr;
@@ -225,7 +225,7 @@ class WriteOptions:
 
     ``quality`` 1 … 100 is that of JPEG, WebP and AVIF; None is 95, and lossless where the input was
     lossless WebP. ``format`` is a suffix without its dot, None the input's own; ``name_template``
-    has fields {stem}, {model}, {scale}, {seed}; ``suffix`` is put after the stem instead.
+    has fields {stem}, {model}, {scale}, {size}, {seed}; ``suffix`` is put after the stem instead.
     ``existing`` says what may happen to a file that stands at the target: one that yoda made is
     replaced, any is, none is, or one that this very run would make is kept.
     """

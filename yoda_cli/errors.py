@@ -74,7 +74,7 @@ OUT_OF_MEMORY = re.compile(
     r"out of memory|can(?:'|no)t allocate memory|not enough memory|insufficient memory"
     r"|could not create a primitive(?! descriptor)|could not create a memory"
     r"|failed to allocate|unable to allocate|memory allocation|allocation failed|alloc_failed"
-    r"|bad[ _]alloc(?:ation)?\b",
+    r"|bad[ _]alloc(?:ation)?\b|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
 

@@ -335,7 +335,7 @@ def test_a_report_is_one_file_that_asks_for_nothing(report):
     facts = dict(content["facts"])
     assert facts["seed"] == "3"
     assert facts["sampler"] == "ddim"
-    assert facts["network calls"] == "4 made, 4 planned"
+    assert facts["tiles"] == "4 computed, 4 planned"
 
 
 def test_the_reports_command_makes_the_same_picture(report, yoda, tmp_path):
@@ -392,6 +392,7 @@ def test_a_report_works_in_a_browser(report, tmp_path, scheme):
         assert page.locator("#step-text").inner_text().startswith("step 4 of 4: t = 25 to 0, 100")
         assert page.locator("#mask").get_attribute("src") != before
         assert page.locator("#chart rect").count() == 4
+        assert page.locator("#lens canvas").count() == 2
         sizes = "[...document.images].map(i => i.naturalWidth)"
         assert min(page.evaluate(sizes)) > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -61,8 +61,8 @@ def test_a_folder_as_output_takes_several_inputs(upscale, tmp_path):
     done = upscale(*inputs, "-o", tmp_path / "out")
     assert done.code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "0_tiny_x4.png",
-        "1_tiny_x4.png",
+        "0.png",
+        "1.png",
     ]
 
 
@@ -72,7 +72,7 @@ def test_two_inputs_never_share_an_output(upscale, tmp_path):
     inputs = [save_photo(tmp_path / n / "x.png", 5, 6, seed=i) for i, n in enumerate("ab")]
     done = upscale(*inputs, "-o", tmp_path / "out")
     assert done.code == 4
-    assert done.out == f"{tmp_path / 'out' / 'x_tiny_x4.png'}\n"
+    assert done.out == f"{tmp_path / 'out' / 'x.png'}\n"
     assert "is the output of" in done.err
 
 

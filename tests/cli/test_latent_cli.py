@@ -139,3 +139,12 @@ def test_windows_decide_for_themselves_and_are_blended_once(photo, tmp_path):
     assert photo("-o", out, *more, "--no-skip").code == 0
     with Image.open(out) as image, Image.open(io.BytesIO(first)) as before:
         assert image.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize(("bound", "code"), [("12287", 4), ("12288", 0)])
+def test_the_bound_counts_the_picture_that_is_worked_on(photo, tmp_path, bound, code):
+    """9 × 3 pixels become 36 × 12 by way of 192 × 64: the model works on no shorter side."""
+    source = save_photo(tmp_path / "in.png", 3, 9)
+    done = photo("--dry-run", "--max-pixels", bound, source=source)
+    assert done.code == code, done.err
+    assert code == 0 or "by way of 12,288 pixels" in done.err

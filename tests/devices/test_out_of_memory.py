@@ -8,7 +8,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.models import Condition
-from yoda_cli.upscaling.denoisers import TiledDenoiser, grouped
+from yoda_cli.upscaling.denoisers import TiledDenoiser
 
 OPTIONS = UpscaleOptions(steps=4, lower_bound=0.1, tile=64, attention="uniform")
 CPU = "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"
@@ -73,11 +73,11 @@ def test_a_group_of_windows_is_made_smaller_with_the_same_bytes(fits):
     alone = TiledDenoiser(model, condition, plan, 8)(z_t, 100, mask)
     failing(model, lambda n, z: z.shape[0] > fits, torch.OutOfMemoryError("x"))
     counter = Counter()
-    together = TiledDenoiser(model, condition, plan, 8, 8, counter)
-    largest = max(map(len, grouped([(0, tile) for tile in plan.tiles(0)], 8)))
-    assert largest > 1
-    assert torch.equal(together(z_t, 100, mask), alone)
+    grouped = TiledDenoiser(model, condition, plan, 8, 8, counter)
+    assert max(len(g) for g in grouped.groups(plan.tiles(0))) > 1
+    assert torch.equal(grouped(z_t, 100, mask), alone)
     assert counter.calls == len(plan.tiles(0))
+    largest = max(len(g) for g in grouped.groups(plan.tiles(0)))
     assert bool(counter.smaller_groups) == (largest > fits)
 
 

@@ -15,6 +15,7 @@ from yoda_cli.errors import WeightsError
 from yoda_cli.evaluation.metrics import (
     colour_error,
     detail_ratio,
+    grid,
     lr_consistency,
     luma,
     psnr,
@@ -22,6 +23,7 @@ from yoda_cli.evaluation.metrics import (
     seam,
     ssim,
     texture_distance,
+    weave,
 )
 from yoda_cli.evaluation.metrics import niqe as niqe_module
 from yoda_cli.evaluation.metrics.perceptual import load_dists, load_lpips
@@ -223,14 +225,51 @@ def test_dists_agrees_with_torchmetrics(backbones, monkeypatch):
     assert distance(hr, hr) == pytest.approx(0, abs=1e-6)
 
 
-def test_wrong_backbones_and_a_missing_extra_are_said(backbones, monkeypatch):
-    import importlib.util
-
+def test_wrong_backbones_are_said(backbones):
     with pytest.raises(WeightsError, match="no weights of vgg16"):
         load_lpips("vgg", backbones / "alexnet.pth")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def test_measures_of_libraries_are_theirs_and_a_missing_one_names_the_extra(monkeypatch):
+    import sys
+
+    from yoda_cli.evaluation.metrics import libraries
+
+    sr, hr = photo(64, 80), photo(64, 80, seed=9)
+    gmsd, jod = libraries.gmsd(), libraries.jod()
+    assert gmsd(hr, hr) == pytest.approx(0, abs=1e-6)
+    assert gmsd(sr, hr) > 0.05
+    assert jod(hr, hr) == pytest.approx(10, abs=1e-3)
+    assert jod(sr, hr) < 9
+    monkeypatch.setitem(sys.modules, "piq", None)
     with pytest.raises(WeightsError, match=r"pip install .*\[metrics\]'"):
-        load_lpips("alex", backbones / "alexnet.pth")
+        libraries.gmsd()
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_a_grid_is_seen_whatever_its_period(period):
+    image = photo(128, 128)
+    cells = torch.zeros(1, 1, 128, 128)
+    cells[..., ::period, ::period] = 1
+    marked = (image + 0.02 * (cells - cells.mean())).clamp(0, 1)
+    assert grid(marked) > grid(image) + 0.1
+    assert grid(image) < 0.5
+    assert grid(torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))) < 0.1
+    assert math.isnan(grid(image[..., :63]))
+
+
+@pytest.mark.parametrize("waves", [(7, 0), (0, 9), (6, -5)])
+def test_a_weave_is_seen_in_flat_places_alone(waves):
+    noise = torch.Generator().manual_seed(0)
+    truth = 0.5 + 0.01 * torch.randn(1, 3, 256, 256, generator=noise)
+    y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
+    woven = truth + 0.02 * torch.cos(2 * math.pi * (waves[0] * y + waves[1] * x) / 32)
+    assert weave(woven, truth) > 4 * weave(truth, truth)
+    busy = truth.clone()
+    busy[..., :128, :] += 0.3 * torch.randn(1, 3, 128, 256, generator=noise)
+    elsewhere = torch.where(torch.arange(256).view(-1, 1) < 128, woven, truth)
+    assert weave(elsewhere, busy) < 2 * weave(truth, busy)
+    assert math.isnan(weave(truth[..., :64, :64], truth[..., :64, :64]))
 
 
 def test_niqe_normalises_like_scipy():

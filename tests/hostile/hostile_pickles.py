@@ -73,8 +73,13 @@ def zipped(program, *, compression=zipfile.ZIP_STORED, records=(("0", bytes(64))
 
 
 def legacy(program, keys=(), body=b""):
+    return legacy_head(program) + pickle.dumps(list(keys), 2) + body
+
+
+def legacy_head(program):
+    """All that stands before the keys of the storages."""
     head = b"".join(pickle.dumps(part, 2) for part in MAGIC)
-    return head + b"\x80\x02" + program + b"." + pickle.dumps(list(keys), 2) + body
+    return head + b"\x80\x02" + program + b"."
 
 
 def folded(levels):
@@ -118,6 +123,11 @@ NAMED = {
     "a storage larger than the file": lambda: zipped(table(tensor("0", 1 << 40, [1 << 40], [1]))),
     "a storage of the old format": lambda: legacy(
         b"}" + text("weight") + storage("0", 3 << 29, tail=b"N") + b"s", ["0"]
+    ),
+    "folded keys of storages": lambda: legacy_head(b"}") + b"\x80\x02](" + folded(60) + b"e.",
+    "a folded protocol": lambda: pickle.dumps(MAGIC[0], 2) + b"\x80\x02" + folded(60) + b".",
+    "a folded table for a protocol": lambda: (
+        pickle.dumps(MAGIC[0], 2) + b"\x80\x02}" + text("a") + folded(60) + b"s."
     ),
     "a storage of less than nothing": lambda: zipped(table(tensor("0", -5, [1], [1]))),
     "a tensor larger than its storage": lambda: zipped(table(tensor("0", 16, [1 << 40], [0]))),

@@ -1,9 +1,11 @@
 """Files that lie about themselves: damage is said, sizes agree, mutated files end in one line."""
 
 import io
+import json
 import os
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from broken import (
     animation,
     cut_jpeg,
     flipped_png,
+    holed,
+    jpeg_without_a_restart,
     lab_tiff,
     mended,
     mutated,
@@ -22,7 +26,7 @@ from broken import (
     tall_tiff,
     turned,
 )
-from fakes import photo
+from fakes import photo, read_frames
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from yoda_cli.errors import InputError, OutputError
@@ -32,7 +36,6 @@ from yoda_cli.images import (
     encode_picture,
     made_by_yoda,
     peek,
-    read_frames,
     read_picture,
 )
 
@@ -46,7 +49,13 @@ DAMAGED = {
     "progressive.jpg": cut_jpeg(progressive=True),
     "grey.jpg": cut_jpeg(0.7, subsampling="4:4:4"),
     "tall.jpg": tall_jpeg(),
+    "holed.jpg": holed(),
+    "hole at the start.jpg": holed(start=0.35, length=0.01),
+    "holed, progressive.jpg": holed(progressive=True),
+    "holed between restarts.jpg": holed(restart_marker_blocks=2),
+    "a restart lost.jpg": jpeg_without_a_restart(),
     "tall.tif": tall_tiff(),
+    "holed.tif": holed("TIFF", start=0.3, compression="jpeg"),
 }
 SOUND = {
     "plain.png": sound("PNG"),
@@ -55,6 +64,8 @@ SOUND = {
     "restarts.jpg": sound("JPEG", 64, 64, restart_marker_blocks=2),
     "optimised.jpg": sound("JPEG", 40, 40, optimize=True, quality=30),
     "grey.jpg": saved(Image.new("L", (31, 9), 77), "JPEG"),
+    "no version.jpg": sound("JPEG").replace(b"JFIF\0\1", b"JFIF\0\7", 1),
+    "stuffed.jpg": sound("JPEG") + bytes(100),
     "cmyk.jpg": saved(Image.new("CMYK", (31, 9), (1, 2, 3, 4)), "JPEG"),
     "mpo.jpg": animation("MPO"),
     "palette.png": saved(Image.new("P", (9, 9)), "PNG"),
@@ -75,11 +86,39 @@ def test_damage_is_refused_and_read_with_a_notice_when_that_is_asked_for(name):
     assert picture.rgb.isfinite().all()
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_the_command_line_refuses_damage_and_enlarges_it_when_that_is_asked_for(
+    yoda, tmp_path, tiny_checkpoint, many
+):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    for name in ("short.png", "holed.jpg", "tall.tif"):
+        (folder / name).write_bytes(DAMAGED[name])
+    paths = [folder] if many else sorted(folder.iterdir())
+    fast = ["--model", tiny_checkpoint, "--steps", "1", "--json", "-o", out]
+    for path in paths:
+        refused = yoda("upscale", path, *fast)
+        assert refused.code == 4
+        assert refused.err.count("is damaged: ") == refused.err.count("--accept-damaged") > 0
+        assert not list(out.iterdir())
+        done = yoda("upscale", path, *fast, "--accept-damaged")
+        assert done.code == 0, done.err
+        assert "damaged: " in done.err
+        for line in done.out.splitlines():
+            record = json.loads(line)
+            assert any(notice.startswith("damaged: ") for notice in record["notices"])
+            header = peek(Path(record["output"]))
+            assert (header.width, header.height) == (record["width"], record["height"])
+        for made in list(out.iterdir()):
+            made.unlink()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
 def test_truncated_files_are_read_as_far_as_they_go_when_that_is_asked_for(kind):
     whole = sound(kind, 40, 40)
     cut = whole[: int(len(whole) * 0.7)]
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="--accept-damaged"):
         read_picture(cut)
     picture = read_picture(cut, accept_damaged=True)
     assert picture.rgb.shape == (1, 3, 40, 40)

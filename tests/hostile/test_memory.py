@@ -1,26 +1,33 @@
 """Memory is forecast from the header, and where it runs out all the same, that is exit 6."""
 
+import inspect
 import io
 import json
 import resource
+import subprocess
 import sys
+import weakref
 import zlib
+from operator import attrgetter, itemgetter
 
 import cv2
-import psutil
 import pytest
 import torch
-from broken import animation, noise, one_bit_png, sound
+from broken import animation, mended, noise, one_bit_png, sound
+from commands import finished, started
 from fakes import fake_model, photo, save_photo
 from PIL import Image
 
 from yoda_cli.cli import run
-from yoda_cli.config import UpscaleOptions
+from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import DeviceError, InputError, is_out_of_memory
 from yoda_cli.images import opening, read_picture
 from yoda_cli.images.opening import read_stream
 from yoda_cli.images.resize import imresize, shrink
+from yoda_cli.upscaling import animation as upscaling_animation
 from yoda_cli.upscaling import forecast, picture
+from yoda_cli.upscaling.batch.processes import Worker
+from yoda_cli.upscaling.forecast import Way
 from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.settings import resolve
 
@@ -47,6 +54,8 @@ SAID = {
     ),
     "Pillow": OSError("out of memory error when reading image file"),
     "libvips": RuntimeError("unable to call jpegsave\n vips: out of memory -- size == 12MB"),
+    "the loader": ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    "threads": RuntimeError("can't start new thread"),
     "the system": OSError(12, "Cannot allocate memory"),
     "Python": MemoryError(),
 }
@@ -136,11 +145,12 @@ def test_a_bound_that_is_no_number_is_a_usage_error(yoda, tmp_path, tiny_checkpo
 
 
 def test_the_bound_also_holds_for_what_is_made_on_the_way():
-    assert forecast.largest_canvas(100, 50, 4.0, 4) == 400 * 200
-    assert forecast.largest_canvas(100, 50, 6.1, 4) == 1600 * 800  # two passes, then reduced
-    assert forecast.largest_canvas(100, 50, 1.5, 4) == 400 * 200
-    assert forecast.largest_canvas(100, 50, 0.5, 4) == 100 * 50
-    assert forecast.largest_canvas(100, 50, 6.1, None) == 610 * 305  # in one pass
+    assert forecast.largest_canvas(100, 50, 4.0, Way(4)) == 400 * 200
+    assert forecast.largest_canvas(100, 50, 6.1, Way(4)) == 1600 * 800  # two passes, then reduced
+    assert forecast.largest_canvas(100, 50, 1.5, Way(4)) == 400 * 200
+    assert forecast.largest_canvas(100, 50, 0.5, Way(4)) == 100 * 50
+    assert forecast.largest_canvas(100, 50, 6.1, Way(None)) == 610 * 305  # in one pass
+    assert forecast.largest_canvas(100, 50, 0.1, Way(None, 512)) == 1024 * 512  # at the least
 
 
 def test_a_picture_that_memory_does_not_hold_is_refused_from_its_header(
@@ -265,29 +275,162 @@ def test_a_list_of_inputs_that_never_ends_is_refused(yoda, tiny_checkpoint):
     assert "list" in done.err
 
 
+class Alive:
+    """How many of the things that a function made are alive whenever one more is made."""
+
+    def __init__(self, monkeypatch, name, part=lambda made: made):
+        self.made, self.counts, self.part = [], [], part
+        self.function = getattr(upscaling_animation, name)
+        monkeypatch.setattr(upscaling_animation, name, self)
+
+    def __call__(self, *arguments, **named):
+        made = self.function(*arguments, **named)
+        return self.each(made) if inspect.isgenerator(made) else self.keep(made)
+
+    def each(self, made):
+        for one in made:
+            yield self.keep(one)
+
+    def keep(self, one):
+        self.made.append(weakref.ref(self.part(one)))
+        self.counts.append(sum(reference() is not None for reference in self.made))
+        return one
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "AVIF"])
-def test_frames_are_held_a_few_at_a_time(yoda, tmp_path, monkeypatch, tiny_checkpoint, kind):
-    """Peak memory grows by far less than the frames' floats would take."""
-    held = []
-    enlarge = picture.upscale_tensor
+@pytest.mark.parametrize("where", ["here", "worker"])
+def test_frames_are_held_a_few_at_a_time(yoda, tmp_path, monkeypatch, tiny_checkpoint, kind, where):
+    frames, fast = 8, ["--steps", "1", "--model", tiny_checkpoint]
+    decoded = Alive(monkeypatch, "frames_of", itemgetter(0))
+    enlarged = Alive(monkeypatch, "upscale_tensor", attrgetter("image"))
+    source, target = (tmp_path / f"{name}.{kind.lower()}" for name in ("in", "out"))
+    source.write_bytes(animation(kind, frames=frames, height=16, width=20))
+    if where == "here":
+        done = yoda("upscale", source, *fast, "-o", target, "--json", "-q")
+        assert done.code == 0, done.err
+        record = json.loads(done.out)
+    else:
+        options = UpscaleOptions(model=str(tiny_checkpoint), steps=1)
+        item = picture.Item(source, target, kind, 20, 16, frames)
+        record = Worker.start(options, WriteOptions(), 1).do(item)
+    assert record["frames"] == len(decoded.made) == len(enlarged.made) == frames
+    assert max(decoded.counts) <= 4  # the first, the one before, and this one
+    assert max(enlarged.counts) <= 4
+    with Image.open(target) as made:
+        assert (made.n_frames, made.size) == (frames, (80, 64))
 
-    def counted(*arguments, **named):
-        held.append(psutil.Process().memory_info().rss)
-        return enlarge(*arguments, **named)
 
-    monkeypatch.setattr(picture, "upscale_tensor", counted)
-    source = tmp_path / f"in.{kind.lower()}"
-    source.write_bytes(animation(kind, frames=24, height=96, width=128))
-    done = yoda(
-        "upscale", source, "--model", tiny_checkpoint, "--fidelity", "1",
-        "-o", tmp_path / f"out.{kind.lower()}", "--json", "-q",
-    )  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_animation_takes_the_memory_of_a_few_of_its_frames(tmp_path, tiny_checkpoint, jobs):
+    """Twelve times as many frames take no more memory, in this process's child or its workers."""
+    command = [sys.executable, "-m", "yoda_cli", "upscale", "--model", tiny_checkpoint]
+    command += ["--steps", "1", "-q", "--json", "-j", str(jobs)]
+    peaks = {}
+    for frames in (4, 48):
+        folder = tmp_path / f"{frames}"
+        folder.mkdir()
+        for name in ("a.gif", "b.gif"):
+            (folder / name).write_bytes(animation("GIF", frames=frames, height=120, width=160))
+        done = subprocess.run([*command, folder], capture_output=True, text=True, check=True)
+        peaks[frames] = max(json.loads(line)["peak_mb"] for line in done.stdout.splitlines())
+    floats = 3 * 480 * 640 * 4 / 1e6  # of one enlarged frame
+    assert peaks[48] - peaks[4] < 10 * floats
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_take_the_memory_of_a_few(tmp_path, tiny_checkpoint):
+    """Every twentieth is damaged; the run's memory at its end is that of its beginning."""
+    count, folder = 10_000, tmp_path / "in"
+    folder.mkdir()
+    whole = save_photo(tmp_path / "p.png", 4, 4).read_bytes()
+    for index in range(count):
+        name = f"{index:05d}.png"
+        (folder / name).write_bytes(whole[: len(whole) // 2] if index % 20 == 7 else whole)
+    command = ["upscale", folder, "-o", tmp_path / "out", "--model", tiny_checkpoint]
+    with started(*command, "--steps", "1", "-q", "--json") as run:
+        out, err = run.communicate()
+    records = [json.loads(line) for line in out.splitlines()]
+    made = [record["peak_mb"] for record in records if record["status"] == "done"]
+    assert (run.returncode, len(made)) == (4, count - count // 20), err[-500:]
+    assert err.count(b"yoda: ") == count // 20
+    assert max(made[-500:]) - max(made[100:600]) < 30
+    again = finished(*command, "--steps", "1", "-q")
+    assert again.returncode == 4
+    assert again.stdout == b""
+
+
+def test_the_frames_of_an_animation_are_bounded_together_too(yoda, tmp_path, tiny_checkpoint):
+    source = tmp_path / "in.gif"
+    source.write_bytes(animation("GIF", frames=12, height=10, width=10))
+    command = ["upscale", source, "--model", tiny_checkpoint, "--dry-run", "--max-pixels"]
+    refused = yoda(*command, "1.6k")
+    assert (refused.code, refused.err.count("\n")) == (4, 1)
+    assert "12 frames" in refused.err
+    assert yoda(*command, "2k").code == 0
+    assert yoda(*command, "1.6k", "-o", tmp_path / "still.png", "--format", "jpg").code == 0
+
+
+def test_a_damaged_frame_is_met_before_any_work_and_read_where_that_is_asked_for(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint
+):
+    enlarged = Alive(monkeypatch, "upscale_tensor", attrgetter("image"))
+    data = bytearray(animation("PNG", frames=4))
+    data[bytes(data).rindex(b"fdAT") + 60] ^= 8
+    source = tmp_path / "in.png"
+    source.write_bytes(mended(bytes(data)))
+    command = ["upscale", source, "--model", tiny_checkpoint, "--steps", "1", "--json"]
+    refused = yoda(*command, "-q")
+    assert (refused.code, refused.err.count("\n"), enlarged.made) == (4, 1, [])
+    assert "--accept-damaged" in refused.err
+    done = yoda(*command, "--accept-damaged")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["frames"] == len(held) == 24
-    floats = 3 * 384 * 512 * 4  # of one enlarged frame
-    assert held[-1] - held[4] < 8 * floats
-    with Image.open(tmp_path / f"out.{kind.lower()}") as made:
-        assert (made.n_frames, made.size) == (24, (512, 384))
+    assert "in.png: damaged: " in done.err
+    assert json.loads(done.out)["frames"] == len(enlarged.made) == 4
+
+
+def limited(gigabytes, *arguments):
+    """(exit code, standard error) of a command whose process may have so many addresses."""
+    size = int(gigabytes * (1 << 30))
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    with started(*arguments, preexec_fn=limit) as run:
+        _, err = run.communicate()
+    return run.returncode, err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
+def test_too_few_addresses_to_load_torch_are_exit_six(tmp_path, tiny_checkpoint):
+    source = save_photo(tmp_path / "in.png", 8, 8)
+    code, err = limited(0.5, "upscale", source, "--model", tiny_checkpoint)
+    assert (code, err.count(b"\n")) == (6, 1), err
+    assert b"out of memory" in err
+    assert not (tmp_path / "in_tiny_x4.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit addresses")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_limit_of_addresses_is_exit_six_or_enough(tmp_path, tiny_checkpoint, jobs):
+    """From what torch hardly loads in to what suffices; never a crash, code 1 or code 4."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        save_photo(tmp_path / "in" / name, 500, 500)
+    command = ["upscale", tmp_path / "in", "--model", tiny_checkpoint, "-j", jobs, "--no-stream"]
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import yoda_cli.upscaling.batch.run, psutil; "
+         "print(psutil.Process().memory_info().vms)"], capture_output=True, check=True,
+    )  # fmt: skip
+    base, codes = int(loaded.stdout) / (1 << 30), {}
+    for more in (-0.3, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2):
+        target = tmp_path / f"{jobs}{more}"
+        code, err = limited(base + more, *command, "-o", target)
+        codes[more] = code, b"Traceback" in err
+        assert (code == 0) == (len(list(target.glob("*.png"))) == 2), err
+    assert set(codes.values()) == {(0, False), (6, False)}, codes
+    assert codes[3.2][0] == 0
 
 
 def test_reading_out_of_memory_is_a_device_error(monkeypatch):

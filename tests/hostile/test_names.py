@@ -107,7 +107,7 @@ def test_without_progress_a_terminal_gets_no_escape_and_a_bar_shows_brackets(
 def test_no_renderer_uses_a_bar_where_none_is_wanted(renderer, monkeypatch):
     import io
 
-    from yoda_cli.cli import _render
+    from yoda_cli.cli import _render, _render_bars
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -115,7 +115,8 @@ def test_no_renderer_uses_a_bar_where_none_is_wanted(renderer, monkeypatch):
 
     monkeypatch.setattr("sys.stderr", said := Terminal())
     wanted = {"quiet": False} if renderer == "download" else {}
-    with getattr(_render, renderer)(bar=False, **wanted) as shown:
+    module = _render_bars if renderer == "download" else _render
+    with getattr(module, renderer)(bar=False, **wanted) as shown:
         if renderer == "download":
             shown.say(f"a{ESCAPE}")
             shown.progress(1, 2)

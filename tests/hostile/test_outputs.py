@@ -378,13 +378,14 @@ def test_the_manifest_holds_the_hash_of_what_was_decoded(upscale, tmp_path, extr
     assert [json.loads(line)["sha256"] for line in done.out.splitlines()] == [digest] * 2
 
 
-@pytest.mark.parametrize("reader", ["read_picture", "read_frames"])
+@pytest.mark.parametrize("reader", ["read_picture", "scan_animation", "upscale_tensor"])
 def test_an_input_written_while_it_is_read_is_a_failure(upscale, tmp_path, monkeypatch, reader):
-    from yoda_cli.upscaling import picture as room
+    from yoda_cli.upscaling import animation, picture
 
+    room = picture if reader == "read_picture" else animation
     (tmp_path / "in").mkdir()
     frames = [Image.new("RGB", (9, 8), (i, 50, 90)) for i in (0, 200)]
-    animated = {"save_all": True, "append_images": frames[1:]} if reader == "read_frames" else {}
+    animated = {"save_all": True, "append_images": frames[1:]} if room is animation else {}
     source = tmp_path / "in" / "a.gif"
     frames[0].save(source, **animated)
     decode = getattr(room, reader)

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from fakes import photo
+from fakes import photo, read_frames
 from PIL import Image, PngImagePlugin
 
 from yoda_cli.errors import InputError, NotFoundError, OutputError
@@ -24,7 +24,6 @@ from yoda_cli.images import (
     Picture,
     encode_picture,
     made_by_yoda,
-    read_frames,
     read_picture,
     shown,
     sweep_temporaries,

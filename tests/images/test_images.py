@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from fakes import photo
+from fakes import photo, read_frames
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from yoda_cli.errors import InputError, OutputError
@@ -28,7 +28,6 @@ from yoda_cli.images import (
     made_by_yoda,
     output_format_for,
     peek,
-    read_frames,
     read_picture,
     read_provenance,
     write_picture,

@@ -15,7 +15,7 @@ from yoda_cli.diffusion.schedule import q_sample
 from yoda_cli.diffusion.timesteps import four_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, WeightsError
-from yoda_cli.models import calibration
+from yoda_cli.models import timing
 from yoda_cli.models.latent.addsr import AddSR, dape_input, picture_hint, refined_picture
 from yoda_cli.models.latent.components import Components
 from yoda_cli.models.latent.family import Steering
@@ -45,8 +45,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(calibration, "SIDES", (64,))  # networks are timed on one small window
-    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(timing, "SIDES", (64,))  # networks are timed on one small window
+    monkeypatch.setattr(timing, "REPEATS", 1)
 
 
 def family_of(folder, refinement=0.4, **files):

@@ -8,6 +8,7 @@ import pytest
 import spandrel
 import tiny_diffbir as tiny
 import torch
+import torch.nn.functional as F
 from cases import one_by_default
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
@@ -360,6 +361,25 @@ def test_a_restorer_gives_the_same_picture_in_tiles(folder, monkeypatch):
     assert torch.allclose(whole, tiled, atol=1e-5)
     same = Restorer("same", lambda x: x, 1, CPU)
     assert same.restore(lr, 300, 400).shape == (1, 3, 300, 400)
+
+
+def test_a_picture_that_is_made_smaller_is_not_enlarged_by_its_restorer_first(monkeypatch):
+    seen = []
+
+    def run(image):
+        seen.append(tuple(image.shape[-2:]))
+        return F.interpolate(image, scale_factor=4)
+
+    restorer = Restorer("four", run, 4, CPU)
+    lr = picture(300, 400)
+    assert restorer.restore(lr, 30, 40).shape == (1, 3, 30, 40)
+    assert seen == [(64, 64)]  # 30 × 40, to whole windows
+    restorer.restore(lr, 300, 400)
+    assert seen[1] == (320, 448)
+    monkeypatch.setattr("yoda_cli.models.latent.restorers.free_bytes", lambda device: 1_000_000)
+    with pytest.raises(DeviceError, match="stage one makes 1,920,000 pixels"):
+        restorer.restore(lr, 300, 400)
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(("height", "width"), one_by_default([(20, 20), (9, 70), (3, 3)]))

@@ -9,12 +9,14 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from broken import short_png
 from fakes import save_photo
 from PIL import Image
 
 import yoda_cli
 from yoda_cli.config import OptionValues
-from yoda_cli.errors import NotFoundError, UsageError
+from yoda_cli.errors import DeviceError, InputError, NotFoundError, UsageError
+from yoda_cli.upscaling import forecast
 
 
 @pytest.fixture
@@ -36,6 +38,31 @@ def test_every_form_of_a_picture_gives_the_command_lines_pixels(options, tmp_pat
         assert np.array_equal(made.array, expected), type(form)
         assert np.array_equal(np.asarray(made.image), expected)
         assert made.tensor.shape == (1, 3, 36, 52)
+
+
+def test_a_result_beyond_the_bound_is_refused_before_a_pixel_is_decoded(
+    options, tmp_path, monkeypatch
+):
+    path = save_photo(tmp_path / "in.png", 9, 13)
+    forms = (path, path.read_bytes(), np.asarray(Image.open(path)), torch.zeros(1, 3, 9, 13))
+    for form in forms:
+        yoda_cli.upscale(form, options, max_pixels=36 * 52)
+    monkeypatch.setattr("yoda_cli.upscaling.api.read_picture", lambda *_: pytest.fail("decoded"))
+    for form in forms:
+        with pytest.raises(InputError, match="52×36 pixels; the bound is 1,871"):
+            yoda_cli.upscale(form, options, max_pixels=36 * 52 - 1)
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 10_000)
+    with pytest.raises(DeviceError, match="GB are free"):
+        yoda_cli.upscale(forms[-1], options)
+
+
+def test_what_is_left_of_a_damaged_picture_is_enlarged_when_that_is_asked_for(options):
+    with pytest.raises(InputError, match="damaged"):
+        yoda_cli.upscale(short_png(), options)
+    made = yoda_cli.upscale(short_png(), options, accept_damaged=True)
+    assert made.image.size == (96, 80)
+    assert made.record["notices"][0].startswith("damaged: ")
+    assert yoda_cli.upscale(torch.zeros(1, 3, 5, 5), options).record["notices"] == []
 
 
 def test_a_map_is_on_the_pictures_grid(options, tmp_path):

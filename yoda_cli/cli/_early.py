@@ -28,6 +28,19 @@ def check(inputs: Sequence[Path], files_from: Path | None, options: UpscaleOptio
     check_options(options)
 
 
+def check_output(inputs: Sequence[Path], output: Path | None) -> None:
+    """No folder is read from and written to."""
+    if output is None:
+        return
+    for path in inputs:
+        try:
+            same = path.is_dir() and path.resolve() == output.resolve()
+        except (OSError, ValueError):
+            continue  # the run says why
+        if same:
+            raise UsageError(f"{path} is an input folder; give another one as output")
+
+
 def check_inputs(inputs: Sequence[Path]) -> None:
     """Every input is there, or may match: a pattern, ``-``."""
     for path in inputs:

@@ -25,7 +25,7 @@ RECIPES = (
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 METRICS = (
     "psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam",
-    "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
+    "grid", "weave", "gmsd", "jod", "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
 )  # fmt: skip
 #: ``--denoise`` in words.
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}

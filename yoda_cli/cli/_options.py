@@ -124,6 +124,10 @@ RegistryFile = Annotated[
         help="A weights.toml of your own, added.", rich_help_panel=WEIGHTS,
     ),
 ]  # fmt: skip
+Yes = Annotated[
+    bool, typer.Option("-y", "--yes", help="Download gigabytes without asking.",
+                       rich_help_panel=WEIGHTS)
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Inputs = Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)]
 Source = Annotated[

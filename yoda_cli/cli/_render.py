@@ -1,4 +1,4 @@
-"""What a person sees: progress bars on a terminal, plain lines elsewhere. The only user of rich.
+"""What a person sees: lines, tables and documents. With ``_render_bars`` the only user of rich.
 
 Results go to stdout, all else to stderr. Every line passes ``one_line``: a name in it may hold what
 a terminal would obey.
@@ -11,67 +11,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from yoda_cli.files import one_line
-
-if TYPE_CHECKING:
-    from yoda_cli.weights import Watch
 
 LOG = logging.getLogger(__name__)
 PLAIN_SECONDS = 10.0  # off a terminal, at most one line in so many seconds
 VERBOSE = False  # set by -v for one run
-
-
-@contextmanager
-def download(*, quiet: bool, bar: bool = True) -> Iterator[Watch]:
-    """Notices as lines; a bar with speed and time left on a terminal, lines elsewhere."""
-    from yoda_cli.weights import Watch
-
-    if quiet:
-        yield Watch()
-    elif not (bar and sys.stderr.isatty()):
-        yield Watch(note, plain_bytes())
-    else:
-        with _byte_bar() as watch:
-            yield watch
-
-
-def plain_bytes() -> Callable[[int, int | None], None]:
-    """Progress in bytes as a line every ten seconds."""
-    spoken = time.monotonic()
-
-    def show(done: int, total: int | None) -> None:
-        nonlocal spoken
-        if time.monotonic() - spoken > PLAIN_SECONDS:
-            spoken = time.monotonic()
-            whole = f" of {total / 1e6:,.1f}" if total else ""
-            note(f"{done / 1e6:,.1f}{whole} MB")
-
-    return show
-
-
-@contextmanager
-def _byte_bar() -> Iterator[Watch]:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as RichProgress
-
-    from yoda_cli.weights import Watch
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task("", total=None, visible=False)
-
-        def progress(done: int, total: int | None) -> None:
-            shown.update(task, completed=done, total=total, visible=True)
-
-        yield Watch(lambda line: console.print(escape(one_line(line)), highlight=False), progress)
+_waiting = False  # whether a word stands on the terminal that goes with the next line
 
 
 def table(
@@ -110,15 +59,27 @@ def table(
 
 @contextmanager
 def waiting(what: str, *, quiet: bool) -> Iterator[None]:
-    """A word that something is going on, on a terminal; it is gone afterwards."""
+    """A word that something is going on, on a terminal; it is gone afterwards, or with the next
+    line."""
+    global _waiting
     if quiet or not sys.stderr.isatty():
         yield
         return
+    clear_waiting()
+    _waiting = True
     sys.stderr.write(f"{what} …")
     sys.stderr.flush()
     try:
         yield
     finally:
+        clear_waiting()
+
+
+def clear_waiting() -> None:
+    """Take the word away, if there is one."""
+    global _waiting
+    if _waiting:
+        _waiting = False
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
 
@@ -127,6 +88,7 @@ def note(message: str) -> None:
     """One line on stderr, and in the log."""
     line = one_line(message)
     LOG.info(line)
+    clear_waiting()
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -136,8 +98,16 @@ def detail(message: str) -> None:
     line = one_line(message)
     LOG.debug(line)
     if VERBOSE:
+        clear_waiting()
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+
+def ask(question: str) -> None:
+    """A question on stderr; the answer is read by who asks."""
+    clear_waiting()
+    sys.stderr.write(one_line(question))
+    sys.stderr.flush()
 
 
 def fault(what: object) -> None:

@@ -79,6 +79,8 @@ SkipExisting = Annotated[
 Overwrite = Annotated[bool, shown(FOLDERS, "Replace files that yoda did not make.", "--overwrite")]
 DryRun = Annotated[bool, shown(FOLDERS, "Say what would be made, and how long.", "--dry-run")]
 
+Yes = Annotated[bool, further(WEIGHTS, "Download gigabytes without asking.", "-y", "--yes")]
+
 Height = Annotated[int | None, further(SIZES, "Height in pixels.", value="N")]
 ShortSide = Annotated[int | None, further(SIZES, "The shorter side in pixels.", value="N")]
 MinSize = Annotated[
@@ -177,7 +179,8 @@ Block = Annotated[
     ),
 ]  # fmt: skip
 Batch = Annotated[
-    int | None, further(WORK, "Tiles that a GPU takes together.", "-b", "--batch", value="N")
+    int | None,
+    further(WORK, "Tiles, or small pictures, taken together.", "-b", "--batch", value="N"),
 ]
 Compile = Annotated[
     bool, further(WORK, "Have torch compile the network first: for long runs.", "--compile")
@@ -235,7 +238,7 @@ Suffix = Annotated[
 ]
 NameTemplate = Annotated[
     str | None,
-    further(NAMING, "Name with {stem}, {model}, {scale}, {seed} in it.", value="TEXT"),
+    further(NAMING, "Name with {stem}, {model}, {size}, {scale}, {seed} in it.", value="TEXT"),
 ]
 FailExisting = Annotated[bool, further(NAMING, "Replace nothing at all.", "--fail-existing")]
 StripMetadata = Annotated[

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render, _render_bars
+from yoda_cli.cli._downloads import agree, summed
+from yoda_cli.cli._downloads import say as say_downloads
+from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import InputError, UsageError, YodaError
+from yoda_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from yoda_cli.files.overwriting import Outputs
@@ -21,10 +25,7 @@ if TYPE_CHECKING:
     from yoda_cli.upscaling.batch.plan import Batch, Failure
     from yoda_cli.upscaling.batch.run import Engine
     from yoda_cli.upscaling.picture import Item
-
-
-SCHEMA = 2  # of a line of --json
-NAMED_AT_THE_END = 20  # failed pictures
+    from yoda_cli.weights.entries import FileEntry
 
 
 @dataclass(frozen=True)
@@ -39,51 +40,6 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Show:
-    """What is said of a finished picture, and where."""
-
-    json_lines: bool
-    quiet: bool
-    bar: bool
-
-    def finished(self, item: Item, record: Mapping[str, Any]) -> None:
-        from yoda_cli.upscaling.batch.inputs import STREAM
-        from yoda_cli.upscaling.batch.record import line_of
-
-        if not self.quiet:
-            for notice in record["notices"]:
-                _render.note(f"{item.source.name}: {notice}")
-            _render.note(f"{item.source.name}: {line_of(record)}")
-        if item.target == STREAM:
-            return
-        if self.json_lines:
-            _render.document(record)
-        else:
-            _render.place(item.target)
-
-    def failed(self, failure: Failure) -> None:
-        _render.fault(failure.error)
-        self.fate(failure)
-
-    def fate(self, failure: Failure) -> None:
-        """What ``--json`` says of a picture that could not be made."""
-        if self.json_lines:
-            error = " ".join(str(failure.error).split())
-            _render.document({
-                "schema": SCHEMA, "status": "failed", "input": str(failure.source),
-                "error": error, "exit_code": failure.error.exit_code,
-            })  # fmt: skip
-
-    def skipped(self, item: Item) -> None:
-        """What ``--json`` says of a picture that is there already."""
-        if self.json_lines:
-            _render.document({
-                "schema": SCHEMA, "status": "skipped", "input": str(item.source),
-                "output": str(item.target),
-            })  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Asked:
     """The whole command line."""
 
@@ -94,6 +50,7 @@ class Asked:
     running: Running
     inside: Inside
     show: Show
+    yes: bool = False
 
 
 def run(asked: Asked) -> int:
@@ -102,15 +59,16 @@ def run(asked: Asked) -> int:
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import check_naming
     from yoda_cli.upscaling.checks import check_model, check_options
-    from yoda_cli.upscaling.pipeline import get_model, only_reduces
+    from yoda_cli.upscaling.pipeline import downloads_of, get_model, only_reduces
 
     options, running, show = asked.options, asked.running, asked.show
     check_options(options)
     check_running(asked)
     check_naming(asked.writing)
-    found = find_inputs(
-        asked.inputs, running.files_from, recursive=running.recursive, output=asked.output
-    )
+    with _render.waiting("looking for pictures", quiet=not show.waits):
+        found = find_inputs(
+            asked.inputs, running.files_from, recursive=running.recursive, output=asked.output
+        )
     outputs = outputs_of(asked, [one.path for one in found if one.path != STREAM])
     found = list(shard_of(running.shard).take(found))
     report_check = claim_report(asked.inside.report, len(found), outputs)
@@ -119,20 +77,21 @@ def run(asked: Asked) -> int:
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
-    with _render.download(quiet=show.quiet, bar=show.bar) as watch:
+    if files := downloads_of(options):
+        if running.dry_run:
+            return say_sketch(asked, found, files, stream)
+        agree(files, yes=asked.yes)
+    with (
+        _render.waiting(f"loading {options.model}", quiet=not show.waits),
+        _render_bars.download(quiet=show.quiet, bar=show.bar) as watch,
+    ):
         model = get_model(options, watch)
     check_model(model, options)
     if asked.inside and only_reduces(model, options.scale):
         raise UsageError("--dump and --report show diffusion, and a scale below 1 runs none")
     watchers = Watchers(
-        asked.inside,
-        asked.writing,
-        outputs,
-        report_check,
-        quiet=show.quiet,
-        bar=show.bar,
-        adaptive=options.adaptive,
-    )
+        asked.inside, asked.writing, outputs, report_check, model, adaptive=options.adaptive
+    )  # fmt: skip
     return run_found(asked, found, model, outputs, watchers, stream)
 
 
@@ -149,7 +108,8 @@ def run_found(
     scale = options.scale if options.scale is not None else float(model.scale)
     label = size_label(options, model.scale)
     naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
-    batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
+    with _render.waiting("reading what is there", quiet=not show.waits):
+        batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
         show.fate(batch.failures[0])
         raise batch.failures[0].error
@@ -173,14 +133,39 @@ def run_found(
     return InputError.exit_code if failures else 0
 
 
-def sum_up(batch: Batch, failures: Sequence[Failure]) -> None:
-    """The last lines of a run: how many were made, and which were not."""
-    made = len(batch.items) + len(batch.failures) - len(failures)
-    _render.note(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
-    for failure in failures[:NAMED_AT_THE_END]:
-        _render.note(f"failed: {failure.source}")
-    if len(failures) > NAMED_AT_THE_END:
-        _render.note(f"and {len(failures) - NAMED_AT_THE_END} more")
+def say_sketch(
+    asked: Asked, found: Sequence[Found], files: Sequence[FileEntry], stream: bytes | None
+) -> int:
+    """What a dry run says while files are missing: those, and every picture but for its time."""
+    from yoda_cli.upscaling.batch.outputs import Naming
+    from yoda_cli.upscaling.batch.run import sketch_of
+    from yoda_cli.upscaling.checks import size_label
+
+    native, name = at_first(asked.options)
+    scale = asked.options.scale if asked.options.scale is not None else float(native)
+    label = size_label(asked.options, native)
+    naming = Naming(asked.output, name, scale, asked.options.seed, asked.writing, label)
+    say_downloads(files, json_lines=asked.show.json_lines, schema=SCHEMA)
+
+    def sketch(one: Found) -> dict[str, Any]:
+        many = len(found) > 1
+        return sketch_of(one, naming, native, asked.options, many=many, stream=stream)
+
+    failed = say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
+    if not asked.show.quiet:
+        _render.note(f"{summed(files)} to download first; nothing was downloaded or written")
+    return InputError.exit_code if failed else 0
+
+
+def at_first(options: UpscaleOptions) -> tuple[int, str]:
+    """The factor and the name of a model some of whose files are missing."""
+    from yoda_cli.models.loading import find_entry, find_model
+
+    entry = find_entry(options)
+    if entry is not None:
+        return entry.scale, options.model
+    model = find_model(options)
+    return model.scale, model.name
 
 
 def make(
@@ -193,30 +178,46 @@ def make(
     show, alone = asked.show, len(batch.items) + len(batch.failures) == 1
 
     def failed(failure: Failure) -> None:
+        overall.end(failure.source)
         watchers.drop(failure.source)
         if alone:  # its error ends the command, and is said there
             show.fate(failure)
         else:
             show.failed(failure)
 
-    made = 0
+    made, replaced = 0, Replaced(batch.items)
 
     def finished(item: Item, record: Mapping[str, Any]) -> None:
         nonlocal made
         made += 1
-        show.finished(item, record)
+        overall.end(item.source)
+        show.finished(item, record, replaced.by(item))
 
-    try:
-        return run_batch(
-            batch, model, asked.options, asked.writing, Events(finished, failed),
-            asked.running.engine, stream=stream, observing=watchers.observing,
-            on_done=lambda done: watchers.finish(done, model),
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        if not show.quiet:
-            again = "; the same command goes on" if batch.manifests else ""
-            _render.note(f"interrupted: {made} of {len(batch.items)} made{again}")
-        raise
+    events = Events(finished, failed, lambda item, share: overall.at(item.source, share))
+    pixels = {item.source: item.pixels for item in batch.items}
+    with _render_bars.overall(
+        pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar, about=asked.options.adaptive
+    ) as overall:
+        try:
+            return run_batch(
+                batch, model, asked.options, asked.writing, events, asked.running.engine,
+                stream=stream, observing=lambda item: watchers.observing(item, overall),
+                on_done=watchers.finish, apart=bool(asked.inside),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not show.quiet:
+                interrupted(made, batch)
+            raise
+
+
+def label_of(batch: Batch, model: Model) -> str:
+    """What a picture alone is called while it is made, with the size it will have."""
+    if len(batch.items) != 1:
+        return ""
+    (item,) = batch.items
+    scale = item.scale or float(model.scale)
+    width, height = (max(1, round(side * scale)) for side in (item.width, item.height))
+    return f"{item.source.name} → {width}×{height}"
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
@@ -265,34 +266,3 @@ def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
         make_folder(output)
     elif any(one.is_dir() and one.resolve() == output.resolve() for one in asked.inputs):
         raise UsageError(f"{shown(output)} is an input folder; give another one as output")
-
-
-def say_plan(
-    batch: Batch, model: Model, options: UpscaleOptions, show: Show, stream: bytes | None
-) -> int:
-    """What would be done, one line or JSON object per picture."""
-    from yoda_cli.upscaling.batch.record import forecast_line
-    from yoda_cli.upscaling.batch.run import forecast_of
-
-    total, failed = 0.0, len(batch.failures)
-    for failure in batch.failures:
-        show.failed(failure)
-    for item in batch.items:
-        try:
-            record = forecast_of(item, model, options, stream)
-        except YodaError as error:
-            failed += 1
-            _render.fault(error)
-            continue
-        total += record["forecast_seconds"]
-        if show.json_lines:
-            _render.document(record)
-        else:
-            _render.result(forecast_line(record))
-    if not show.quiet:
-        there = f", {len(batch.done)} there already" if batch.done else ""
-        _render.note(
-            f"{len(batch.items)} to make{there}, about {total:.0f} s and "
-            f"{batch.output_bytes / 1e6:.1f} MB; nothing was written"
-        )
-    return InputError.exit_code if failed else 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yoda_cli.cli import _render_progress
 from yoda_cli.config import WriteOptions
 from yoda_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from yoda_cli.cli._render_bars import Overall
     from yoda_cli.files import Check
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
@@ -50,42 +51,44 @@ class Watchers:
 
     def __init__(
         self, inside: Inside, writing: WriteOptions, outputs: Outputs, report_check: Check | None,
-        *, quiet: bool, bar: bool, adaptive: bool = False,
+        model: Model, *, adaptive: bool = False,
     ) -> None:  # fmt: skip
         self.adaptive = adaptive  # no one chain to be filmed
-        self.inside, self.writing = inside, writing
+        self.inside, self.writing, self.model = inside, writing, model
         self.outputs, self.report_check = outputs, report_check
-        self.quiet, self.bar = quiet, bar
         self.taken: set[str] = set()
         self.current: dict[Path, Watcher] = {}
 
     @contextmanager
-    def observing(self, item: Item) -> Iterator[Observer]:
-        """The observer of one picture while it is computed."""
-        from yoda_cli.reports.inspection import Wanted, dump_folder
-        from yoda_cli.reports.page import Watcher
-        from yoda_cli.upscaling.result import Observer
+    def observing(self, item: Item, run: Overall) -> Iterator[Observer]:
+        """The observer of one picture of ``run`` while it is computed."""
+        from yoda_cli.upscaling.progress import PictureProgress
 
         inside = self.inside
+        progress = PictureProgress.of(
+            item, self.model, partial(run.at, item.source), partial(run.foresee, item.source)
+        )
+        if not inside:
+            yield progress.observer
+            return
+        from yoda_cli.reports.inspection import Wanted, dump_folder
+        from yoda_cli.reports.page import Watcher
+
         wanted = Wanted(*inside.named, every=inside.every)
         dump = inside.dump and dump_folder(inside.dump, item.source, self.taken)
         watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
-        if watcher.is_watching:
-            self.current[item.source] = watcher
-        with _render_progress.progress(item.source.name, quiet=self.quiet, bar=self.bar) as bar:
-            yield Observer(
-                on_pass=watcher.on_pass,
-                on_plan=bar.plan,
-                on_range=bar.open_end,
-                on_call=bar.call,
-                on_step=watcher.on_step,
-                whole=watcher.is_watching and not self.adaptive,
-            )
+        self.current[item.source] = watcher
+        yield replace(
+            progress.observer,
+            on_pass=watcher.on_pass,
+            on_step=watcher.on_step,
+            whole=not self.adaptive,
+        )
 
-    def finish(self, done: Finished, model: Model) -> None:
+    def finish(self, done: Finished) -> None:
         """Write what is written at the end."""
         if watcher := self.drop(done.source):
-            watcher.finish(done, model, self.writing)
+            watcher.finish(done, self.model, self.writing)
 
     def drop(self, source: Path) -> Watcher | None:
         """Let go of what was kept of a picture."""

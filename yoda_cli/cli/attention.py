@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render, _render_bars
+from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
     CacheDir,
     Device,
@@ -25,8 +26,10 @@ from yoda_cli.cli._options import (
     RegistryFile,
     Source,
     Steps,
+    Yes,
     files_named,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError, YodaError
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from yoda_cli.reports.attention_maps import Looked
 
 SHOWN_STEPS = 12
+DARK = 0.6  # the largest value of a map that looks dark as a picture
 
 
 def attention(
@@ -66,16 +70,18 @@ def attention(
     json_lines: JsonLines = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
+    yes: Yes = False,
     offline: Offline = False,
     cache_dir: CacheDir = None,
     registry: RegistryFile = None,
 ) -> int:
     """Show where detail would be added first, without adding it."""
+    check_room()
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
-    from yoda_cli.upscaling.pipeline import get_model
+    from yoda_cli.upscaling.pipeline import downloads_of, get_model
 
     if map_format not in MAP_FORMATS:
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
@@ -85,7 +91,8 @@ def attention(
     wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
-    with _render.download(quiet=quiet, bar=not no_progress) as watch:
+    agree(downloads_of(options), yes=yes)
+    with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         ready = get_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []
@@ -117,6 +124,11 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
         if not quiet:
             for notice in looked.notices:
                 _render.note(f"{looked.source.name}: {notice}")
+            if wrote and looked.largest < DARK:
+                _render.note(
+                    f"{looked.source.name}: the map reaches {looked.largest:.2f} of 1, so it looks "
+                    "dark: most of the picture is refined in the last steps only"
+                )
         if json_lines:
             width, height = looked.size
             record = asdict(looked) | {"width": width, "height": height}
@@ -131,7 +143,7 @@ def show(done: Sequence[Looked], *, json_lines: bool, quiet: bool, wrote: bool) 
         return
     _render.table(
         "",
-        ("picture", "attention", "mean", "entropy", "refined per step", "tiles"),
+        ("picture", "attention", "mean", "from … to", "refined per step", "tiles"),
         [row(looked) for looked in done],
         to_stderr=wrote,
     )
@@ -145,7 +157,7 @@ def row(looked: Looked) -> tuple[str, ...]:
         looked.source.name,
         looked.attention,
         f"{looked.mean:.3f}",
-        f"{looked.entropy_bits:.2f} bits",
+        f"{looked.least:.2f} … {looked.largest:.2f}",
         " ".join(f"{100 * step.active_share:.0f}" for step in picked) + " %",
         f"{looked.planned_calls} of {looked.dense_calls}",
     )

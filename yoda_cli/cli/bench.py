@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _names, _render
+from yoda_cli.cli import _names, _render, _render_bars
+from yoda_cli.cli._bench_speed import show_speed
+from yoda_cli.cli._bench_tables import show
+from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
     CacheDir,
     Channel,
@@ -28,10 +30,12 @@ from yoda_cli.cli._options import (
     RegistryFile,
     Source,
     Steps,
+    Yes,
     files_named,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, UsageError, WeightsError
+from yoda_cli.errors import InputError, WeightsError
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
@@ -90,6 +94,7 @@ def bench(
         bool, typer.Option("--fresh", help="Measure again what an earlier run measured.")
     ] = False,
     overwrite: Overwrite = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -98,10 +103,14 @@ def bench(
     registry: RegistryFile = None,
 ) -> int:  # fmt: skip
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench
+    from yoda_cli.evaluation.datasets import downloads_of_sets
     from yoda_cli.evaluation.files import Files, claim, write
     from yoda_cli.evaluation.methods import get_ready
     from yoda_cli.upscaling.checks import check_options
+    from yoda_cli.upscaling.pipeline import downloads_of
+    from yoda_cli.weights import Cache, load_registry
 
     options = UpscaleOptions(
         model=model,
@@ -114,6 +123,8 @@ def bench(
         precision=precision,
     )
     check_options(options)
+    known = load_registry(), Cache.default()
+    agree([*downloads_of(options), *downloads_of_sets(dataset, data_root, *known)], yes=yes)
     ready, question = prepare(
         dataset, options, peer, metric, ablate, limit, data_root, channel, border,
         quiet=quiet, bar=not no_progress, crops=html is not None,
@@ -122,7 +133,7 @@ def bench(
     files = Files(csv, html, plots)
     checks = claim(files, question, ablate, outputs)
     if speed:
-        return show_speed(question, baseline, as_json=as_json, quiet=quiet)
+        return show_speed(question, ready, options, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
     get_ready(ready)
     rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=quiet))
@@ -151,7 +162,7 @@ def prepare(
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
-    with _render.download(quiet=quiet, bar=bar) as watch:
+    with _render_bars.download(quiet=quiet, bar=bar) as watch:
         model = get_model(options, watch)
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
@@ -202,87 +213,6 @@ def outputs_of(
     pairs = [pair for dataset in question.datasets for pair in dataset.pairs]
     read = [path for pair in pairs for path in (pair.hr, pair.lr) if path is not None]
     return Outputs("overwrite" if overwrite else "own", [*read, *files_named(*named)])
-
-
-def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
-    """One JSON document, or a table per data set with what its columns mean."""
-    from yoda_cli.evaluation.adaptive import rival_lines
-    from yoda_cli.evaluation.report import published_lines
-
-    if as_json:
-        _render.document(found, indent=1)
-        return
-    names = list(found["definitions"])
-    columns = ("method", "pictures", *names, "calls", "of", "GFLOP", "seconds", "peak MB")
-    timed = any(line["attention_seconds"] is not None for line in found["summary"])
-    columns += ("maps per second",) if timed else ()
-    for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
-        rows = [
-            (
-                line["method"],
-                str(line["pictures"]),
-                *(_render.number(line[name]) for name in names),
-                f"{line['calls']:.1f}",
-                f"{line['dense_calls']:.1f}",
-                _render.number(line["gflop"]),
-                f"{line['seconds']:.2f}",
-                str(line["peak_mb"]),
-                *([throughput(line["attention_seconds"])] if timed else []),
-            )
-            for line in found["summary"]
-            if line["dataset"] == dataset
-        ]
-        _render.table(f"{dataset}, ×{found['scale']}", columns, rows)
-    for name, text in found["definitions"].items():
-        _render.result(f"{name}: {text}")
-    for line in (*rival_lines(found), *published_lines(found, question)):
-        _render.result(line)
-
-
-def throughput(seconds: float | None) -> str:
-    """Pictures per second."""
-    return f"{1 / seconds:.1f}" if seconds else ""
-
-
-def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: bool) -> int:
-    """Time the methods on the first picture at several sizes."""
-    from yoda_cli.evaluation.benchmark import load_pair
-    from yoda_cli.evaluation.speed import environment, measure
-
-    names = [method.name for method in question.methods]
-    if baseline is not None and baseline not in names:
-        raise UsageError(
-            f"baseline {baseline!r} is no method of this run; there are {', '.join(names)}"
-        )
-    # The baseline first.
-    rivals = [method for method in question.methods if method.knowing is None]
-    methods = sorted(rivals, key=lambda method: method.name != baseline)
-    _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
-    sizes = (64, 128, 192, 256)
-    say = (lambda line: None) if quiet else _render.note
-    timings = measure(methods, lr, sizes, question.scale, say)
-    if as_json:
-        record = {"schema": 1, "environment": environment(), "baseline": methods[0].name}
-        _render.document(record | {"timings": [asdict(t) for t in timings]}, indent=1)
-        return 0
-    columns = ("LR", "method", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
-    rows = [
-        (
-            f"{t.width}×{t.height}",
-            t.method,
-            f"{t.median:.3f}",
-            f"{t.fastest:.3f}",
-            f"{t.slowest:.3f}",
-            f"{t.ratio:.3f}",
-            f"{t.per_megapixel:.2f}",
-            _render.number(t.gflop),
-            str(t.calls),
-        )
-        for t in timings
-    ]
-    _render.table(f"ratios to {methods[0].name}", columns, rows)
-    _render.result(", ".join(f"{key} {value}" for key, value in environment().items() if value))
-    return 0
 
 
 def refuse_missing(missing: Sequence[str], *, asked: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _render
+from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._options import (
     CacheDir,
     Channel,
@@ -19,6 +19,7 @@ from yoda_cli.cli._options import (
     Quiet,
     RegistryFile,
 )
+from yoda_cli.cli._room import check_room
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
 from yoda_cli.files import shown
@@ -39,6 +40,7 @@ def metrics(
     registry: RegistryFile = None,
 ) -> int:
     """Measure results against their truth: two files, or two folders with the same names."""
+    check_room()
     from yoda_cli.evaluation.benchmark import resized_down
     from yoda_cli.evaluation.datasets import pair_by_name
     from yoda_cli.evaluation.metrics import quantise
@@ -62,7 +64,7 @@ def metrics(
     if alone := [p for p in pairs or () if p.problem]:
         raise InputError(f"{alone[0].name}: {alone[0].problem} ({len(alone)} such pictures)")
     wanted = metric or [name for name in DEFAULT if name not in ("seam", "lr-psnr")]
-    with _render.download(quiet=quiet, bar=not no_progress) as watch:
+    with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         found, missing = find_metrics(wanted, load_registry(), Cache.default(), watch)
     refuse_missing(missing, asked=metric is not None)
     frame = frame_of(channel, border)

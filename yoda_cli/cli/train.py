@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,11 @@ from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import shown
 
 if TYPE_CHECKING:
+    from yoda_cli.config import Recipe
     from yoda_cli.training.loop import Status
 
 GAIN = "gain"  # no recipe of a network that enlarges
+STARTS = ("general", "face", "none")
 
 
 def train(
@@ -47,7 +50,16 @@ def train(
     batch: Annotated[
         int | None, typer.Option(help="Crops per step (recipe's own if left).")
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from this checkpoint.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM",
+            show_default=False,
+            autocompletion=_names.among(STARTS),
+            help="Start from a checkpoint, general, face or none (default: general, where the "
+            "recipe has its network).",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of crops, noise and first weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
@@ -75,7 +87,9 @@ def train(
         stages = stages[:1]
         changes |= {"minutes": minutes, "steps": steps}
     stages = [replace(stage, train=replace(stage.train, **changes)) for stage in stages]
-    check_folders(data, [out] if len(stages) == 1 else [out / s.name for s in stages], init)
+    start = start_of(init, stages[0])
+    check_folders(data, [out] if len(stages) == 1 else [out / s.name for s in stages], start)
+    _render.note(f"starts from {start.stem if start else 'nothing: that takes hours'}")
     with _render.training_line(bar=not no_progress) as line:
         best = train_stages(
             stages,
@@ -83,15 +97,15 @@ def train(
             out,
             device=pick_device(device),
             card={"name": recipe, "licence": licence, "data": about_data or str(data.name)},
-            init=init,
+            init=start,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
-    _render.note(f"use it: yoda upscale photo.jpg --model {best}")
+    _render.note(f"use it: yoda upscale photo.jpg --model {shlex.quote(str(best))}")
     _render.place(best)
 
 
 def refuse_others(
-    model: str | None, recipes: Path | None, init: Path | None, batch: int | None
+    model: str | None, recipes: Path | None, init: str | None, batch: int | None
 ) -> None:
     """Refuse what the recipe of gain regressors does not read."""
     if model is None:
@@ -105,6 +119,7 @@ def train_regressor(
     bar: bool,
 ) -> None:  # fmt: skip
     """The small network that judges the steps of a model while ``--adaptive`` runs."""
+    from yoda_cli.cli._render_bars import download
     from yoda_cli.config import UpscaleOptions
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.gain import is_regressor
@@ -115,7 +130,7 @@ def train_regressor(
     pictures = list_pictures(data)
     if out.resolve() == data.resolve():
         raise OutputError(f"{shown(out)} holds the photographs; choose another --out")
-    with _render.download(quiet=False, bar=bar) as watch:
+    with download(quiet=False, bar=bar) as watch:
         network = get_model(UpscaleOptions(model=name, device=device), watch)
     target = out / f"{network.name}-gain.safetensors"
     if out.is_dir():
@@ -130,6 +145,23 @@ def train_regressor(
     )
     _render.note(f"use it: yoda upscale photo.jpg --model {name} --adaptive --regressor {target}")
     _render.place(target)
+
+
+def start_of(asked: str | None, recipe: Recipe) -> Path | None:
+    """The checkpoint that a run starts from; None for first weights by chance."""
+    from yoda_cli.models.checkpoint import read_header
+    from yoda_cli.weights import load_registry
+
+    if asked == "none":
+        return None
+    if asked is not None and Path(asked).suffix:
+        return Path(asked)
+    model = load_registry().model(asked or STARTS[0])
+    if not model.bundled:
+        raise UsageError(f"{asked} is no checkpoint to start from; give a file, general or face")
+    header = read_header(model.path)
+    fits = (header.backbone, dict(header.net)) == (recipe.backbone, dict(recipe.net))
+    return model.path if asked is not None or fits else None
 
 
 def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
@@ -166,4 +198,6 @@ def describe(status: Status) -> str:
             f" · validation: bicubic {score.bicubic_psnr:.2f}, base {score.base_psnr:.2f}, "
             f"sample {score.sample_psnr:.2f} dB, texture {score.texture:.3f}"
         )
+        if score.base_psnr < score.bicubic_psnr:
+            text += " (not better than bicubic yet)"
     return text

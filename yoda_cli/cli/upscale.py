@@ -5,8 +5,10 @@ from __future__ import annotations
 from yoda_cli.cli import _early, _render
 from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
+from yoda_cli.cli._fates import Show
 from yoda_cli.cli._options import parse_denoise, parse_leaps, parse_pixels, parse_scale, parse_size
-from yoda_cli.cli._upscaling import Asked, Running, Show, run
+from yoda_cli.cli._room import check_room
+from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
@@ -29,6 +31,7 @@ def upscale(
     skip_existing: o.SkipExisting = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    yes: o.Yes = False,
     height: o.Height = None,
     short_side: o.ShortSide = None,
     min_size: o.MinSize = None,
@@ -122,7 +125,9 @@ def upscale(
         raise UsageError("--save-attention, --save-masks and --save-steps need --dump FOLDER")
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
     _early.check(inputs, files_from, options)
+    _early.check_output(inputs, output)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
+    check_room()
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     with _render.waiting("starting", quiet=quiet or no_progress):
         from yoda_cli.upscaling.batch.run import Engine  # torch: seconds pass here
@@ -130,4 +135,4 @@ def upscale(
     running = Running(
         recursive, files_from, shard, dry_run, Engine(engine, jobs, address, fail_fast)
     )  # fmt: skip
-    return run(Asked(tuple(inputs), output, options, writing, running, inside, show))
+    return run(Asked(tuple(inputs), output, options, writing, running, inside, show, yes))

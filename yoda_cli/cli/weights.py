@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import _names, _render
-from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile
+from yoda_cli.cli import _names, _render, _render_bars
+from yoda_cli.cli._downloads import agree
+from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile, Yes
 from yoda_cli.errors import WeightsError, YodaError
 
 app = typer.Typer(
@@ -86,6 +87,7 @@ def show(
 @app.command()
 def pull(
     names: Names,
+    yes: Yes = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     offline: Offline = False,
@@ -94,11 +96,14 @@ def pull(
 ) -> None:
     """Download and verify everything behind a name; prints where it is."""
     from yoda_cli.weights import Cache, load_registry
+    from yoda_cli.weights.inventory import missing
     from yoda_cli.weights.inventory import pull as pull_name
 
     known, cache = load_registry(), Cache.default()
+    wanted = [entry.name for name in names for entry in known.files_of(name)]
+    agree(missing(wanted, known, cache), yes=yes, named=True)
     for name in names:
-        with _render.download(quiet=quiet, bar=not no_progress) as watch:
+        with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
             paths = pull_name(name, known, cache, watch)
         for path in paths:
             _render.place(path)

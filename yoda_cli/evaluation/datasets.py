@@ -7,6 +7,7 @@ benchmark makes them itself (MATLAB's bicubic).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from yoda_cli.errors import NotFoundError, UsageError, WeightsError
 from yoda_cli.files import one_line
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.weights import Cache, Registry, Watch
-from yoda_cli.weights.inventory import pull
+from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.inventory import dataset_folder, is_unpacked, missing, pull
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "hr"
 HR_FOLDERS = ("HR", "hr", "GT", "gt", "GTmod12", "original", "DIV2K_valid_HR")
@@ -38,6 +40,28 @@ class Dataset:
 
     name: str
     pairs: tuple[Pair, ...]
+
+
+def downloads_of_sets(
+    names: Sequence[str], root: Path | None, registry: Registry, cache: Cache
+) -> list[FileEntry]:
+    """What ``find_dataset`` would download for these names; opens no connection."""
+    own = {one.name.lower() for one in root.iterdir()} if root and root.is_dir() else set()
+    entries = [
+        entry
+        for name in names
+        if not Path(name).is_dir() and (entry := registry.datasets.get(name.lower()))
+    ]
+    return missing(
+        [
+            file
+            for entry in entries
+            if entry.name not in own and not is_unpacked(dataset_folder(entry.name, cache))
+            for file in entry.files
+        ],
+        registry,
+        cache,
+    )
 
 
 def find_dataset(

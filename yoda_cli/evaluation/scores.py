@@ -14,12 +14,15 @@ from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.evaluation.metrics import (
     colour_error,
     detail_ratio,
+    grid,
+    libraries,
     lr_consistency,
     psnr,
     quantise,
     seam,
     ssim,
     texture_distance,
+    weave,
 )
 from yoda_cli.evaluation.metrics.niqe import niqe, packaged_model
 from yoda_cli.evaluation.metrics.perceptual import MIN_SIDE, Distance, load_dists, load_lpips
@@ -82,10 +85,20 @@ PLAIN = {
         Metric("niqe", "lower", "NIQE (own fit: {niqe})", lambda s, f: niqe(s.sr)),
         Metric("seam", "zero", "gradient of Y across tile lines over that elsewhere, minus 1; "
                "empty without tiles", lambda s, f: seam(s.sr, *s.tile_lines)),
+        Metric("grid", "zero", "amplitude of Y's high band by position modulo 2, 4 and 8: largest "
+               "over smallest, minus 1", lambda s, f: grid(s.sr)),
+        Metric("weave", "one", "highest peak of Y's high band's spectrum in HR's flattest tenth "
+               "over the median around it", lambda s, f: weave(s.sr, s.hr)),
     )
 }  # fmt: skip
 
-NAMES = (*PLAIN, *NETWORKS)
+#: Metrics that libraries compute: how to get one, its better direction, and its definition.
+LIBRARIES = {
+    "gmsd": (libraries.gmsd, "lower", "GMSD on RGB (piq)"),
+    "jod": (libraries.jod, "higher", "JOD of ColorVideoVDP on a 4K display, 10 at best (cvvdp)"),
+}
+
+NAMES = (*PLAIN, *LIBRARIES, *NETWORKS)
 DEFAULT = ("psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam")
 
 
@@ -111,6 +124,9 @@ def find_metrics(
             found.append(PLAIN[name])
             continue
         try:
+            if name in LIBRARIES:
+                found.append(_by_library(name))
+                continue
             distance = network(name, obtain(NETWORKS[name], registry, cache, watch))
         except WeightsError as error:
             missing.append(f"{name} is left empty: {error}")
@@ -122,6 +138,18 @@ def find_metrics(
 
 def _nothing(sample: Sample, frame: Frame) -> float:
     return math.nan
+
+
+def _by_library(name: str) -> Metric:
+    make, better, words = LIBRARIES[name]
+    distance = make()
+
+    def measure(sample: Sample, frame: Frame) -> float:
+        if min(sample.hr.shape[-2:]) < MIN_SIDE:
+            return math.nan
+        return distance(sample.sr, sample.hr)
+
+    return Metric(name, better, words, measure)
 
 
 def _by_network(name: str, distance: Distance) -> Metric:

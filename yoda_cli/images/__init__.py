@@ -7,7 +7,7 @@ no network and no model.
 
 from yoda_cli.files import shown, sweep_temporaries, write_atomically
 from yoda_cli.images.formats import check_format_size, format_of, losses, output_format_for
-from yoda_cli.images.frames import read_frames, scan_animation
+from yoda_cli.images.frames import frames_of, scan_animation
 from yoda_cli.images.header import Header, peek
 from yoda_cli.images.opening import MAX_PIXELS, MAX_SIDE
 from yoda_cli.images.picture import Animation, Metadata, Picture, fill_transparent
@@ -26,11 +26,11 @@ __all__ = [
     "encode_picture",
     "fill_transparent",
     "format_of",
+    "frames_of",
     "losses",
     "made_by_yoda",
     "output_format_for",
     "peek",
-    "read_frames",
     "read_picture",
     "read_provenance",
     "scan_animation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,19 +20,16 @@ from yoda_cli.images.opening import (
     identified,
     name_of,
     opened,
-    read_stream,
 )
-from yoda_cli.images.picture import ANIMATED, Animation, Picture
+from yoda_cli.images.picture import Picture
 from yoda_cli.images.reading import (
     damage_notice,
     guarded,
     metadata_of,
     picture_of,
     read_8,
-    read_picture,
     refuse_damage,
 )
-from yoda_cli.images.resize import as_floats
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def _plays(image: Image.Image) -> int:
     return int(image.info.get("loop", 1 if image.format == "GIF" else 0))
 
 
-def frames_of(source: Source, *, accept_damaged: bool = False) -> Iterator[tuple[Picture, float]]:
+def frames_of(source: Source, *, accept_damaged: bool = False) -> Generator[tuple[Picture, float]]:
     """Every frame, its colours as bytes, and how many milliseconds it is shown.
 
     Between two frames nothing is locked and other files may be decoded.
@@ -106,16 +103,3 @@ def _frame(image: Image.Image, file: BinaryIO, size: tuple[int, int], orientatio
     image.load()
     metadata, _ = metadata_of(image, file, orientation)
     return picture_of(read_8(image.crop((0, 0, *size))), orientation, metadata, ())
-
-
-def read_frames(source: Source) -> Animation:
-    """Every frame of an animation, in memory; one frame of anything else."""
-    if not isinstance(source, (bytes, Path)):
-        source = read_stream(source)
-    with opened(source) as (image, _):
-        if image.format not in ANIMATED or getattr(image, "n_frames", 1) < 2:
-            return Animation((read_picture(source),), (0.0,), 1)
-    header = scan_animation(source)
-    frames = (frame for frame, _ in frames_of(source))
-    pictures = tuple(replace(frame, rgb=as_floats(frame.rgb)) for frame in frames)
-    return Animation(pictures, header.milliseconds, header.plays)

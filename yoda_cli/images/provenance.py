@@ -1,8 +1,8 @@
 """What yoda says in a file about how it was made, and reading it back.
 
 PNG: the text chunk ``yoda``. JPEG, WebP, TIFF, AVIF: the property ``yoda:made`` in XMP, beside
-whatever the packet already says. GIF: the comment. The value is one JSON object of strings. BMP
-has no place for it.
+whatever the packet already says. GIF: the comment. BMP: behind the pixels, where no reader looks.
+The value is one JSON object of strings.
 """
 
 from __future__ import annotations
@@ -27,6 +27,21 @@ EMPTY_PACKET = (
     b"</rdf:RDF></x:xmpmeta>"
     b'<?xpacket end="r"?>'
 )
+
+
+BMP_START = b"\x00yoda:made "
+BMP_BYTES = 1 << 16  # of the end of a file in which the mark is looked for
+
+
+def behind_pixels(provenance: Mapping[str, str]) -> bytes:
+    """The mark at the end of a BMP."""
+    return BMP_START + as_json(provenance).encode()
+
+
+def provenance_behind(end: bytes) -> dict[str, str] | None:
+    """What the last bytes of a BMP say."""
+    _, found, value = end.rpartition(BMP_START)
+    return _parsed(value.decode("utf-8", "replace")) if found else None
 
 
 def as_json(provenance: Mapping[str, str]) -> str:

@@ -19,16 +19,22 @@ from yoda_cli.errors import InputError, NotFoundError
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
-from yoda_cli.images.opening import KINDS, Source, name_of, opened, read_stream
+from yoda_cli.images.opening import ACCEPT, KINDS, Source, name_of, opened, read_stream
 from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture
-from yoda_cli.images.provenance import MARK, XMP_TEXT, plain_xmp, provenance_in
+from yoda_cli.images.provenance import (
+    BMP_BYTES,
+    MARK,
+    XMP_TEXT,
+    plain_xmp,
+    provenance_behind,
+    provenance_in,
+)
 from yoda_cli.images.resize import as_floats
 
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
-ACCEPT = "; --accept-damaged reads what is there"
 
 T = TypeVar("T")
 
@@ -87,7 +93,11 @@ def made_by_yoda(source: Source) -> bool:
 def read_provenance(source: Source) -> dict[str, str] | None:
     """What the file says about how yoda made it; None if it says nothing or is no picture."""
     try:
-        with opened(source) as (image, _):
+        with opened(source) as (image, file):
+            if image.format == "BMP":
+                file.seek(0, io.SEEK_END)
+                file.seek(max(0, file.tell() - BMP_BYTES))
+                return provenance_behind(file.read())
             return provenance_in(image)
     except (InputError, NotFoundError):
         return None

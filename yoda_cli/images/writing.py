@@ -27,7 +27,7 @@ from yoda_cli.images.formats import FORMATS, JPEG_XMP, check_format_size, holdab
 from yoda_cli.images.frames import AnimationHeader
 from yoda_cli.images.picture import ANIMATED, Animation, Metadata, Picture, stores_one_channel
 from yoda_cli.images.png import encode_png_16
-from yoda_cli.images.provenance import MARK, XMP_TEXT, as_json, mark_xmp
+from yoda_cli.images.provenance import MARK, XMP_TEXT, as_json, behind_pixels, mark_xmp
 from yoda_cli.images.tiff import encode_tiff
 
 Pixels = npt.NDArray[Any]
@@ -85,6 +85,8 @@ def encode_picture(
             return encode_png_16(pixels, options)
         out = io.BytesIO()
         _image(pixels).save(out, kind, **options)
+        if kind == "BMP" and mark:
+            out.write(behind_pixels(mark))
         return out.getvalue()
 
 

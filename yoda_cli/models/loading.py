@@ -117,15 +117,7 @@ def latent_model(
     device = pick_device(options.device)
     precision = pick_precision("fp32" if options.exact else options.precision, device)
     family = FAMILIES[entry.backbone]
-    fidelity = settings.fidelity if options.fidelity is None else options.fidelity
-    optional = family.optional + (family.with_fidelity if fidelity > 0 else ())
-    roles = [*family.roles, *(role for role in optional if role in entry.files)]
-    wanted = TASKS[options.task or "sr"]
-    first = options.stage1
-    if first is None and wanted in entry.files:
-        roles.append(wanted)
-    elif first is None and options.task is not None:
-        raise UsageError(f"model {entry.name} has no stage one for --task {options.task}")
+    roles, wanted, first = latent_roles(entry, settings, options)
     own = (
         {}
         if first in (None, "none")
@@ -144,11 +136,51 @@ def latent_model(
     return Model(options.model, made.net, defaults, device, precision, card, made, entry.scale)
 
 
+def latent_roles(
+    entry: ModelEntry, settings: FamilySettings, options: UpscaleOptions
+) -> tuple[list[str], str, str | None]:
+    """The roles whose files a run reads, that of the task's restorer, and the one asked for."""
+    family = FAMILIES[entry.backbone]
+    fidelity = settings.fidelity if options.fidelity is None else options.fidelity
+    optional = family.optional + (family.with_fidelity if fidelity > 0 else ())
+    roles = [*family.roles, *(role for role in optional if role in entry.files)]
+    wanted = TASKS[options.task or "sr"]
+    if options.stage1 is None and wanted in entry.files:
+        roles.append(wanted)
+    elif options.stage1 is None and options.task is not None:
+        raise UsageError(f"model {entry.name} has no stage one for --task {options.task}")
+    return roles, wanted, options.stage1
+
+
+def files_needed(options: UpscaleOptions) -> list[str]:
+    """The registry's files that the model ``options`` name is made of; opens no connection."""
+    entry, registry = find_entry(options), load_registry()
+    names = [DETECTOR] if options.faces else []
+    if entry is None or entry.bundled:
+        return names
+    if entry.backbone not in FAMILIES:
+        return [*entry.files.values(), *names]
+    try:
+        settings = build_config(FamilySettings, entry.settings)
+    except ValueError as error:
+        raise mistake(entry, "settings", str(error)) from error
+    roles, _, first = latent_roles(entry, settings, options)
+    names = [*(entry.files[role] for role in roles), *names]
+    if first not in (None, "none") and not Path(str(first)).is_file():
+        names.append(restorer_named(str(first), registry))
+    return names
+
+
 def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
     """A restorer's file: one of the registry, or any on disk."""
     path = Path(name)
-    if path.is_file():
-        return path
+    return (
+        path if path.is_file() else obtain(restorer_named(name, registry), registry, cache, watch)
+    )
+
+
+def restorer_named(name: str, registry: Registry) -> str:
+    """The registry's file of a stage one."""
     restorers = {
         file
         for model in registry.models.values()
@@ -159,7 +191,7 @@ def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Pat
     if name not in known:
         raise UsageError(f"no restorer {name!r}: give a file, none, or a name of the registry; "
                          f"{hint(name, known)}")  # fmt: skip
-    return obtain(known[name], registry, cache, watch)
+    return known[name]
 
 
 def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:

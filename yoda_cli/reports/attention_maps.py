@@ -69,12 +69,15 @@ class MapOptions:
 
 @dataclass(frozen=True)
 class Looked:
-    """One picture's attention in numbers; ``entropy_bits`` is that of its 256-level histogram."""
+    """One picture's attention in numbers, ``least`` and ``largest`` its values' bounds;
+    ``entropy_bits`` is that of its 256-level histogram."""
 
     source: Path
     attention: str
     size: tuple[int, int]
     mean: float
+    least: float
+    largest: float
     entropy_bits: float
     steps: list[StepRow]
     planned_calls: int
@@ -105,7 +108,8 @@ def look(
     height, width = lr.shape[-2:]
     return Looked(
         source, settings.mask.source, (width, height), float(seen.attention.mean()),
-        entropy(seen.attention), steps_of(seen), seen.planned_calls, seen.dense_calls,
+        float(seen.attention.min()), float(seen.attention.max()), entropy(seen.attention),
+        steps_of(seen), seen.planned_calls, seen.dense_calls,
         list(targets.values()),
         picture.notices + source_notices(lr, model, settings),
     )  # fmt: skip

@@ -23,7 +23,7 @@ from yoda_cli.config import WriteOptions
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.files import Check
 from yoda_cli.files.overwriting import Outputs, has_mark
-from yoda_cli.images import Picture, encode_picture, shown, write_atomically
+from yoda_cli.images import Metadata, Picture, encode_picture, shown, write_atomically
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import Model
 from yoda_cli.reports.inspection import Dump, Film, Transition, Wanted, small
@@ -35,7 +35,8 @@ from yoda_cli.version import __version__
 
 #: What tells a page of ours from any other.
 is_page = has_mark(b'<meta name="generator" content="yoda">')
-SIDE = 1600  # longest side of the pictures that are compared
+SIDE = 1600  # longest side of what is only looked at as a whole
+LENS_PIXELS = 24_000_000  # of the pictures that the lens looks into
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,12 @@ class Watcher:
             dump.begin()
         return Watcher(film, dump, report, check)
 
-    @property
-    def is_watching(self) -> bool:
-        """Whether there is anything to keep."""
-        return self.dump is not None or self.report is not None
-
     def on_pass(self, run: PassBegin) -> None:
-        if not self.is_watching:
-            return
         self.film.on_pass(run)
         if self.dump is not None:
             self.dump.on_pass(run)
 
     def on_step(self, record: StepRecord) -> None:
-        if not self.is_watching:
-            return
         assert self.film.run is not None
         step = Transition(self.film.run, record)
         self.film.on_step(step)
@@ -92,10 +84,18 @@ class Watcher:
 
 def write_report(path: Path, check: Check, content: Mapping[str, Any]) -> None:
     """Write the page about a finished picture."""
-    page = (files("yoda_cli.reports") / "report.html").read_text(encoding="utf-8")
+    write_page(path, check, "report.html", content)
+
+
+def write_page(path: Path, check: Check, template: str, content: Mapping[str, Any]) -> None:
+    """Write ``template`` with ``content``, the slider and the lens put in."""
+    place = files("yoda_cli.reports")
+    parts = {"style": "page.css", "viewer": "viewer.html", "script": "viewer.js"}
+    fixed = {name: (place / file).read_text(encoding="utf-8") for name, file in parts.items()}
     data = json.dumps(content, ensure_ascii=False)
     safe = data.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " ")
-    text = Template(page).substitute(data=safe)
+    page = Template((place / template).read_text(encoding="utf-8"))
+    text = page.substitute(data=safe, **fixed)
     write_atomically(path, text.encode("utf-8", "backslashreplace"), check)
 
 
@@ -105,23 +105,33 @@ def document(
     """Everything the page shows."""
     image, lr = done.result.image, done.lr
     height, width = image.shape[-2:]
-    after, before = small(image, SIDE), small(imresize(lr, (height, width)).clamp(0, 1), SIDE)
-    size = (after.shape[1], after.shape[2])
+    reduced = small(image, SIDE)
+    before = small(imresize(lr, (height, width)).clamp(0, 1), SIDE)
+    size = (reduced.shape[1], reduced.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
-    reduced = "" if max(height, width) <= SIDE else f", shown at {after.shape[2]}×{after.shape[1]}"
     rows, frames = film.first_pass() if film.run is not None else ([], [])
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
         f"{done.result.seconds:.1f} s",
-        "shown": f"{width}×{height}{reduced}. Drag, or use the arrow keys on the slider.",
+        "shown": "Drag over the picture, or use the arrow keys on the slider.",
+        "left": "bicubic enlargement",
+        "right": "yoda",
+        "width": width,
+        "height": height,
+        "spot": busiest(done.result.attention, width, height),
+        "panels": [
+            {"name": "the input, its pixels as squares", "image": "source"},
+            {"name": "yoda", "image": "after"},
+        ],
         "attention": f"Attention {done.settings.mask.source}: yellow is refined"
         " from the first step, blue from the last. "
         f"Mean {float(done.result.attention.mean()):.3f}.",
         "images": {
             "before": data_address(before),
-            "after": data_address(after),
-            "overlay": data_address(with_legend(overlay(small(image, SIDE), seen))),
+            "after": data_address(small(image, whole_side(width, height))),
+            "source": data_address(small(lr, SIDE)),
+            "overlay": data_address(overlay(reduced, seen)),
         },
         "rows": [asdict(row) for row in rows],
         "frames": [
@@ -155,9 +165,24 @@ def regions_of(done: Finished, picture: Tensor) -> dict[str, Any] | None:
     }
 
 
-def data_address(picture: Tensor) -> str:
+def whole_side(width: int, height: int) -> int:
+    """The longest side of a picture in a page: its own, or what makes ``LENS_PIXELS`` of it."""
+    return int(max(width, height) * min(1.0, (LENS_PIXELS / (width * height)) ** 0.5))
+
+
+def busiest(values: Tensor, width: int, height: int) -> list[float]:
+    """The point, in pixels of width × height, around which a map (1, 1, h, w) is largest."""
+    h, w = values.shape[-2:]
+    area = max(1, min(h, w) // 8) | 1
+    mean = F.avg_pool2d(values, area, 1, area // 2, count_include_pad=False)
+    row, column = divmod(int(mean.flatten().argmax()), w)
+    return [(column + 0.5) * width / w, (row + 0.5) * height / h]
+
+
+def data_address(picture: Tensor, *, lossless: bool = False) -> str:
     """A (3, h, w) uint8 picture as a data address."""
-    packed = encode_picture(Picture(picture[None].float() / 255), kind="WEBP", quality=88)
+    made = Picture(picture[None].float() / 255, metadata=Metadata(is_lossless=lossless))
+    packed = encode_picture(made, kind="WEBP", quality=None if lossless else 90)
     return "data:image/webp;base64," + base64.b64encode(packed).decode()
 
 
@@ -166,12 +191,12 @@ def facts(done: Finished, model: Model) -> list[tuple[str, str]]:
     result = done.result
     saved = result.dense_calls - result.calls
     planned = "expected" if result.regions else "planned"
-    why = "idle tiles and left-out steps" if result.regions else "idle tiles; the same result"
+    why = "idle tiles and left-out steps" if result.regions else "the result is the same"
     return [
         *((name.replace("_", " "), str(value)) for name, value in done.settings.rows()),
         *((name, "on") for name in done.settings.switches()),
-        ("network calls", f"{result.calls} made, {result.planned_calls} {planned}"),
-        ("skipped calls", f"{saved} of {result.dense_calls} ({why})"),
+        ("tiles", f"{result.calls} computed, {result.planned_calls} {planned}"),
+        ("tiles left out", f"{saved} of {result.dense_calls}; {why}"),
         (
             "time",
             f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from yoda_cli.config import Recipe
 from yoda_cli.errors import UsageError
@@ -83,13 +83,12 @@ class Run:
         partial.replace(path)
 
     def update_ema(self, decay: float) -> None:
+        """The averages follow, faster while there are few steps; buffers are taken as they are."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        mine: list[Tensor] = list(self.ema.parameters())
-        theirs: list[Tensor] = list(self.net.parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
-            for kept, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
-                kept.copy_(new)
+        follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        follow(list(self.ema.parameters()), list(self.net.parameters()), self.step)
+        for kept, new in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            kept.copy_(new)
 
 
 def identity(recipe: Recipe) -> str:

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from yoda_cli.config import OptionValues, UpscaleOptions
-from yoda_cli.images import Metadata, Picture, format_of, read_picture, write_picture
+from yoda_cli.images import Metadata, Picture, format_of, peek, read_picture, write_picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
-from yoda_cli.upscaling.picture import estimate_denoise, visible_colors
+from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
+from yoda_cli.upscaling.picture import Item, estimate_denoise, visible_colors
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
@@ -133,11 +134,27 @@ def _ready(options: UpscaleOptions) -> Model:
 def enlarge(
     image: Input, model: Model, options: UpscaleOptions, progress: Progress | None
 ) -> Upscaled:
-    """Enlarge a picture with a network that is loaded already."""
-    lr, metadata, settings = _settled(image, model, options)
+    """Enlarge a picture with a network that is loaded already.
+
+    Raises InputError for a result beyond ``max_pixels``, DeviceError where memory will not do.
+    """
+    if isinstance(image, (str, Path, bytes)):
+        header = peek(_source(image))
+        check_result((header.width, header.height), model, options)
+    lr, picture, settings = _settled(image, model, options)
+    check_result((int(lr.shape[-1]), int(lr.shape[-2])), model, options)
     result = upscale_tensor(lr, model, settings, _observer(progress))
     mark = provenance(model.name, settings)
-    return Upscaled(result.image, _record(result, model, settings), metadata, mark)
+    record = _record(result, model, settings) | {"notices": list(picture.notices)}
+    return Upscaled(result.image, record, picture.metadata, mark)
+
+
+def check_result(size: tuple[int, int], model: Model, options: UpscaleOptions) -> None:
+    """Refuse a result that is too large, from the size of the picture alone."""
+    asked = scale_for(options, *size, model.scale)
+    scale, way = float(model.scale) if asked is None else asked, way_of(model)
+    check_pixels("the picture", size, scale, way, options.max_pixels)
+    check_memory(Item(Path("the picture"), Path(), "PNG", *size), scale, way)
 
 
 def _observer(progress: Progress | None) -> Observer | None:
@@ -148,7 +165,7 @@ def _observer(progress: Progress | None) -> Observer | None:
 
     def plan(calls: int, seconds: float) -> None:
         nonlocal total
-        total += calls
+        total = done + calls
 
     def finish() -> None:
         nonlocal done
@@ -181,18 +198,21 @@ def _record(result: Result, model: Model, settings: Settings) -> dict[str, Any]:
 
 def _settled(
     image: Input, model: Model, options: UpscaleOptions
-) -> tuple[Tensor, Metadata, Settings]:
-    """The LR tensor, what its file carried, and the options resolved for it."""
-    metadata = Metadata()
+) -> tuple[Tensor, Picture, Settings]:
+    """The LR tensor, its picture with what its file carried, and the options resolved for it."""
     if isinstance(image, (str, Path, bytes)):
-        picture = read_picture(image if isinstance(image, bytes) else Path(image))
-        lr, metadata = visible_colors(picture), picture.metadata
+        picture = read_picture(_source(image), accept_damaged=options.accept_damaged)
     else:
-        lr = _tensor(image)
+        picture = Picture(_tensor(image))
+    lr = visible_colors(picture)
     options, _ = estimate_denoise(lr, model, options)
     height, width = lr.shape[-2:]
     options = with_scale(options, scale_for(options, width, height, model.scale))
-    return lr, metadata, resolve(options, model)
+    return lr, picture, resolve(options, model)
+
+
+def _source(image: str | Path | bytes) -> Path | bytes:
+    return image if isinstance(image, bytes) else Path(image)
 
 
 def _tensor(image: Image.Image | npt.NDArray[np.uint8] | Tensor) -> Tensor:

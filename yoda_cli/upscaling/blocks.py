@@ -196,11 +196,9 @@ def run_regions(
                 partial(_decoded, condition=condition, model=model),
             )
         )
-    before, expected = counter.calls, sum(plan.plans[index].planned_calls for index in indices)
     made = sample_regions(
         regions, settings.sampling, adaptive.rule, model.judge_of or measured, seed
     )  # fmt: skip
-    observer.on_plan(counter.calls - before - expected, 0.0)  # what was expected is known now
     return [
         BlockEnd(picture_of(z_0, condition, model, settings), run)
         for (z_0, run), condition in zip(made, conditions, strict=True)

@@ -25,26 +25,45 @@ IN_HISTORY = max(sampler.history for sampler in SAMPLERS.values())
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
 
 
-@dataclass(frozen=True)
-class Part:
-    """A window of a canvas, as one network call is given it."""
+def call_network(
+    model: Model, condition: Condition, windows: Sequence[Window], z_t: Tensor, t: int,
+    mask: Tensor,
+) -> Sequence[Tensor]:  # fmt: skip
+    """ẑ_0 (1, C, h, w) of each of ``windows``, which have one shape, by one network call."""
+    count = len(windows)
+    return run_network(model, [condition] * count, windows, [z_t] * count, t, [mask] * count)
 
-    window: Window
-    condition: Condition
-    z_t: Tensor
-    mask: Tensor
 
-
-def call_network(model: Model, parts: Sequence[Part], t: int) -> Sequence[Tensor]:
-    """ẑ_0 (1, C, h, w) of each of ``parts``, whose windows have one shape, by one network call."""
+def run_network(
+    model: Model, conditions: Sequence[Condition], windows: Sequence[Window],
+    states: Sequence[Tensor], t: int, masks: Sequence[Tensor],
+) -> Sequence[Tensor]:  # fmt: skip
+    """The same for windows of one shape, each of a canvas of its own."""
+    cuts = [crop_condition(condition, w) for condition, w in zip(conditions, windows, strict=True)]
     with model.context():
         z_0 = model.backbone.predict(
-            torch.cat([part.window.cut(part.z_t) for part in parts]),
+            torch.cat([window.cut(z_t) for window, z_t in zip(windows, states, strict=True)]),
             t,
-            stack_conditions([crop_condition(part.condition, part.window) for part in parts]),
-            torch.cat([part.window.cut(part.mask) for part in parts]),
+            stack_conditions(cuts),
+            torch.cat([window.cut(mask) for window, mask in zip(windows, masks, strict=True)]),
         )
     return torch.split(z_0, 1)
+
+
+def halves_of(tile: Tile, model: Model, halo: int, size: Sequence[int]) -> Sequence[Tile]:
+    """Half of a tile's core and the other, where it may be cut further; ``size`` is the canvas's
+    height and width."""
+    align = model.backbone.geometry.align
+    if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
+        return ()
+    height, width = size
+    return halves(tile, halo, align, height, width)
+
+
+def tile_refusal(tile: Tile, model: Model) -> str:
+    """What is said where the smallest tile is too large."""
+    size = f"{tile.core.width}×{tile.core.height}"
+    return f"out of memory on {model.device} even with a tile of {size} pixels"
 
 
 @dataclass(frozen=True)
@@ -64,8 +83,23 @@ class TiledDenoiser:
     canvases: list[Tensor] = field(default_factory=list)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        tiles = self.plan.tiles(self.plan.timesteps.index(t))
-        (out,) = denoise_together([Canvas(self, z_t, mask, tiles)], t)
+        out = self.canvas(z_t)
+
+        def work(tiles: Sequence[Tile]) -> None:
+            windows = [tile.window for tile in tiles]
+            results = call_network(self.model, self.condition, windows, z_t, t, mask)
+            for tile, result in zip(tiles, results, strict=True):
+                tile.paste(out, result)
+            self.counter.count(len(tiles))
+
+        def smaller(tile: Tile) -> Sequence[Tile]:
+            return halves_of(tile, self.model, self.halo, z_t.shape[-2:])
+
+        def refusal(tile: Tile) -> str:
+            return tile_refusal(tile, self.model)
+
+        for tiles in self.groups(self.plan.tiles(self.plan.timesteps.index(t))):
+            run_with_less_memory(tiles, work, smaller, self.counter, refusal)
         return out
 
     def canvas(self, like: Tensor) -> Tensor:
@@ -75,6 +109,22 @@ class TiledDenoiser:
         out = self.canvases.pop(0).zero_() if used else torch.zeros_like(like)
         self.canvases.append(out)
         return out
+
+    def groups(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, ...]]:
+        """Tiles of one window shape, as many as may go together."""
+
+        def shape(tile: Tile) -> tuple[int, int]:
+            return tile.window.height, tile.window.width
+
+        ordered = sorted(tiles, key=shape) if self.group > 1 else tiles
+        for (height, width), members in itertools.groupby(ordered, shape):
+            most = max(1, min(self.group, GROUP_PIXELS // (height * width)))
+            yield from _batched(members, most)
+
+
+def _batched(tiles: Iterator[Tile], most: int) -> Iterator[tuple[Tile, ...]]:
+    while group := tuple(itertools.islice(tiles, most)):
+        yield group
 
 
 @dataclass(frozen=True)
@@ -93,30 +143,27 @@ def denoise_together(canvases: Sequence[Canvas], t: int) -> list[Tensor]:
     Tiles of different canvases share a call too.
     """
     first = canvases[0].denoiser
-    model, counter, align = first.model, first.counter, first.model.backbone.geometry.align
+    model, counter = first.model, first.counter
     made = [canvas.denoiser.canvas(canvas.z_t) for canvas in canvases]
 
     def work(items: Sequence[tuple[int, Tile]]) -> None:
-        parts = [
-            Part(tile.window, canvases[i].denoiser.condition, canvases[i].z_t, canvases[i].mask)
-            for i, tile in items
-        ]
-        for (i, tile), result in zip(items, call_network(model, parts, t), strict=True):
+        of = [canvases[i] for i, _ in items]
+        results = run_network(
+            model, [canvas.denoiser.condition for canvas in of],
+            [tile.window for _, tile in items], [canvas.z_t for canvas in of], t,
+            [canvas.mask for canvas in of],
+        )  # fmt: skip
+        for (i, tile), result in zip(items, results, strict=True):
             tile.paste(made[i], result)
         counter.count(len(items))
 
     def smaller(item: tuple[int, Tile]) -> Sequence[tuple[int, Tile]]:
         i, tile = item
-        if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
-            return ()
-        height, width = canvases[i].z_t.shape[-2:]
-        return [(i, half) for half in halves(tile, first.halo, align, height, width)]
+        size = canvases[i].z_t.shape[-2:]
+        return [(i, half) for half in halves_of(tile, model, first.halo, size)]
 
     def refusal(item: tuple[int, Tile]) -> str:
-        core = item[1].core
-        return (
-            f"out of memory on {model.device} even with a tile of {core.width}×{core.height} pixels"
-        )
+        return tile_refusal(item[1], model)
 
     items = [(i, tile) for i, canvas in enumerate(canvases) for tile in canvas.tiles]
     for group in grouped(items, first.group):
@@ -158,8 +205,7 @@ class WindowedDenoiser:
         weights = torch.zeros_like(z_t[:, :1])
 
         def work(windows: Sequence[Window]) -> None:
-            parts = [Part(window, self.condition, z_t, mask) for window in windows]
-            results = call_network(self.model, parts, t)
+            results = call_network(self.model, self.condition, windows, z_t, t, mask)
             for window, z_0 in zip(windows, results, strict=True):
                 weight = gaussian_weights(window.height, window.width).to(z_0)
                 window.cut(total).add_(z_0 * weight)

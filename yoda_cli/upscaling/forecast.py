@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from dataclasses import dataclass
 
 import torch
 
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError, InputError
 from yoda_cli.files import shown
+from yoda_cli.models.model import Model
 from yoda_cli.upscaling.picture import Item
+from yoda_cli.upscaling.pipeline import pipeline_of
 
 RESIZE_ONLY = 1.5  # what is left of a scale up to which no further pass of the model is run
 DECODED_BYTES = 16  # per input pixel: floats of three channels, and the file's own pixels
 REDUCED_BYTES = 6  # the same where the picture stays as bytes
 CANVAS_BYTES = 12  # per pixel of the largest canvas: floats of three channels
+LATENT_BYTES = 50  # the same for latents: restored, encoded, decoded and corrected, and a map
 RESULT_BYTES = 20  # per pixel of the result: floats, integers, and what an encoder holds
+
+FRAMES_TOGETHER = 10  # times the bound of a frame
 
 
 def passes_to(scale: float, native: int) -> int:
@@ -32,49 +38,78 @@ def passes_to(scale: float, native: int) -> int:
     return count
 
 
-def largest_canvas(width: int, height: int, scale: float, native: int | None) -> int:
-    """Pixels of the largest picture on the way to the result; ``native`` None: in one pass."""
-    factor = scale if native is None else float(native) ** passes_to(scale, native)
-    return max(round(width * factor) * round(height * factor), result_pixels(width, height, scale))
+@dataclass(frozen=True)
+class Way:
+    """How a model gets to a size: by passes of the factor ``native``, or (None) in one pass on a
+    picture whose sides are at least ``shortest``."""
+
+    native: int | None
+    shortest: int = 0
 
 
-def result_pixels(width: int, height: int, scale: float) -> int:
-    """Pixels of the result."""
-    return max(1, round(width * scale)) * max(1, round(height * scale))
+def way_of(model: Model) -> Way:
+    """What there is to know of a model for a forecast."""
+    if pipeline_of(model).one_pass and model.family is not None:
+        return Way(None, model.family.settings.shortest)
+    return Way(model.scale)
+
+
+def size_of(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) of the result."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def largest_canvas(width: int, height: int, scale: float, way: Way) -> int:
+    """Pixels of the largest picture on the way to the result."""
+    wide, tall = size_of(width, height, scale)
+    if way.native is None:
+        larger = max(1.0, way.shortest / min(wide, tall))
+        return round(wide * larger) * round(tall * larger)
+    factor = float(way.native) ** passes_to(scale, way.native)
+    return max(round(width * factor) * round(height * factor), wide * tall)
 
 
 def check_pixels(
-    name: str, size: tuple[int, int], scale: float, native: int | None, bound: int
+    name: str, size: tuple[int, int], scale: float, way: Way, bound: int, *, frames: int = 1
 ) -> None:
-    """Refuse a result, or a picture on the way to it, of more than ``bound`` pixels."""
-    width, height = size
-    made = max(1, round(width * scale)), max(1, round(height * scale))
-    if made[0] * made[1] > bound:
-        what = f"{name} would become {made[0]}×{made[1]} pixels"
-    elif scale >= 1 and (canvas := largest_canvas(width, height, scale, native)) > bound:
-        what = f"{name} would be made by way of {canvas:,} pixels"
-    else:
-        return
-    raise InputError(f"{what}; the bound is {bound:,}: --max-pixels raises it")
+    """Refuse a result, or a picture on the way to it, of more than ``bound`` pixels.
+
+    All frames of an animation together may have ``FRAMES_TOGETHER`` times as many.
+    """
+    width, height = size_of(*size, scale)
+    canvas = largest_canvas(*size, scale, way)
+    raising = f"the bound is {bound:,}: --max-pixels raises it"
+    if width * height > bound:
+        raise InputError(f"{name} would become {width}×{height} pixels; {raising}")
+    if (scale >= 1 or way.native is None) and canvas > bound:
+        raise InputError(f"{name} would be made by way of {canvas:,} pixels; {raising}")
+    if width * height * frames > bound * FRAMES_TOGETHER:
+        raise InputError(
+            f"{name} would become {frames} frames of {width}×{height} pixels; {raising}, of all "
+            f"frames together it is {FRAMES_TOGETHER} times as much"
+        )
 
 
-def needed_bytes(item: Item, scale: float, native: int | None) -> int:
+def needed_bytes(item: Item, scale: float, way: Way) -> int:
     """Memory that one frame takes at once, where the result is not streamed."""
     pixels = item.width * item.height
-    result = RESULT_BYTES * result_pixels(item.width, item.height, scale)
+    wide, tall = size_of(item.width, item.height, scale)
+    result = RESULT_BYTES * wide * tall
     if item.reduces_bytes:
         return REDUCED_BYTES * pixels + result
-    canvas = 0 if scale < 1 else largest_canvas(item.width, item.height, scale, native)
-    return DECODED_BYTES * pixels + CANVAS_BYTES * canvas + result
+    is_reduced = scale < 1 and way.native is not None
+    canvas = 0 if is_reduced else largest_canvas(item.width, item.height, scale, way)
+    bytes_each = CANVAS_BYTES if way.native is not None else LATENT_BYTES
+    return DECODED_BYTES * pixels + bytes_each * canvas + result
 
 
-def check_memory(item: Item, scale: float, native: int | None) -> None:
+def check_memory(item: Item, scale: float, way: Way) -> None:
     """Refuse a picture that memory will not hold."""
-    needed, free = needed_bytes(item, scale, native), free_memory_bytes()
+    needed, free = needed_bytes(item, scale, way), free_memory_bytes()
     if needed > free:
         raise DeviceError(
-            f"{shown(item.source)} needs about {needed / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free; give --stream or a smaller --scale"
+            f"{shown(item.source)} needs about {needed / 1e9:.2g} GB of memory and "
+            f"{free / 1e9:.2g} GB are free; give --stream or a smaller --scale"
         )
 
 
@@ -84,10 +119,10 @@ def free_memory_bytes() -> int:
     if sys.platform == "linux":
         import resource
 
-        import psutil
-
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
+            import psutil
+
             with contextlib.suppress(psutil.Error):
                 free = min(free, limit - psutil.Process().memory_info().vms)
     return max(free, 0)

@@ -37,7 +37,7 @@ from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
 from yoda_cli.upscaling.latent_regions import sample_windows
 from yoda_cli.upscaling.picture_plan import PicturePlan, with_expected
-from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd, tell_plan
+from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
 
 ALIGN = 64  # pixels: 8 to a latent, 8 latents to the U-Net's coarsest
@@ -176,14 +176,13 @@ class LatentPipeline:
             condition = self.family.condition(lr_code, restored, plan.lr, steering)
             net = kept.enter_context(self.family.denoiser())
             forecast = self.forecast(plan, condition, steering)
-            tell_plan(observer, plan, forecast)
+            observer.planned(plan, forecast)
             size = self.window_size(plan.on_grid, settings)
             if settings.sampling.adaptive is not None:
                 z_0, runs = sample_windows(
                     plan, condition, model, settings, seed, counter, self.family.settings.start,
                     partial(self.see_window, restored=restored, steering=steering),
                 )  # fmt: skip
-                observer.on_plan(counter.calls - plan.planned_calls, 0.0)
                 return z_0.cpu(), forecast, tuple(runs)
             if observer.whole:
                 codec = kept.enter_context(self.family.codec(size, steering))

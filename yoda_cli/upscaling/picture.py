@@ -7,11 +7,14 @@ computed. A result is written beside its final name and renamed.
 from __future__ import annotations
 
 import contextlib
+import io
+import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from torch import Tensor
 
@@ -23,14 +26,11 @@ from yoda_cli.errors import InputError, OutputError, UsageError
 from yoda_cli.files import digest_of, make_folder, shown
 from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import (
-    Animation,
     Picture,
-    encode_frames,
     encode_picture,
     fill_transparent,
     losses,
     made_by_yoda,
-    read_frames,
     read_picture,
     sweep_temporaries,
     write_atomically,
@@ -52,7 +52,8 @@ from yoda_cli.upscaling.settings import Settings, resolve
 class Item:
     """A picture to enlarge: ``source`` and ``target`` may be ``STREAM``; sizes are the input's.
 
-    ``scale`` is the factor asked for, None for the model's own.
+    ``scale`` is the factor asked for, None for the model's own; ``replaces`` the hash of a file at
+    the target that a manifest knows for a result.
     """
 
     source: Path
@@ -65,6 +66,11 @@ class Item:
     bits: int = 8
     scale: float | None = None
     accept_damaged: bool = False
+    replaces: str = ""
+
+    def is_ours(self, path: Path) -> bool:
+        """Whether a file was made by yoda: by its mark, or because it is what ``replaces`` says."""
+        return made_by_yoda(path) or (bool(self.replaces) and digest_of(path) == self.replaces)
 
     def settled(self, options: UpscaleOptions) -> UpscaleOptions:
         """``options`` with the factor for this picture."""
@@ -79,6 +85,11 @@ class Item:
     def reduces_bytes(self) -> bool:
         """Whether it is reduced without ever being held as floats."""
         return self.is_reduced and not (self.has_alpha or self.frames > 1)
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether all its frames are enlarged; a target of another kind holds the first."""
+        return self.frames > 1 and self.kind in ANIMATED
 
     @property
     def pixels(self) -> int:
@@ -108,9 +119,9 @@ class Finished:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The frames of a file, and the hash of the bytes they were decoded from."""
+    """A still picture, and the hash of the bytes it was decoded from."""
 
-    animation: Animation
+    picture: Picture
     sha256: str
 
 
@@ -119,20 +130,18 @@ class Computed:
     """Everything that is left to write."""
 
     finished: Finished
-    animation: Animation
+    picture: Picture
 
 
 def read(item: Item, stream: bytes | None = None) -> Decoded:
-    """The frames of an animation that its target can hold, the first of anything else."""
+    """A picture; of an animation that its target cannot hold the first frame."""
     source = item.source if item.source != STREAM else stream
     assert source is not None
     with hash_of_stable_file(item.source) as digest:
-        if item.frames > 1 and item.kind in ANIMATED:
-            return Decoded(read_frames(source), digest)
         picture = read_picture(
             source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged
         )
-        return Decoded(Animation((picture,), (0.0,), 1), digest)
+    return Decoded(picture, digest)
 
 
 @contextlib.contextmanager
@@ -145,9 +154,19 @@ def hash_of_stable_file(source: Path) -> Iterator[str]:
     digest = ""
     with contextlib.suppress(OSError):  # the decoder will say why
         digest = digest_of(source) if before else ""
-    yield digest
+    try:
+        yield digest
+    except InputError:
+        if digest and state_of(source) != before:
+            raise changed(source) from None
+        raise
     if not digest or state_of(source) != before:
-        raise InputError(f"{shown(source)} changed while it was read; do it again")
+        raise changed(source)
+
+
+def changed(source: Path) -> InputError:
+    """The error for a file that is another by now."""
+    return InputError(f"{shown(source)} changed while it was read; do it again")
 
 
 def state_of(path: Path) -> tuple[int, ...]:
@@ -164,79 +183,65 @@ def state_of(path: Path) -> tuple[int, ...]:
 def compute(
     item: Item, decoded: Decoded, model: Model, options: UpscaleOptions, observer: Observer
 ) -> Computed:
-    """Enlarge every frame; all of them share the noise of the first, so that still parts stand
-    still."""
+    """Enlarge a still picture."""
     reset_peak(model.device)
-    animation = decoded.animation
-    lr = visible_colors(animation.frames[0])
+    picture = decoded.picture
+    lr = visible_colors(picture)
     settings, said = resolve_for_picture(lr, model, item.settled(options))
-    results = [
-        upscale_tensor(visible_colors(frame), model, settings, observer, noise_of=lr)
-        for frame in animation.frames
-    ]
-    made = assemble(item, animation.frames, results, model, settings, said, decoded.sha256)
-    whole = replace(made.animation, milliseconds=animation.milliseconds, plays=animation.plays)
-    return replace(made, animation=whole)
+    result = upscale_tensor(lr, model, settings, observer)
+    done = finished_of(item, picture, result, model, settings, said, decoded.sha256)
+    return Computed(done, with_result(picture, result))
 
 
-def assemble(
-    item: Item, frames: Sequence[Picture], results: Sequence[Result], model: Model,
-    settings: Settings, said: tuple[str, ...] = (), sha256: str = "",
-) -> Computed:  # fmt: skip
-    """Results with what their files carried: transparency, metadata, notices."""
-    first, lr = frames[0], visible_colors(frames[0])
-    made: list[Picture] = []
-    for frame, result in zip(frames, results, strict=True):
-        size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
-        alpha = None if frame.alpha is None else imresize(frame.alpha, size).clamp(0, 1)
-        made.append(replace(frame, rgb=result.image, alpha=alpha))
-    notices = first.notices + losses(first, item.kind) + source_notices(lr, model, settings) + said
-    if count := results[0].faces:
+def with_result(picture: Picture, result: Result) -> Picture:
+    """An enlarged picture with what its file carried: transparency, metadata."""
+    size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
+    alpha = None if picture.alpha is None else imresize(picture.alpha, size).clamp(0, 1)
+    return replace(picture, rgb=result.image, alpha=alpha)
+
+
+def finished_of(
+    item: Item, picture: Picture, result: Result, model: Model, settings: Settings,
+    said: tuple[str, ...] = (), sha256: str = "",
+) -> Finished:  # fmt: skip
+    """What there is to say of a picture, or of an animation and its first frame."""
+    lr = visible_colors(picture)
+    notices = picture.notices + losses(picture, item.kind)
+    notices += source_notices(lr, model, settings) + said
+    if count := result.faces:
         notices += (f"{count} face{'s' if count > 1 else ''} restored",)
-    if item.frames > len(frames):
+    if item.frames > 1 and not item.is_animated:
         notices += (f"{item.kind} holds no animation: the first of {item.frames} frames",)
-    height, width = made[0].rgb.shape[-2:]
-    done = Finished(
-        item.source, item.target, lr, sum_results(results), (width, height), notices, settings,
-        len(frames), peak_bytes(), sha256,
+    height, width = result.image.shape[-2:]
+    return Finished(
+        item.source, item.target, lr, result, (width, height), notices, settings,
+        peak_bytes=peak_bytes(), sha256=sha256,
     )  # fmt: skip
-    return Computed(done, Animation(tuple(made), (0.0,) * len(made), 1))
-
-
-def sum_results(results: Sequence[Result]) -> Result:
-    """The first frame's result with the counts of all."""
-    total = {
-        name: sum(getattr(result, name) for result in results)
-        for name in ("planned_calls", "calls", "dense_calls", "seconds", "forecast_seconds")
-    }
-    return replace(results[0], **total)
 
 
 def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -> Finished:
     """Encode, then write beside and rename, or to standard output."""
-    done, animation = computed.finished, computed.animation
-    mark = provenance(model.name, done.settings)
-    if len(animation.frames) > 1:
-        data = encode_frames(
-            animation, kind=item.kind, quality=writing.quality,
-            strip_metadata=writing.strip_metadata, provenance=mark,
-        )  # fmt: skip
-    else:
-        data = encode_picture(
-            animation.frames[0], kind=item.kind, quality=writing.quality,
-            strip_metadata=writing.strip_metadata, provenance=mark,
-        )  # fmt: skip
+    done = computed.finished
+    data = encode_picture(
+        computed.picture, kind=item.kind, quality=writing.quality,
+        strip_metadata=writing.strip_metadata, provenance=provenance(model.name, done.settings),
+    )  # fmt: skip
     if item.target == STREAM:
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except OSError as error:
-            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+        send(io.BytesIO(data))
         return done
     make_folder(item.target.parent)
     sweep_temporaries(item.target.parent)
-    write_atomically(item.target, data, replacing(writing.existing, made_by_yoda))
+    write_atomically(item.target, data, replacing(writing.existing, item.is_ours))
     return done
+
+
+def send(file: BinaryIO) -> None:
+    """What is left of a file, to standard output."""
+    try:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def visible_colors(picture: Picture) -> Tensor:

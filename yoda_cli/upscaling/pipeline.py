@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli.attention import HEADED, LEARNED, SOURCES
@@ -20,15 +21,15 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
-from yoda_cli.models.loading import find_entry, find_model, with_faces, with_judge
+from yoda_cli.models.loading import files_needed, find_entry, find_model, with_faces, with_judge
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.faces import restored_faces
-from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
-from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of
+from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of
 from yoda_cli.upscaling.settings import Settings
-from yoda_cli.weights import Watch
+from yoda_cli.weights import Cache, Watch, load_registry
+from yoda_cli.weights.entries import FileEntry
+from yoda_cli.weights.inventory import missing
 from yoda_cli.weights.registry import mistake
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
@@ -64,6 +65,8 @@ class Pipeline(Protocol):
 def pipeline_of(model: Model) -> Pipeline:
     """The pipeline of a model's kind."""
     if model.family is not None:
+        from yoda_cli.upscaling.latent import LatentPipeline  # no other model needs it
+
         return LatentPipeline(model, model.family)
     return PixelPipeline(model)
 
@@ -84,6 +87,14 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     if options.adaptive:
         model = with_judge(model, options)
     return with_faces(model, options, watch) if options.faces else model
+
+
+def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
+    """What ``get_model`` would download; opens no connection."""
+    names = files_needed(options)
+    if options.attention in HEADED:
+        names.append(HEADED[str(options.attention)])
+    return missing(names, load_registry(), Cache.default())
 
 
 @contextmanager
@@ -134,7 +145,13 @@ def upscale_tensor(
     began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
     if only_reduces(model, settings.scale):
         return reduce(lr, settings)
-    observer = observer or Observer()
+    told: list[Ahead] = []
+
+    def further(plan: PicturePlan) -> Ahead:
+        told.append(further_passes(plan, model, settings, reached))
+        return told[-1]
+
+    observer = replace(observer or Observer(), further=further)
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image, reached = lr, 1.0
     passes: list[PassEnd] = []
@@ -148,7 +165,26 @@ def upscale_tensor(
         image = imresize(image, (height, width)).clamp(0, 1)
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
-    return replace(result, faces=faces)
+    forecast = passes[0].forecast_seconds + (told[0].seconds if told else 0.0)
+    return replace(result, faces=faces, forecast_seconds=forecast)
+
+
+def further_passes(
+    plan: PicturePlan, model: Model, settings: Settings, reached: float = 1.0
+) -> Ahead:
+    """What the passes after ``plan`` will take, before any of them: its map, enlarged, stands for
+    theirs. ``reached`` is by how much the picture was enlarged before that pass."""
+    pipeline, ahead, attention = pipeline_of(model), Ahead(), plan.attention
+    reached *= model.scale
+    while not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY:
+        settings = settings.for_next_pass()
+        attention = F.interpolate(attention, scale_factor=float(model.scale), mode="bilinear")
+        nothing = torch.zeros(1, 1, 1, 1).expand(1, 3, *attention.shape[-2:])
+        later = pipeline.plan(nothing, settings, attention)
+        seconds = later.forecast_seconds or 0.0
+        ahead += Ahead(later.planned_calls, later.dense_calls, len(later.blocks), seconds)
+        reached *= model.scale
+    return ahead
 
 
 def with_restored_faces(
@@ -158,6 +194,7 @@ def with_restored_faces(
     helper, own = model.faces, settings.faces
     if helper is None or own is None:
         return image, 0
+    from yoda_cli.upscaling.faces import restored_faces  # OpenCV
 
     def restore(square: Tensor) -> Tensor:
         return upscale_tensor(square, helper.model, own).image
@@ -184,3 +221,11 @@ def reduce(lr: Tensor, settings: Settings) -> Result:
 def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
     """Where a run's first pass would work and what it would cost, without running it."""
     return pipeline_of(model).plan(lr, settings)
+
+
+@torch.inference_mode()
+def foresee(plan: PicturePlan, model: Model, settings: Settings) -> Ahead:
+    """What all passes will take, the one that was planned and those after it."""
+    seconds = plan.forecast_seconds or 0.0
+    first = Ahead(plan.planned_calls, plan.dense_calls, len(plan.blocks), seconds)
+    return first + further_passes(plan, model, settings)

@@ -22,7 +22,7 @@ from yoda_cli.upscaling.blocks import (
     run_regions,
 )
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.result import Observer, PassEnd, tell_plan
+from yoda_cli.upscaling.result import Observer, PassEnd
 from yoda_cli.upscaling.settings import Settings
 
 
@@ -53,7 +53,7 @@ class PixelPipeline:
         settings = settings.with_block(0) if observer.whole else settings
         plan, conditions = begin(lr, model, settings, attention, counter=counter)
         forecast = plan.forecast_seconds or 0.0
-        tell_plan(observer, plan, forecast)
+        observer.planned(plan, forecast)
         seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
         regions: list[RegionRun] = []
 

@@ -31,28 +31,43 @@ class PassBegin:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What a run has still to do: network calls, those of a run that skips nothing, blocks."""
+
+    calls: int = 0
+    dense_calls: int = 0
+    blocks: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Ahead) -> Ahead:
+        return Ahead(
+            self.calls + other.calls,
+            self.dense_calls + other.dense_calls,
+            self.blocks + other.blocks,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
 class Observer:
     """Callbacks that watch a run; every one may be left out.
 
-    ``on_range`` is told before ``on_plan`` where a run decides on its way: the plan is then what is
-    expected, and is corrected once it is known. ``whole`` keeps the picture in one block, as
-    ``on_pass`` and ``on_step`` need it.
+    ``on_plan`` hears, as a pass begins, the calls and seconds from there to the end of all passes:
+    those of the pass itself, and what ``further`` says of the passes after it. ``whole`` keeps the
+    picture in one block, as ``on_pass`` and ``on_step`` need it.
     """
 
     on_pass: Callable[[PassBegin], None] = lambda begun: None
     on_plan: Callable[[int, float], None] = lambda calls, seconds: None
-    on_range: Callable[[int, int], None] = lambda least, most: None
     on_call: Callable[[], None] = lambda: None
     on_step: Callable[[StepRecord], None] = lambda record: None
+    further: Callable[[PicturePlan], Ahead] = lambda plan: Ahead()
     whole: bool = False
 
-
-def tell_plan(observer: Observer, plan: PicturePlan, forecast: float) -> None:
-    """Calls and seconds of a pass, before its first call."""
-    least, most = plan.calls_range
-    if least < most:
-        observer.on_range(least, most)
-    observer.on_plan(plan.planned_calls, forecast)
+    def planned(self, plan: PicturePlan, seconds: float) -> None:
+        """A pass begins, for which ``seconds`` were forecast."""
+        later = self.further(plan)
+        self.on_plan(plan.planned_calls + later.calls, seconds + later.seconds)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import WeightsError, how_to_install
 from yoda_cli.files import name_write_errors
 from yoda_cli.files.overwriting import replacing
-from yoda_cli.images import made_by_yoda, read_picture, shown
+from yoda_cli.images import read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
 from yoda_cli.models.calibration import learn
@@ -42,7 +42,7 @@ from yoda_cli.upscaling.picture import (
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import exact_kernels, name_memory_errors, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
-from yoda_cli.upscaling.result import Observer, PassEnd, result_of, tell_plan
+from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
@@ -71,7 +71,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if options.stream is None:
         large = item.pixels * model.scale**2 > STREAM_PIXELS or (
-            forecast.needed_bytes(item, float(model.scale), model.scale)
+            forecast.needed_bytes(item, float(model.scale), forecast.way_of(model))
             > forecast.free_memory_bytes()
         )
         return large and can_stream(item, model, options)
@@ -111,9 +111,9 @@ def stream(
         )  # fmt: skip
         trim_heap()
         forecast = seen.forecast_seconds or 0.0
-        tell_plan(observer, seen, forecast)
 
         regions: list[RegionRun] = []
+        observer.planned(seen, forecast)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)
@@ -122,7 +122,7 @@ def stream(
             return made.image
 
         write_blocks(seen, block, made, scratch)
-        check = replacing(writing.existing, made_by_yoda)
+        check = replacing(writing.existing, item.is_ours)
         mark = provenance(model.name, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()

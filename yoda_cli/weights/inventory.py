@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,6 +160,12 @@ def unpack_all(archives: Sequence[Path], folder: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def missing(names: Iterable[str], registry: Registry, cache: Cache) -> list[FileEntry]:
+    """Those of the registry's files that would be downloaded, each once."""
+    entries = [registry.files[name] for name in dict.fromkeys(names)]
+    return [one for one in entries if one.urls and cache.trusted_or_none(one) is None]
+
+
 def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
     """The verified file ``name``; says what it is before anything is fetched."""
     entry = registry.files[name]
@@ -170,10 +176,15 @@ def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
 
 def described(entry: FileEntry, cache: Cache) -> str:
     """What is about to be downloaded: name, size, licence, and where it will stand."""
+    return f"{terms(entry)}; to {cache.folder}"
+
+
+def terms(entry: FileEntry) -> str:
+    """A file's name, size and licence."""
     size, exact = size_of(entry)
     shown = f"{'' if exact else 'about '}{size / 1e6:,.0f} MB" if size else "size not stated"
     limits = " (non-commercial)" if entry.noncommercial else ""
-    return f"{entry.name}: {shown}; licence: {entry.licence}{limits}; to {cache.folder}"
+    return f"{entry.name}: {shown}; licence: {entry.licence}{limits}"
 
 
 def cached_path(name: str, registry: Registry, cache: Cache) -> list[Path]:

@@ -532,7 +532,7 @@ def test_what_nobody_foresaw_fails_one_picture_and_the_rest_goes_on(yoda, tmp_pa
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["0.png", "2.png"]
 
 
-@pytest.mark.parametrize("stage", ["read", "write", "stream_picture"])
+@pytest.mark.parametrize("stage", ["read", "write", "make_in_parts"])
 def test_a_surprise_in_any_stage_is_that_picture_s_alone(yoda, tmp_path, monkeypatch, stage):
     from yoda_cli.upscaling.batch import local as batch
 
@@ -548,7 +548,7 @@ def test_a_surprise_in_any_stage_is_that_picture_s_alone(yoda, tmp_path, monkeyp
         return there(item, *rest)
 
     monkeypatch.setattr(batch, stage, breaks)
-    extra = ["--stream"] if stage == "stream_picture" else []
+    extra = ["--stream"] if stage == "make_in_parts" else []
     done = yoda("upscale", folder, "-o", tmp_path / "out", *extra)
     assert done.code == 4
     assert "1.png: internal error: ZeroDivisionError: a bug" in done.err

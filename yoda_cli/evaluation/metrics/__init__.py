@@ -11,12 +11,14 @@ from yoda_cli.evaluation.metrics.basic import (
     ssim,
     texture_distance,
 )
+from yoda_cli.evaluation.metrics.patterns import grid, weave
 from yoda_cli.images.color import luma
 
 __all__ = [
     "colour_error",
     "crop_border",
     "detail_ratio",
+    "grid",
     "lr_consistency",
     "luma",
     "psnr",
@@ -24,4 +26,5 @@ __all__ = [
     "seam",
     "ssim",
     "texture_distance",
+    "weave",
 ]

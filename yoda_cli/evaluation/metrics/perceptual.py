@@ -1,22 +1,24 @@
 """Distances by networks: LPIPS and DISTS, over backbones whose weights the caller brings.
 
-The small learned parts (LPIPS's linear heads, DISTS's weights of the stages) come with
-torchmetrics, an optional extra; nothing is downloaded here. Pictures are (1, 3, H, W) in [0, 1].
+The small learned parts (LPIPS's linear heads, DISTS's weights of the stages) are packaged; nothing
+is downloaded here. Pictures are (1, 3, H, W) in [0, 1].
 Sources: Zhang et al. 2018 (LPIPS 0.1); Ding et al. 2020 (DISTS).
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from yoda_cli.errors import WeightsError, how_to_install
+from yoda_cli.errors import WeightsError
 from yoda_cli.weights.tensors import read_tensors
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -136,26 +138,22 @@ def backbone(net: str, state: Mapping[str, Tensor]) -> list[nn.Module]:
     return list(features.eval())
 
 
-def learned_parts(name: str) -> Path:
-    """A file of torchmetrics' with the small learned parts."""
-    spec = importlib.util.find_spec("torchmetrics")
-    if spec is None or spec.origin is None:
-        raise WeightsError(f"LPIPS and DISTS need the extra: {how_to_install('metrics')}")
-    path = Path(spec.origin).parent / "functional" / "image" / name
-    if not path.is_file():
-        raise WeightsError(f"this torchmetrics has no {name}; install torchmetrics 1.9 or newer")
-    return path
+@cache
+def learned_parts() -> dict[str, Tensor]:
+    """LPIPS's linear heads (``lpips.NET.STAGE``) and DISTS's weights of the stages' channels."""
+    return load((files("yoda_cli.evaluation.metrics") / "heads.safetensors").read_bytes())
 
 
 def load_lpips(net: str, weights: Path) -> Lpips:
     """LPIPS over the backbone in ``weights``, a file of torchvision's."""
-    heads = read_tensors(learned_parts(f"lpips_models/{net}.pth"))
-    ordered = [heads[f"lin{i}.model.1.weight"] for i in range(len(TAPS[net]))]
+    ordered = [
+        learned_parts()[f"lpips.{net}.{stage}"].view(1, -1, 1, 1) for stage in range(len(TAPS[net]))
+    ]
     return Lpips(backbone(net, read_tensors(weights, prefix="features.")), TAPS[net], ordered)
 
 
 def load_dists(weights: Path) -> Dists:
     """DISTS over VGG-16's weights, a file of torchvision's."""
-    parts = read_tensors(learned_parts("dists_models/weights.pt"))
     layers = backbone("vgg", read_tensors(weights, prefix="features."))
-    return Dists(layers, parts["alpha"], parts["beta"])
+    alpha, beta = (learned_parts()[f"dists.{name}"].view(1, -1, 1, 1) for name in ("alpha", "beta"))
+    return Dists(layers, alpha, beta)

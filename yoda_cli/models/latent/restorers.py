@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoda_cli.devices.memory import free_bytes
+from yoda_cli.errors import DeviceError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.image_networks import image_network
 from yoda_cli.models.nets.filling import build_filled
@@ -24,6 +26,7 @@ from yoda_cli.weights.tensors import read_tensors
 CORE = 512  # input pixels of a tile
 HALO = 64
 UNCLIPPED = ("SwinIR", "SCUNet")
+BYTES = 24  # per pixel that is made: floats, twice while they are resized
 ALIGN = 64  # windows of attention over unshuffled pixels stay where they are in the whole picture
 
 
@@ -41,13 +44,26 @@ class Restorer:
         """``lr`` restored, of (height, width).
 
         A network that keeps the size is given the enlarged picture, one that enlarges the picture
-        as it is. What remains is a bicubic resize.
+        as it is, or made smaller first where the result is. What remains is a bicubic resize.
+        Raises DeviceError where memory will not hold what the network makes.
         """
-        image = lr if self.scale > 1 else imresize(lr, (height, width)).clamp(0, 1)
+        image = lr
+        if self.scale == 1 or height * width < lr.shape[-2] * lr.shape[-1]:
+            image = imresize(lr, (height, width)).clamp(0, 1)
+        self.check_memory(image.shape[-2] * image.shape[-1])
         image = self.tiled(image)
         if image.shape[-2:] != (height, width):
             image = imresize(image, (height, width))
         return image
+
+    def check_memory(self, pixels: int) -> None:
+        """Refuse a picture of ``pixels`` that is too large once it is restored."""
+        needed, free = BYTES * pixels * self.scale**2, free_bytes(torch.device("cpu"))
+        if needed > free:
+            raise DeviceError(
+                f"stage one makes {pixels * self.scale**2:,} pixels, which need about "
+                f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+            )
 
     def tiled(self, image: Tensor) -> Tensor:
         """``run`` over tiles that overlap, borders repeated up to whole windows."""

@@ -59,6 +59,10 @@ class Manifest:
         except OSError:
             return False
 
+    def made(self, target: Path) -> str:
+        """The hash of the result that was written to ``target``; empty if none is known."""
+        return str(self.entries.get(self.key(target), {}).get("sha256", ""))
+
     def key(self, target: Path) -> str:
         return os.path.relpath(target, self.folder)
 

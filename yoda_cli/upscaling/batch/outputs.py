@@ -24,13 +24,13 @@ from yoda_cli.images import (
 from yoda_cli.images.formats import BY_SUFFIX, FORMATS
 from yoda_cli.upscaling.batch.inputs import STREAM, Found, check_inside
 
-TEMPLATE = "{stem}_{model}_x{scale}"
-FIELDS = {"stem", "model", "scale", "seed"}
+TEMPLATE = "{stem}_{model}_{size}"  # of a result beside its input; in a folder of results: {stem}
+FIELDS = {"stem", "model", "scale", "size", "seed"}
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What fills a name template; ``output`` is -o, ``label`` ends a folder's name."""
+    """What fills a name template: ``output`` is -o, ``label`` the size as asked (x4, w2000)."""
 
     output: Path | None
     model: str
@@ -82,13 +82,14 @@ def target_of(found: Found, header: Header, naming: Naming, *, many: bool) -> tu
         template = writing.name_template or "{stem}" + writing.suffix
     else:
         folder = output if output is not None else found.path.parent
-        template = writing.name_template or (
-            "{stem}" + writing.suffix if writing.suffix else TEMPLATE
-        )
+        is_beside = found.path == STREAM or folder.resolve() == found.path.parent.resolve()
+        plain = "{stem}" + writing.suffix if writing.suffix or not is_beside else TEMPLATE
+        template = writing.name_template or plain
     check_template(template)
     stem = template.format(
-        stem=found.path.stem, model=naming.model, scale=f"{naming.scale:g}", seed=naming.seed
-    )
+        stem=found.path.stem, model=naming.model, scale=f"{naming.scale:g}", seed=naming.seed,
+        size=naming.label,
+    )  # fmt: skip
     target = folder / fitting(stem, suffix)
     if target.parent != folder or target.name in ("", ".", ".."):
         raise OutputError(f"{shown(found.path)}: the name {stem!r} is no file name")

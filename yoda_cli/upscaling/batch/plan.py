@@ -20,16 +20,15 @@ from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
 from yoda_cli.files.overwriting import Outputs
-from yoda_cli.images import made_by_yoda, peek, shown, sweep_temporaries
+from yoda_cli.images import Header, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
 from yoda_cli.upscaling.checks import scale_for
-from yoda_cli.upscaling.forecast import check_memory, check_pixels
+from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
 from yoda_cli.upscaling.picture import Item
-from yoda_cli.upscaling.pipeline import pipeline_of
 from yoda_cli.upscaling.streaming import wants_stream
 from yoda_cli.version import __version__
 
@@ -60,18 +59,25 @@ class Batch:
 
     def manifest_of(self, item: Item) -> Manifest | None:
         """The manifest whose folder holds the item's target."""
-        for folder, manifest in self.manifests.items():
-            if folder in item.target.parents:
-                return manifest
-        return None
+        return manifest_at(self.manifests, item.target)
+
+
+def manifest_at(manifests: dict[Path, Manifest], target: Path) -> Manifest | None:
+    """The manifest of the folder that ``target`` lies in."""
+    return next((m for folder, m in manifests.items() if folder in target.parents), None)
 
 
 @dataclass(frozen=True)
 class Events:
-    """What a caller hears; every callback may be left out."""
+    """What a caller hears; every callback may be left out.
+
+    ``on_progress`` hears, from any thread, which share of a picture is done, where workers of this
+    machine make it.
+    """
 
     on_finished: Callable[[Item, dict[str, Any]], None] = lambda item, record: None
     on_failure: Callable[[Failure], None] = lambda failure: None
+    on_progress: Callable[[Item, float], None] = lambda item, share: None
 
 
 def plan_batch(
@@ -95,7 +101,9 @@ def plan_batch(
             item = _item(one, naming, model, options, many=many, stream=stream)
             if item.target != STREAM:
                 in_tree = one.root is not None
-                outputs.claim(item.target, shown(one.path), made_by_yoda, makes_folder=in_tree)
+                if manifest := manifest_at(manifests, item.target):
+                    item = replace(item, replaces=manifest.made(item.target))
+                outputs.claim(item.target, shown(one.path), item.is_ours, makes_folder=in_tree)
             items.append(item)
         except YodaError as error:
             failures.append(Failure(one.path, error))
@@ -113,25 +121,33 @@ def _item(
     one: Found, naming: Naming, model: Model, options: UpscaleOptions, *, many: bool,
     stream: bytes | None,
 ) -> Item:  # fmt: skip
-    header = peek(one.path if one.path != STREAM else stream or b"")
-    scale = scale_for(options, header.width, header.height, model.scale)
-    naming = replace(naming, scale=float(model.scale) if scale is None else scale)
-    if one.path == STREAM:
-        naming = replace(naming, output=naming.output or STREAM)
+    header, scale, naming = sized(one, naming, model.scale, options, stream)
     target, kind = target_of(one, header, naming, many=many)
     item = Item(
         one.path, target, kind, header.width, header.height, header.frames, header.has_alpha,
         header.bits, scale, options.accept_damaged,
     )  # fmt: skip
-    native = None if pipeline_of(model).one_pass else model.scale
-    check_pixels(shown(one.path), (header.width, header.height), naming.scale, native,
-                 options.max_pixels)  # fmt: skip
+    way, frames = way_of(model), header.frames if item.is_animated else 1
+    check_pixels(shown(one.path), (header.width, header.height), naming.scale, way,
+                 options.max_pixels, frames=frames)  # fmt: skip
     streamed = wants_stream(item, model, item.settled(options))
     if not (kind == "TIFF" and streamed):  # to BigTIFF
         check_size(header, kind, naming.scale)
     if not streamed:
-        check_memory(item, naming.scale, native)
+        check_memory(item, naming.scale, way)
     return item
+
+
+def sized(
+    one: Found, naming: Naming, native: int, options: UpscaleOptions, stream: bytes | None
+) -> tuple[Header, float | None, Naming]:
+    """What a picture's header says, the factor asked for, and how its result is named."""
+    header = peek(one.path if one.path != STREAM else stream or b"")
+    scale = scale_for(options, header.width, header.height, native)
+    naming = replace(naming, scale=float(native) if scale is None else scale)
+    if one.path == STREAM:
+        naming = replace(naming, output=naming.output or STREAM)
+    return header, scale, naming
 
 
 def _manifests(found: Sequence[Found], naming: Naming) -> dict[Path, Manifest]:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.device import upload
-from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
@@ -35,11 +34,13 @@ from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.blocks import Conditions, begin, blend_blocks, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import WHOLE_PIXELS
 from yoda_cli.upscaling.picture import (
+    Computed,
     Item,
-    assemble,
+    finished_of,
     read,
     resolve_for_picture,
     visible_colors,
+    with_result,
     write,
 )
 from yoda_cli.upscaling.picture_plan import PicturePlan
@@ -89,7 +90,7 @@ class Actor:
         """The plan of a picture that is to be cut."""
         began, model = time.time(), self.worker.model
         decoded = read(item)
-        picture = decoded.animation.frames[0]
+        picture = decoded.picture
         lr = visible_colors(picture)
         settings, _ = resolve_for_picture(lr, model, item.settled(self.worker.options))
         with torch.inference_mode(), exact_kernels(settings.tiles.exact):
@@ -121,11 +122,11 @@ class Actor:
             regions=tuple(block.region for block in blocks if block.region),
         )
         result = result_of([end], image, seconds)
-        done = assemble(
-            item, [looked.picture], [result], model, looked.settings, sha256=looked.sha256
-        )  # fmt: skip
-        done = replace(done, finished=replace(done.finished, peak_bytes=peak_bytes()))
-        return record_of(write(item, done, model, self.worker.writing), model)
+        done = finished_of(
+            item, looked.picture, result, model, looked.settings, sha256=looked.sha256
+        )
+        computed = Computed(done, with_result(looked.picture, result))
+        return record_of(write(item, computed, model, self.worker.writing), model)
 
 
 def run_ray(

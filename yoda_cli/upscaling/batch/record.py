@@ -9,12 +9,14 @@ from typing import Any
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.picture import Finished
 
+SCHEMA = 2  # of a line of --json
+
 
 def record_of(done: Finished, model: Model) -> dict[str, Any]:
     """What ``--json`` says of a picture; docs/folders.md has the fields."""
     result = done.result
     record: dict[str, Any] = {
-        "schema": 2,
+        "schema": SCHEMA,
         "status": "done",
         "input": str(done.source),
         "output": str(done.target),
@@ -78,18 +80,4 @@ def line_of(record: Mapping[str, Any]) -> str:
     if "out_of_memory" in record:
         went = ", ".join(f"{v} {k.replace('_', ' ')}" for k, v in record["out_of_memory"].items())
         line += f"; memory ran out: {went}"
-    return line
-
-
-def forecast_line(record: Mapping[str, Any]) -> str:
-    """What ``--dry-run`` says of a picture, in one line."""
-    line = (
-        f"{record['input']} → {record['output']}: {record['width']}×{record['height']}, "
-        f"about {record['forecast_seconds']:.1f} s"
-    )
-    if "calls_range" in record:
-        (least, most), (soon, late) = record["calls_range"], record["seconds_range"]
-        line += (
-            f" ({soon:.1f} to {late:.1f} s), {record['planned_calls']} tiles ({least} to {most})"
-        )
     return line

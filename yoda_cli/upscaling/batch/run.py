@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.batch.inputs import STREAM
+from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.local import run_here
-from yoda_cli.upscaling.batch.plan import Batch, Events, Failure
+from yoda_cli.upscaling.batch.outputs import Naming, target_of
+from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, sized
+from yoda_cli.upscaling.batch.record import SCHEMA
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
 from yoda_cli.upscaling.picture_plan import PicturePlan
-from yoda_cli.upscaling.pipeline import only_reduces
+from yoda_cli.upscaling.pipeline import foresee, only_reduces
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.streaming import with_stream_blocks
 
 ENGINES = ("local", "ray")
+FORECAST = ("planned_calls", "dense_calls", "blocks", "forecast_seconds")
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,12 @@ def run_batch(
     observing: Callable[[Item], AbstractContextManager[Observer]] = lambda item: nullcontext(
         Observer()
     ),
-    on_done: Callable[[Finished], None] = lambda done: None,
+    on_done: Callable[[Finished], None] = lambda done: None, apart: bool = False,
 ) -> list[Failure]:  # fmt: skip
     """Make every item of ``batch``; what could not be made.
 
     ``stream`` is what came from standard input. ``observing`` and ``on_done`` are only asked where
-    this process does the work.
+    this process does the work, and ``apart`` then keeps small pictures from going together.
     """
     if not batch.items:
         return []
@@ -73,8 +77,28 @@ def run_batch(
         costs_of(model)  # measured before the first picture's time is taken
     return run_here(
         batch, model, options, writing, events, observing, stream=stream,
-        fail_fast=engine.fail_fast, on_done=on_done,
+        fail_fast=engine.fail_fast, on_done=on_done, apart=apart,
     )  # fmt: skip
+
+
+def sketch_of(
+    one: Found, naming: Naming, native: int, options: UpscaleOptions, *, many: bool,
+    stream: bytes | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What ``--dry-run`` says of a picture while the model's files are not there."""
+    header, _, naming = sized(one, naming, native, options, stream)
+    target, _ = target_of(one, header, naming, many=many)
+    sizes = [max(1, round(side * naming.scale)) for side in (header.width, header.height)]
+    unknown: dict[str, Any] = dict.fromkeys(FORECAST)
+    return planned(one.path, target, (sizes[0], sizes[1]), header.frames) | unknown
+
+
+def planned(source: Path, target: Path, size: tuple[int, int], frames: int) -> dict[str, Any]:
+    """The start of a record of ``--dry-run``."""
+    return {
+        "schema": SCHEMA, "status": "planned", "input": str(source), "output": str(target),
+        "width": size[0], "height": size[1], "frames": frames,
+    }  # fmt: skip
 
 
 def forecast_of(
@@ -83,26 +107,19 @@ def forecast_of(
     """What ``--dry-run`` says of a picture: sizes, calls, seconds. Nothing is computed."""
     scale = item.scale or float(model.scale)
     width, height = (max(1, round(n * scale)) for n in (item.width, item.height))
-    record = {
-        "schema": 1,
-        "input": str(item.source),
-        "output": str(item.target),
-        "width": width,
-        "height": height,
-        "frames": item.frames,
-    }
+    record = planned(item.source, item.target, (width, height), item.frames)
     if only_reduces(model, item.scale):
-        nothing = {"planned_calls": 0, "dense_calls": 0, "blocks": 0, "forecast_seconds": 0.0}
-        return record | nothing
+        return record | dict.fromkeys(FORECAST, 0)
     data = stream if item.source == STREAM else None
-    plan, _ = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    plan, settings = look_ahead(item, model, with_stream_blocks(item, model, options), data)
+    ahead = foresee(plan, model, settings)
     if plan.calls_range[0] < plan.calls_range[1]:  # decided on the way: all else is expected
         record |= {"calls_range": list(plan.calls_range), "seconds_range": seconds_range(plan)}
     return record | {
-        "planned_calls": plan.planned_calls,
-        "dense_calls": plan.dense_calls,
-        "blocks": len(plan.blocks),
-        "forecast_seconds": round((plan.forecast_seconds or 0.0) * item.frames, 3),
+        "planned_calls": ahead.calls * item.frames,
+        "dense_calls": ahead.dense_calls * item.frames,
+        "blocks": ahead.blocks,
+        "forecast_seconds": round(ahead.seconds * item.frames, 3),
     }
 
 
