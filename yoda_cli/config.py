@@ -122,6 +122,10 @@ class UpscaleOptions:
     ``refine`` diffuses on top of a network that makes its picture in one call. ``where`` is another
     model, whose picture is taken the more the brighter the attention map is.
 
+    ``adaptive`` lets each region decide from step to step how far to leap: ``tau`` in (0, 1) is the
+    least gain of a step that counts, ``leaps`` are rising thousandths of the chain, ``regressor``
+    the file of the network that judges.
+
     ``max_pixels`` bounds the result, of an animation each frame, and ten times as much all of them.
     ``accept_damaged`` enlarges what can be read of a damaged file.
 
@@ -156,6 +160,10 @@ class UpscaleOptions:
     exact: bool = False
     stream: bool | None = None
     budget: float | None = None
+    adaptive: bool = False
+    tau: float | None = None
+    leaps: tuple[float, ...] | None = None
+    regressor: str | None = None
     faces: bool = False
     refine: bool = False
     where: str | None = None
@@ -204,6 +212,10 @@ class OptionValues(TypedDict, total=False):
     exact: bool
     stream: bool | None
     budget: float | None
+    adaptive: bool
+    tau: float | None
+    leaps: tuple[float, ...] | None
+    regressor: str | None
     task: str | None
     stage1: str | None
     attention_from: str | None

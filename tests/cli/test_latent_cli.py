@@ -1,5 +1,6 @@
 """A whole DiffBIR of random weights through the command line: import, upscale, look inside."""
 
+import io
 import json
 
 import pytest
@@ -123,6 +124,21 @@ def test_options_of_photo_are_refused_elsewhere(yoda, made):
     done = yoda("upscale", made / "in.jpg", "--prompt", "a cat")
     assert done.code == 2
     assert "does not read --prompt" in done.err
+
+
+def test_windows_decide_for_themselves_and_are_blended_once(photo, tmp_path):
+    out, more = tmp_path / "out.png", ("--adaptive", "--steps", 6, "--tile", 64)
+    done = photo("-o", out, *more, "--json", "--report", tmp_path / "run.html")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["regions"]["count"] == 9
+    assert max(record["regions"]["steps"]) < record["regions"]["chain"]
+    assert record["calls"] < record["dense_calls"]
+    assert "9 regions" in (tmp_path / "run.html").read_text()
+    first = out.read_bytes()
+    assert photo("-o", out, *more, "--no-skip").code == 0
+    with Image.open(out) as image, Image.open(io.BytesIO(first)) as before:
+        assert image.tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize(("bound", "code"), [("12287", 4), ("12288", 0)])

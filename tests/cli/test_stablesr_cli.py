@@ -138,3 +138,12 @@ def test_a_published_name_does_not_excuse_another_network(yoda, made, tmp_path):
     done = yoda("weights", "import", tmp_path / "stablesr_turbo.ckpt", *cache)
     assert done.code == 5
     assert done.err.count("\n") == 1
+
+
+def test_windows_decide_for_themselves(upscale, tmp_path):
+    done = upscale("-o", tmp_path / "out.png", "--adaptive", "--steps", 6, "--tile", 64, "--json")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["regions"]["count"] > 1
+    assert record["calls"] < record["dense_calls"]
+    assert opened(tmp_path / "out.png")[0] == (80, 64)

@@ -38,7 +38,8 @@ def show_speed(
             f"baseline {baseline!r} is no method of this run; there are {', '.join(names)}"
         )
     # The baseline first.
-    methods = sorted(question.methods, key=lambda method: method.name != baseline)
+    rivals = [method for method in question.methods if method.knowing is None]
+    methods = sorted(rivals, key=lambda method: method.name != baseline)
     _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
     say = (lambda line: None) if quiet else _render.note
     timings = measure(methods, lr, SIZES, question.scale, say)

@@ -37,6 +37,7 @@ def fitting(
 
 def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     """One JSON document, or a table per data set with what its columns mean."""
+    from yoda_cli.evaluation.adaptive import rival_lines
     from yoda_cli.evaluation.report import published_lines
 
     if as_json:
@@ -69,7 +70,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
         _render.note(f"no room for: {', '.join(gone)}; a wider window, --csv and --json have them")
     for name, text in found["definitions"].items():
         _render.result(f"{name}: {text}")
-    for line in published_lines(found, question):
+    for line in (*rival_lines(found), *published_lines(found, question)):
         _render.result(line)
 
 

@@ -73,6 +73,9 @@ def check_names(options: UpscaleOptions) -> None:
     check_model_name(options.model)
     if options.where is not None:
         check_model_name(options.where)
+    judge = options.regressor
+    if judge is not None and not Path(judge).is_file():
+        raise WeightsError(f"no such gain regressor: {judge}{beside(Path(judge))}")
     one_of("sampler", options.sampler, SAMPLER_NAMES)
     one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)

@@ -205,6 +205,15 @@ def say_planned(
             _render.document(record)
         else:
             size = f"{record['width']}×{record['height']}"
-            time = "" if seconds is None else f", about {seconds:.1f} s"
+            time = "" if seconds is None else f", about {seconds:.1f} s{range_of(record)}"
             _render.result(f"{source} → {record['output']}: {size}{time}")
     return total, failed
+
+
+def range_of(record: Mapping[str, Any]) -> str:
+    """Between which bounds a forecast lies, where the run decides on its way."""
+    if "calls_range" not in record:
+        return ""
+    (least, most), (soon, late) = record["calls_range"], record["seconds_range"]
+    calls = record["planned_calls"]
+    return f" ({soon:.1f} to {late:.1f} s), {calls} tiles ({least} to {most})"

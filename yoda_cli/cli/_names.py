@@ -20,7 +20,7 @@ ENGINES = ("local", "ray")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 RECIPES = (
     "general", "general-stage2", "general-base", "face", "face-stage2", "face-x8", "srdiff-df2k",
-    "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512",
+    "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512", "gain",
 )  # fmt: skip
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 METRICS = (

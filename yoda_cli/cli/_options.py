@@ -232,6 +232,18 @@ def parse_scale(text: str | None) -> float | None:
         ) from None
 
 
+def parse_leaps(text: str | None) -> tuple[float, ...] | None:
+    """``5,10,15,20``; None is the rule's own."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"leaps {text!r} are not allowed; give thousandths such as 5,10,15,20"
+        ) from None
+
+
 PIXELS = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)", re.ASCII)
 
 

@@ -99,11 +99,11 @@ class Overall:
 
 @contextmanager
 def overall(
-    pixels: Mapping[Path, int], label: str, *, quiet: bool, bar: bool
+    pixels: Mapping[Path, int], label: str, *, quiet: bool, bar: bool, about: bool = False
 ) -> Iterator[Overall]:  # fmt: skip
     """A bar over all pictures if stderr is a terminal and ``bar``, else lines; silent if ``quiet``.
 
-    ``label`` names the picture where there is but one.
+    ``label`` names the picture where there is but one; ``about``: calls are only expected.
     """
     if quiet or not pixels:
         yield Overall(pixels, label)
@@ -111,10 +111,10 @@ def overall(
         with _bar(pixels, label) as shown:
             yield shown
     else:
-        yield _lines(pixels, label)
+        yield _lines(pixels, label, "about " if about else "")
 
 
-def _lines(pixels: Mapping[Path, int], label: str) -> Overall:
+def _lines(pixels: Mapping[Path, int], label: str, about: str = "") -> Overall:
     """Lines without control characters, for pipes and logs."""
     spoken, alone = time.monotonic(), len(pixels) == 1
     name = next(iter(pixels)).name
@@ -123,7 +123,7 @@ def _lines(pixels: Mapping[Path, int], label: str) -> Overall:
 
     def foretold(run: Overall, calls: int, seconds: float) -> None:
         if alone:
-            _render.note(f"{name}: {calls} tiles to compute, about {seconds:.1f} s")
+            _render.note(f"{name}: {about}{calls} tiles to compute, about {seconds:.1f} s")
 
     def show(run: Overall) -> None:
         nonlocal spoken

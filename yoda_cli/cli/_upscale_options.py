@@ -17,7 +17,7 @@ from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES
 WHAT, LOOK, FOLDERS, OUTPUT = "What", "How it looks", "Folders", "Output"
 SIZES, WHERE, WORK = "Other sizes", "Where diffusion works", "Speed and memory"
 LATENT, NAMING, MACHINES = "Models that restore first (photo)", "Names, metadata", "Machines"
-INSIDE, WEIGHTS = "A look inside", "Weights"
+INSIDE, WEIGHTS, DECIDES = "A look inside", "Weights", "Deciding on the way"
 
 EPILOG = """\
 [bold]Examples[/bold]
@@ -117,6 +117,25 @@ Budget = Annotated[
         value="SHARE",
     ),
 ]  # fmt: skip
+Adaptive = Annotated[
+    bool,
+    further(DECIDES, "Let each region decide from step to step how far to leap.", "--adaptive"),
+]
+Tau = Annotated[
+    float | None,
+    further(DECIDES, "The least gain of a step that counts (default: 0.02).", value="GAIN"),
+]
+Leaps = Annotated[
+    str | None,
+    further(
+        DECIDES, "Leaps in thousandths of the chain (default: 1, 2, 3 or 4 steps).",
+        value="A,B,…",
+    ),
+]  # fmt: skip
+Regressor = Annotated[
+    str | None,
+    further(DECIDES, "The network that judges the steps (default: the model's).", value="FILE"),
+]
 Faces = Annotated[bool, shown(LOOK, "Restore the faces in a photograph apart.", "--faces")]
 Refine = Annotated[
     bool,

@@ -89,7 +89,9 @@ def run(asked: Asked) -> int:
     check_model(model, options)
     if asked.inside and only_reduces(model, options.scale):
         raise UsageError("--dump and --report show diffusion, and a scale below 1 runs none")
-    watchers = Watchers(asked.inside, asked.writing, outputs, report_check, model)
+    watchers = Watchers(
+        asked.inside, asked.writing, outputs, report_check, model, adaptive=options.adaptive
+    )  # fmt: skip
     return run_found(asked, found, model, outputs, watchers, stream)
 
 
@@ -194,7 +196,7 @@ def make(
     events = Events(finished, failed, lambda item, share: overall.at(item.source, share))
     pixels = {item.source: item.pixels for item in batch.items}
     with _render_bars.overall(
-        pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar
+        pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar, about=asked.options.adaptive
     ) as overall:
         try:
             return run_batch(
@@ -224,7 +226,8 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
 
     options = asked.options
     named = files_named(
-        options.model, options.where, options.attention, options.stage1, asked.running.files_from
+        options.model, options.where, options.attention, options.stage1, options.regressor,
+        asked.running.files_from,
     )  # fmt: skip
     return Outputs(asked.writing.existing, [*pictures, *named])
 
@@ -233,6 +236,8 @@ def check_running(asked: Asked) -> None:
     """Refuse combinations that cannot work."""
     if asked.inside and not asked.running.engine.is_here:
         raise UsageError("--dump and --report need one local worker: leave out -j and --engine")
+    if asked.inside.dump and asked.options.adaptive:
+        raise UsageError("--dump shows one chain, --adaptive runs many: --report shows them")
 
 
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:

@@ -51,8 +51,9 @@ class Watchers:
 
     def __init__(
         self, inside: Inside, writing: WriteOptions, outputs: Outputs, report_check: Check | None,
-        model: Model,
+        model: Model, *, adaptive: bool = False,
     ) -> None:  # fmt: skip
+        self.adaptive = adaptive  # no one chain to be filmed
         self.inside, self.writing, self.model = inside, writing, model
         self.outputs, self.report_check = outputs, report_check
         self.taken: set[str] = set()
@@ -78,7 +79,10 @@ class Watchers:
         watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
         self.current[item.source] = watcher
         yield replace(
-            progress.observer, on_pass=watcher.on_pass, on_step=watcher.on_step, whole=True
+            progress.observer,
+            on_pass=watcher.on_pass,
+            on_step=watcher.on_step,
+            whole=not self.adaptive,
         )
 
     def finish(self, done: Finished) -> None:

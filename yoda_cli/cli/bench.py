@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
 WITHOUT_DIFFUSION = ("bicubic", "lanczos")
+ADAPTIVE = "adaptive"  # of --ablate: it varies more than one setting
 
 
 def bench(
@@ -64,7 +65,9 @@ def bench(
     metric: MetricNames = None,
     ablate: Annotated[
         str | None,
-        typer.Option(help="Vary attention, lower-bound, steps, sampler, faithful or tile."),
+        typer.Option(
+            help="Vary attention, lower-bound, steps, sampler, faithful, tile or adaptive."
+        ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False,
     baseline: Annotated[
@@ -151,6 +154,7 @@ def prepare(
     channel: str, border: int | None, *, quiet: bool, bar: bool, crops: bool,
 ) -> tuple[Model, Bench]:  # fmt: skip
     """Fetch and check everything before the first picture."""
+    from yoda_cli.evaluation.adaptive import adaptive_ablation
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.evaluation.datasets import find_dataset
     from yoda_cli.evaluation.methods import ablation, make_method, own_method
@@ -164,7 +168,10 @@ def prepare(
         scale = model.scale
         frame = frame_of(channel, scale if border is None else border)
         if ablate is not None:
-            methods = ablation(ablate, options, model, watch)
+            methods = (
+                adaptive_ablation(options, model) if ablate == ADAPTIVE
+                else ablation(ablate, options, model, watch)
+            )  # fmt: skip
             methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
             methods = [own_method("yoda", options, model, watch)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from yoda_cli.config import Recipe
     from yoda_cli.training.loop import Status
 
+GAIN = "gain"  # no recipe of a network that enlarges
 STARTS = ("general", "face", "none")
 
 
@@ -30,6 +31,13 @@ def train(
             autocompletion=_names.among(_names.RECIPES),
         ),
     ] = "general",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose steps --recipe gain learns to judge.",
+            autocompletion=_names.complete_models,
+        ),
+    ] = None,
     recipes: Annotated[
         Path | None, typer.Option(help="A recipes.toml of your own instead of the packaged one.")
     ] = None,
@@ -61,6 +69,12 @@ def train(
     no_progress: NoProgress = False,
 ) -> None:
     """Train a checkpoint; a run that was stopped goes on where it was."""
+    if recipe == GAIN:
+        refuse_others(model, recipes, init, batch)
+        train_regressor(str(model), data, out, minutes, steps, seed, device, bar=not no_progress)
+        return
+    if model is not None:
+        raise UsageError("--model is for --recipe gain; other recipes start from --init")
     from dataclasses import replace
 
     from yoda_cli.devices.device import pick_device
@@ -88,6 +102,49 @@ def train(
         )
     _render.note(f"use it: yoda upscale photo.jpg --model {shlex.quote(str(best))}")
     _render.place(best)
+
+
+def refuse_others(
+    model: str | None, recipes: Path | None, init: str | None, batch: int | None
+) -> None:
+    """Refuse what the recipe of gain regressors does not read."""
+    if model is None:
+        raise UsageError("--recipe gain needs the model whose steps are judged: --model NAME")
+    if recipes is not None or init is not None or batch is not None:
+        raise UsageError("--recipe gain does not read --recipes, --init and --batch")
+
+
+def train_regressor(
+    name: str, data: Path, out: Path, minutes: float, steps: int, seed: int, device: str, *,
+    bar: bool,
+) -> None:  # fmt: skip
+    """The small network that judges the steps of a model while ``--adaptive`` runs."""
+    from yoda_cli.cli._render_bars import download
+    from yoda_cli.config import UpscaleOptions
+    from yoda_cli.files.overwriting import Outputs
+    from yoda_cli.models.gain import is_regressor
+    from yoda_cli.training.data import list_pictures
+    from yoda_cli.training.gain import train_gain
+    from yoda_cli.upscaling.pipeline import get_model
+
+    pictures = list_pictures(data)
+    if out.resolve() == data.resolve():
+        raise OutputError(f"{shown(out)} holds the photographs; choose another --out")
+    with download(quiet=False, bar=bar) as watch:
+        network = get_model(UpscaleOptions(model=name, device=device), watch)
+    target = out / f"{network.name}-gain.safetensors"
+    if out.is_dir():
+        Outputs("own", [*pictures, *files_named(name)]).claim(target, "regressor", is_regressor)
+    with _render.training_line(bar=bar) as line:
+        ranked = train_gain(
+            network, data, target, minutes=minutes, steps=steps, seed=seed, on_status=line.show
+        )
+    _render.note(
+        f"held-out steps are ranked with a correlation of {ranked.fidelity:.2f} by fidelity and "
+        f"{ranked.realism:.2f} by realism"
+    )
+    _render.note(f"use it: yoda upscale photo.jpg --model {name} --adaptive --regressor {target}")
+    _render.place(target)
 
 
 def start_of(asked: str | None, recipe: Recipe) -> Path | None:

@@ -6,7 +6,7 @@ from yoda_cli.cli import _early, _render
 from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
 from yoda_cli.cli._fates import Show
-from yoda_cli.cli._options import parse_denoise, parse_pixels, parse_scale, parse_size
+from yoda_cli.cli._options import parse_denoise, parse_leaps, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._room import check_room
 from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
@@ -41,6 +41,10 @@ def upscale(
     budget: o.Budget = None,
     sampler: o.Sampler = None,
     faithful: o.Faithful = False,
+    adaptive: o.Adaptive = False,
+    tau: o.Tau = None,
+    leaps: o.Leaps = None,
+    regressor: o.Regressor = None,
     faces: o.Faces = False,
     refine: o.Refine = False,
     where: o.Where = None,
@@ -103,7 +107,8 @@ def upscale(
         tile=parse_size("tile", tile), tile_overlap=tile_overlap,
         block=parse_size("block", block), batch=batch, compile=compile, faithful=faithful,
         skip=skip, exact=exact,
-        stream=stream, budget=budget, faces=faces, refine=refine, where=where,
+        stream=stream, budget=budget, adaptive=adaptive, tau=tau, leaps=parse_leaps(leaps),
+        regressor=regressor, faces=faces, refine=refine, where=where,
         task=task, prompt=prompt,
         negative_prompt=negative_prompt, cfg=cfg, strength=strength, stage1=stage1,
         attention_from=attention_from,

@@ -9,7 +9,7 @@ The unmasked baseline is A ≡ 1 in this same loop. Knows no network and no file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -75,12 +75,23 @@ class AttentionMask:
         return time_mask(self.attention, self.lower_bound, s + 1, self.num_steps)
 
 
+@dataclass(frozen=True)
+class Query:
+    """What the loop asks of the network: ẑ_0 of ``z_t`` at time t, read where ``mask``, M(t→s), is
+    True."""
+
+    z_t: Tensor
+    t: int
+    s: int
+    mask: Tensor
+
+
 @torch.no_grad()
 def masked_sample(
     predict: Denoiser,
     step: Step,
     schedule: NoiseSchedule,
-    timesteps: Sequence[int],
+    timesteps: Iterable[int],
     policy: MaskPolicy,
     z_lr: Tensor,
     draw: Draw,
@@ -99,17 +110,48 @@ def masked_sample(
     variance)) instead of the forward marginal q(z_s | z_lr); it needs an ancestral ``step``, whose
     variance it borrows.
     """
-    noise = draw(timesteps[0])
-    z = q_sample(schedule, z_lr, timesteps[0], noise)
-    mask = policy(timesteps[0], timesteps[1], z, None)
-    if start == "noise":
-        torch.where(mask, noise, z, out=z)
-    history: History | None = None
+    steps = masked_steps(
+        step, schedule, timesteps, policy, z_lr, draw,
+        start=start, faithful=faithful, on_step=on_step,
+    )  # fmt: skip
+    query = next(steps)
+    while True:
+        try:
+            query = steps.send(predict(query.z_t, query.t, query.mask))
+        except StopIteration as end:
+            z: Tensor = end.value
+            return z
+
+
+def masked_steps(
+    step: Step,
+    schedule: NoiseSchedule,
+    timesteps: Iterable[int],
+    policy: MaskPolicy,
+    z_lr: Tensor,
+    draw: Draw,
+    *,
+    start: Start = "noise",
+    faithful: bool = False,
+    on_step: Callable[[StepRecord], None] | None = None,
+) -> Generator[Query, Tensor, Tensor]:
+    """The loop of ``masked_sample``, which asks for every ẑ_0 and waits until it is sent.
+
+    Who drives several may so call the network for all at once. ``timesteps`` are read one by one,
+    each after the step that leads to the one before it: they may depend on what was seen.
+    """
+    z, history = z_lr, None
     for index, (t, s) in enumerate(pairwise(timesteps)):
-        if history is not None:
+        if history is None:
+            noise = draw(t)
+            z = q_sample(schedule, z_lr, t, noise)
+            mask = policy(t, s, z, None)
+            if start == "noise":
+                torch.where(mask, noise, z, out=z)
+        else:
             mask = policy(t, s, z, history.z_0)
         noise = draw(s) if s > 0 else z.new_zeros(()).expand_as(z)  # the last step is noiseless
-        z_0 = predict(z * mask if faithful else z, t, mask)
+        z_0 = yield Query(z * mask if faithful else z, t, s, mask)
         for band in bands(z):  # every pixel for itself: in place, a few rows at a time
             z_t, fresh, lr = band.cut(z), band.cut(noise), band.cut(z_lr)
             before = history.cut(band.cut) if history else None
@@ -122,7 +164,7 @@ def masked_sample(
         history = history.followed_by(z_0, t, mask) if history else History(z_0, t, mask)
         if on_step is not None:
             on_step(StepRecord(index, t, s, mask, z.clone(), z_0.clone()))
-    if not bool(mask.all()):
+    if history is None or not bool(mask.all()):
         raise ValueError("the last mask must cover the picture: is the lower bound below 1/T?")
     return z
 

@@ -69,11 +69,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """``run`` enlarges (1, 3, h, w) in [0, 1]; ``settings`` say what was asked."""
+    """``run`` enlarges (1, 3, h, w) in [0, 1]; ``settings`` say what was asked. What runs in its
+    place where it is ``knowing`` is given the truth too: no rival, a ceiling."""
 
     name: str
     run: Callable[[Tensor], Outcome]
     settings: dict[str, object] = field(default_factory=dict)
+    knowing: Callable[[Tensor, Tensor], Outcome] | None = None
 
 
 def make_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
@@ -114,7 +116,7 @@ def own_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) -
 def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> list[Method]:
     """One method per value of the setting that ``kind`` varies."""
     if kind not in ABLATIONS:
-        raise UsageError(f"unknown ablation {kind!r}; use {', '.join(ABLATIONS)}")
+        raise UsageError(f"unknown ablation {kind!r}; use {', '.join(ABLATIONS)} or adaptive")
     key, values = ABLATIONS[kind]
     if kind == "attention":  # DINO's sources too, where their weights are already there
         known, cache = load_registry(), Cache.default()

@@ -70,6 +70,11 @@ def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
             values = [line[metric] for line in mine]
             if ablated is None or any(value is None for value in values):
                 continue
+            if ablated == "adaptive":  # against what it costs
+                curves = curves_of(mine, metric)
+                chart = line_chart(f"{dataset}: {metric}", "GFLOP", metric, curves)
+                found[f"{dataset}_{ablated}_{metric}"] = chart
+                continue
             points: list[Point] = [
                 (setting_of(line["method"], i), line[metric], 0.0) for i, line in enumerate(mine)
             ]
@@ -78,6 +83,15 @@ def charts(document: Mapping[str, Any], ablated: str | None) -> dict[str, str]:
             chart = line_chart(f"{dataset}: {metric}", label, metric, {metric: points})
             found[f"{dataset}_{ablated}_{metric}"] = chart
     return found
+
+
+def curves_of(summary: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[Point]]:
+    """A curve for each kind of method, of a metric over what it costs, from cheap to dear."""
+    curves: dict[str, list[Point]] = {}
+    for line in sorted(summary, key=lambda line: float(line["gflop"] or 0.0)):
+        kind = line["method"].split()[0]
+        curves.setdefault(kind, []).append((line["gflop"] or 0.0, line[metric], 0.0))
+    return curves
 
 
 def chart_names(bench: Bench, ablated: str | None) -> list[str]:

@@ -21,6 +21,7 @@ from yoda_cli.models.feedforward import (
     FeedForward,
     load_feedforward,
 )
+from yoda_cli.models.gain import Shape, load_regressor
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import FaceHelp, Model, wrong_default
@@ -28,6 +29,7 @@ from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.models.refined import Refined
 from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
+from yoda_cli.weights.entries import PACKAGE
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint, mistake
 from yoda_cli.weights.tensors import read_tensors
@@ -104,6 +106,19 @@ def with_other(
         if one.family is not None:
             raise UsageError(f"--where takes models of pixels; {one.name} works on latents")
     return replace(model, name=f"{model.name}-{other.name}", where=other)
+
+
+def with_judge(model: Model, options: UpscaleOptions) -> Model:
+    """``model`` with its gain regressor: the file asked for, or the packaged one if it has any."""
+    shape = Shape(
+        model.name, model.backbone.geometry.z_channels, model.backbone.schedule.num_steps
+    )  # fmt: skip
+    path = PACKAGE / "checkpoints" / f"{model.name}-gain.safetensors"
+    if options.regressor is not None:
+        path = Path(options.regressor)
+    elif Path(options.model).suffix or not path.is_file():
+        return model
+    return replace(model, judge_of=load_regressor(path, shape, model.device).judge)
 
 
 def published_model(

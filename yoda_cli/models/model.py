@@ -15,6 +15,7 @@ from yoda_cli.devices.device import autocast
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.models.base import Backbone
 from yoda_cli.models.face_detector import Face
+from yoda_cli.models.gain import JudgeOf
 from yoda_cli.models.latent.family import LatentFamily
 
 FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
@@ -48,7 +49,8 @@ class Model:
 
     ``family`` is what a latent model has beside its network; its ``native`` factor is only a
     default. ``faces`` is there where faces are to be restored apart, ``where`` where another
-    model's picture is to be blended in.
+    model's picture is to be blended in, ``judge_of`` where a network judges the steps of a run that
+    decides on its way.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Model:
     native: int = 0
     faces: FaceHelp | None = None
     where: Model | None = None
+    judge_of: JudgeOf | None = None
 
     @property
     def scale(self) -> int:

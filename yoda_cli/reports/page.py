@@ -27,7 +27,8 @@ from yoda_cli.images import Metadata, Picture, encode_picture, shown, write_atom
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import Model
 from yoda_cli.reports.inspection import Dump, Film, Transition, Wanted, small
-from yoda_cli.reports.visualize import overlay
+from yoda_cli.reports.regions import curves, said, steps_map
+from yoda_cli.reports.visualize import overlay, with_legend
 from yoda_cli.upscaling.picture import Finished
 from yoda_cli.upscaling.result import PassBegin
 from yoda_cli.version import __version__
@@ -102,14 +103,13 @@ def document(
     done: Finished, film: Film, model: Model, writing: WriteOptions
 ) -> dict[str, Any]:  # fmt: skip
     """Everything the page shows."""
-    assert film.run is not None
     image, lr = done.result.image, done.lr
     height, width = image.shape[-2:]
     reduced = small(image, SIDE)
     before = small(imresize(lr, (height, width)).clamp(0, 1), SIDE)
     size = (reduced.shape[1], reduced.shape[2])
     seen = F.interpolate(done.result.attention, size, mode="bilinear").clamp(0, 1)
-    rows, frames = film.first_pass()
+    rows, frames = film.first_pass() if film.run is not None else ([], [])
     return {
         "title": shown(done.source).rsplit("/", 1)[-1],
         "subtitle": f"{lr.shape[-1]}×{lr.shape[-2]} → {width}×{height}, {model.name}, "
@@ -144,9 +144,24 @@ def document(
             }
             for frame in frames
         ],
+        "regions": regions_of(done, small(image, SIDE)),
         "facts": facts(done, model),
         "command": done.settings.command(done.source, done.target, writing),
         "card": card_rows(model.card),
+    }
+
+
+def regions_of(done: Finished, picture: Tensor) -> dict[str, Any] | None:
+    """What each region did, where the run decided on its way; ``picture`` is (3, h, w) uint8."""
+    regions, chain = done.result.regions, len(done.settings.sampling.timesteps) - 1
+    if not regions:
+        return None
+    steps = F.interpolate(steps_map(regions, chain), picture.shape[1:], mode="nearest")
+    return {
+        "map": data_address(with_legend(overlay(picture, steps))),
+        "said": said(regions, chain),
+        "tau": done.settings.sampling.adaptive.rule.tau if done.settings.sampling.adaptive else 0,
+        "curves": curves(regions),
     }
 
 
@@ -175,11 +190,13 @@ def facts(done: Finished, model: Model) -> list[tuple[str, str]]:
     """Settings, counts and times as rows."""
     result = done.result
     saved = result.dense_calls - result.calls
+    planned = "expected" if result.regions else "planned"
+    why = "idle tiles and left-out steps" if result.regions else "the result is the same"
     return [
         *((name.replace("_", " "), str(value)) for name, value in done.settings.rows()),
         *((name, "on") for name in done.settings.switches()),
-        ("tiles", f"{result.calls} computed, {result.planned_calls} planned"),
-        ("tiles left out", f"{saved} of {result.dense_calls}; the result is the same"),
+        ("tiles", f"{result.calls} computed, {result.planned_calls} {planned}"),
+        ("tiles left out", f"{saved} of {result.dense_calls}; {why}"),
         (
             "time",
             f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",

@@ -58,10 +58,21 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """The transitions of a run that decides on its way: the fewest it may make, those expected,
+    and the most."""
+
+    fewest: tuple[int, ...]
+    likely: tuple[int, ...]
+    most: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """One layout per transition of ``timesteps``; ``skip`` leaves idle tiles out.
 
-    ``fixed`` says that all layouts have the same tiles. ``pixels`` are those of the canvas.
+    ``fixed`` says that all layouts have the same tiles. ``pixels`` are those of the canvas. Where
+    the run will choose among the transitions, all numbers are those ``expected``.
     """
 
     timesteps: Sequence[int]
@@ -70,6 +81,23 @@ class Plan:
     skip: bool
     fixed: bool
     pixels: int
+    expected: Expected | None = None
+
+    @property
+    def made(self) -> Sequence[int]:
+        """The transitions that will be made."""
+        return range(len(self.layouts)) if self.expected is None else self.expected.likely
+
+    def calls(self, transitions: Iterable[int]) -> int:
+        """Windows that go through the network in ``transitions``."""
+        return sum(len(self.tiles(i)) for i in transitions) if self.layouts else 0
+
+    @cached_property
+    def calls_range(self) -> tuple[int, int]:
+        """The fewest and the most windows that will go through the network."""
+        if self.expected is None:
+            return self.planned_calls, self.planned_calls
+        return self.calls(self.expected.fewest), self.calls(self.expected.most)
 
     def tiles(self, index: int) -> tuple[Tile, ...]:
         """What transition ``index`` runs."""
@@ -79,7 +107,7 @@ class Plan:
     @cached_property
     def planned_calls(self) -> int:
         """Windows that will go through the network."""
-        return sum(len(self.tiles(i)) for i in range(len(self.layouts)))
+        return self.calls(self.made)
 
     @cached_property
     def dense_calls(self) -> int:
@@ -89,13 +117,18 @@ class Plan:
     @cached_property
     def network_pixels(self) -> int:
         """Pixels of all windows that will go through the network, halos included."""
-        counts = (tile.window.pixels for i in range(len(self.layouts)) for tile in self.tiles(i))
-        return sum(counts)
+        return self.pixels_of(self.made)
+
+    def pixels_of(self, transitions: Iterable[int]) -> int:
+        """The same of ``transitions`` alone."""
+        if not self.layouts:
+            return 0
+        return sum(tile.window.pixels for i in transitions for tile in self.tiles(i))
 
     def seconds(self, costs: Costs) -> float:
         """The forecast for the canvas, but for the first use of each window shape."""
         network = costs.call * self.planned_calls + costs.pixel * self.network_pixels
-        steps = costs.once + costs.step * len(self.layouts) if self.layouts else 0.0
+        steps = costs.once + costs.step * len(self.made) if self.layouts else 0.0
         return network + self.pixels * (costs.encode + steps)
 
 
@@ -105,7 +138,7 @@ def forecast_seconds(plans: Iterable[Plan], costs: Costs) -> float:
     total = 0.0
     for plan in plans:
         total += plan.seconds(costs)
-        tiles = (tile for i in range(len(plan.layouts)) for tile in plan.tiles(i))
+        tiles = (tile for i in plan.made if plan.layouts for tile in plan.tiles(i))
         shapes.update((tile.window.height, tile.window.width) for tile in tiles)
     return costs.pace * (total + costs.shape * len(shapes))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import grid_window, replicated
 from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
+from yoda_cli.upscaling.adaptive import Region, RegionRun, measured, sample_regions
 from yoda_cli.upscaling.conditioning import attention_map, encode, padded_size
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 from yoda_cli.upscaling.memory_limits import (
@@ -134,12 +136,24 @@ def begin(
     return plan, conditions
 
 
+@dataclass(frozen=True)
+class BlockEnd:
+    """The window of a block as a picture (1, 3, h, w) in [0, 1], on the CPU; how it was made, where
+    it decided on its way."""
+
+    image: Tensor
+    region: RegionRun | None = None
+
+
 def run_block(
     plan: PicturePlan, index: int, condition: Condition, model: Model, settings: Settings,
     observer: Observer, seed: int, counter: Counter,
-) -> Tensor:  # fmt: skip
-    """One trajectory: the window of a block as a picture (1, 3, h, w) in [0, 1], on the CPU."""
+) -> BlockEnd:  # fmt: skip
+    """One trajectory."""
     net, tiles, window = model.backbone, plan.plans[index], plan.blocks[index].window
+    if settings.sampling.adaptive is not None and settings.refines:
+        (made,) = run_regions(plan, [index], [condition], model, settings, observer, seed, counter)
+        return made
     sampling, z_lr = settings.sampling, condition.z_lr
     if observer.whole:
         observer.on_pass(PassBegin(plan, z_lr, lambda z: plan.cut(net.decode(z, condition))))
@@ -160,9 +174,50 @@ def run_block(
             faithful=settings.mask.faithful,
             on_step=observer.on_step if observer.whole else None,
         )
+    return BlockEnd(picture_of(z_0, condition, model, settings))
+
+
+def run_regions(
+    plan: PicturePlan, indices: Sequence[int], conditions: Sequence[Condition], model: Model,
+    settings: Settings, observer: Observer, seed: int, counter: Counter,
+) -> list[BlockEnd]:  # fmt: skip
+    """Blocks that decide on their way, those at the same time together."""
+    net, adaptive = model.backbone, settings.sampling.adaptive
+    assert adaptive is not None
+    halo = plan_halo(net.geometry, settings.tiles)
+    regions = []
+    for index, condition in zip(indices, conditions, strict=True):
+        tiles, window = plan.plans[index], plan.blocks[index].window
+        regions.append(
+            Region(
+                window,
+                plan.size,
+                grid_window(plan.attention, window, net.geometry.scale),
+                tiles,
+                TiledDenoiser(model, condition, tiles, halo, settings.group, counter),
+                partial(_decoded, condition=condition, model=model),
+            )
+        )
+    made = sample_regions(
+        regions, settings.sampling, adaptive.rule, model.judge_of or measured, seed
+    )  # fmt: skip
+    return [
+        BlockEnd(picture_of(z_0, condition, model, settings), run)
+        for (z_0, run), condition in zip(made, conditions, strict=True)
+    ]
+
+
+def _decoded(z: Tensor, condition: Condition, model: Model) -> Tensor:
+    return model.backbone.decode(z, condition)
+
+
+def picture_of(z_0: Tensor, condition: Condition, model: Model, settings: Settings) -> Tensor:
+    """The end of a trajectory as a picture, drawn towards the unrefined one as was asked."""
+    net, fidelity = model.backbone, settings.sampling.fidelity
     image = net.decode(z_0, condition).float()
-    if settings.refines and sampling.fidelity > 0:
-        image = draw_towards_base(image, net.decode(z_lr, condition).float(), sampling.fidelity)
+    if settings.refines and fidelity > 0:
+        base = net.decode(condition.z_lr, condition).float()
+        image = draw_towards_base(image, base, fidelity)
     return image.clamp_(0, 1).cpu()
 
 

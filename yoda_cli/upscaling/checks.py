@@ -5,7 +5,9 @@ The names here repeat the keys of tables that need torch; tests compare them.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ MIN_BLOCK = 256
 def check_options(options: UpscaleOptions) -> None:
     """Refuse values that cannot be meant."""
     check_work(options)
+    check_adaptive(options)
     check_latent(options)
     check_sizes(options)
     lower = options.lower_bound
@@ -46,6 +49,41 @@ def check_options(options: UpscaleOptions) -> None:
             f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
             f"has none: use {' or '.join(ANCESTRAL)}"
         )
+
+
+def check_adaptive(options: UpscaleOptions) -> None:
+    """Refuse what leaves a region nothing to decide, or cannot be decided on."""
+    for name in ("tau", "leaps", "regressor"):
+        if getattr(options, name) is not None and not options.adaptive:
+            raise UsageError(f"--{name} is for runs that decide on their way: add --adaptive")
+    if not options.adaptive:
+        return
+    tau, leaps, tile = options.tau, options.leaps, options.tile
+    if tau is not None and not 0 < tau < 1:
+        raise UsageError(f"tau {tau:g} is not allowed; give a gain above 0, below 1")
+    if leaps is not None and not rising(leaps):
+        raise UsageError(
+            "leaps must be rising thousandths of the chain, above 0 and at most 1000, such as "
+            "5,10,15,20"
+        )
+    if options.steps == 1:
+        raise UsageError("--adaptive decides from step to step: give --steps 2 or more")
+    if options.faithful:
+        raise UsageError(
+            "--faithful runs YODA's equations along one chain that is fixed beforehand, and "
+            "--adaptive gives every region a chain of its own: leave out one of them"
+        )
+    if options.block and tile and options.block < tile:
+        raise UsageError(
+            f"a region of {options.block} pixels is smaller than a tile of {tile}: give --block "
+            f"{tile} or more, or a smaller --tile"
+        )
+
+
+def rising(leaps: Sequence[float]) -> bool:
+    """Whether these can be leaps: thousandths, each larger than the one before."""
+    bounded = all(math.isfinite(leap) and 0 < leap <= 1000 for leap in leaps)
+    return bool(leaps) and bounded and all(a < b for a, b in itertools.pairwise(leaps))
 
 
 def check_latent(options: UpscaleOptions) -> None:
@@ -79,6 +117,11 @@ def check_model(model: Model, options: UpscaleOptions) -> None:
         if getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
+    if options.adaptive and model.family is not None and model.family.settings.refinement > 0:
+        raise UsageError(
+            f"model {model.name} steers every step by the whole picture made so far, and "
+            "--adaptive lets its regions stand at different times: leave it out"
+        )
     if not model.diffuses:
         check_one_call(model, options)
 
@@ -106,6 +149,7 @@ def apart(options: UpscaleOptions, model: Model) -> UpscaleOptions:
 #: Options that only a network with diffusion reads.
 DIFFUSION_ONLY = (
     "attention", "heads", "lower_bound", "steps", "sampler", "budget", "faithful", "denoise",
+    "adaptive",
 )  # fmt: skip
 
 

@@ -128,6 +128,65 @@ def _batched(tiles: Iterator[Tile], most: int) -> Iterator[tuple[Tile, ...]]:
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """A canvas that stands at some time, and the tiles of it that are to be computed."""
+
+    denoiser: TiledDenoiser
+    z_t: Tensor
+    mask: Tensor
+    tiles: Sequence[Tile]
+
+
+def denoise_together(canvases: Sequence[Canvas], t: int) -> list[Tensor]:
+    """ẑ_0 of each of ``canvases``, which are of one model and stand at time t.
+
+    Tiles of different canvases share a call too.
+    """
+    first = canvases[0].denoiser
+    model, counter = first.model, first.counter
+    made = [canvas.denoiser.canvas(canvas.z_t) for canvas in canvases]
+
+    def work(items: Sequence[tuple[int, Tile]]) -> None:
+        of = [canvases[i] for i, _ in items]
+        results = run_network(
+            model, [canvas.denoiser.condition for canvas in of],
+            [tile.window for _, tile in items], [canvas.z_t for canvas in of], t,
+            [canvas.mask for canvas in of],
+        )  # fmt: skip
+        for (i, tile), result in zip(items, results, strict=True):
+            tile.paste(made[i], result)
+        counter.count(len(items))
+
+    def smaller(item: tuple[int, Tile]) -> Sequence[tuple[int, Tile]]:
+        i, tile = item
+        size = canvases[i].z_t.shape[-2:]
+        return [(i, half) for half in halves_of(tile, model, first.halo, size)]
+
+    def refusal(item: tuple[int, Tile]) -> str:
+        return tile_refusal(item[1], model)
+
+    items = [(i, tile) for i, canvas in enumerate(canvases) for tile in canvas.tiles]
+    for group in grouped(items, first.group):
+        run_with_less_memory(group, work, smaller, counter, refusal)
+    return made
+
+
+def grouped(
+    items: Sequence[tuple[int, Tile]], largest: int
+) -> Iterator[tuple[tuple[int, Tile], ...]]:
+    """Tiles of one window shape, as many as may go together: at most ``largest``."""
+
+    def shape(item: tuple[int, Tile]) -> tuple[int, int]:
+        return item[1].window.height, item[1].window.width
+
+    ordered = sorted(items, key=shape) if largest > 1 else items
+    for (height, width), members in itertools.groupby(ordered, shape):
+        most = max(1, min(largest, GROUP_PIXELS // (height * width)))
+        while group := tuple(itertools.islice(members, most)):
+            yield group
+
+
+@dataclass(frozen=True)
 class WindowedDenoiser:
     """ẑ_0 of a whole canvas from overlapping windows; where none ran it is 0 and never read.
 

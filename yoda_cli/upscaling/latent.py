@@ -32,9 +32,11 @@ from yoda_cli.tiling.budget import Spent, spend
 from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.plan import Plan, forecast_seconds, window_plan
 from yoda_cli.tiling.windows import Tile, Window, rounded_up
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
-from yoda_cli.upscaling.picture_plan import PicturePlan
+from yoda_cli.upscaling.latent_regions import sample_windows
+from yoda_cli.upscaling.picture_plan import PicturePlan, with_expected
 from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
 
@@ -108,7 +110,8 @@ class LatentPipeline:
         size = self.window_size(latents, settings)
 
         def plan(candidate: Tensor, bound: float) -> Plan:
-            return window_plan(candidate, timesteps, bound, total, size, skip=settings.tiles.skip)
+            found = window_plan(candidate, timesteps, bound, total, size, skip=settings.tiles.skip)
+            return with_expected(found, settings)
 
         if not mask.budget or not settings.refines:
             return latents, plan(latents, mask.lower_bound), None
@@ -140,9 +143,10 @@ class LatentPipeline:
         with self.family.codec(size, steering) as codec:
             z_lr = codec.encode(replicate(restored, tall, wide) * 2 - 1)
         z_0, forecast = z_lr, 0.0
+        regions: tuple[RegionRun, ...] = ()
         if settings.refines:
             seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
-            z_0, forecast = self.diffuse(z_lr, plan, settings, observer, seed, counter)
+            z_0, forecast, regions = self.diffuse(z_lr, plan, settings, observer, seed, counter)
         with self.family.codec(size, steering) as codec:
             image = self.decode(codec, z_0, restored)
         if not bool(image.isfinite().all()):
@@ -155,13 +159,16 @@ class LatentPipeline:
         free_memory()
         seconds = time.perf_counter() - began
         recovered = counter.recovered()
-        return PassEnd(image.clamp(0, 1), plan, counter.calls, forecast, seconds, recovered)
+        return PassEnd(
+            image.clamp(0, 1), plan, counter.calls, forecast, seconds, recovered, regions
+        )  # fmt: skip
 
     def diffuse(
         self, z_lr: Tensor, plan: PicturePlan, settings: Settings, observer: Observer, seed: int,
         counter: Counter,
-    ) -> tuple[Tensor, float]:  # fmt: skip
-        """Masked reverse diffusion of the latents, on the CPU again, and the forecast for it."""
+    ) -> tuple[Tensor, float, tuple[RegionRun, ...]]:  # fmt: skip
+        """Masked reverse diffusion of the latents, on the CPU again, the forecast for it, and how
+        regions that decided on their way were made."""
         model, sampler = self.model, settings.sampling.sampler
         restored, steering = required(plan.restored), latent_of(settings).steering
         with ExitStack() as kept:
@@ -171,6 +178,12 @@ class LatentPipeline:
             forecast = self.forecast(plan, condition, steering)
             observer.planned(plan, forecast)
             size = self.window_size(plan.on_grid, settings)
+            if settings.sampling.adaptive is not None:
+                z_0, runs = sample_windows(
+                    plan, condition, model, settings, seed, counter, self.family.settings.start,
+                    partial(self.see_window, restored=restored, steering=steering),
+                )  # fmt: skip
+                return z_0.cpu(), forecast, tuple(runs)
             if observer.whole:
                 codec = kept.enter_context(self.family.codec(size, steering))
                 see = partial(self.decode, codec, restored=restored)
@@ -190,7 +203,14 @@ class LatentPipeline:
                 faithful=settings.mask.faithful,
                 on_step=observer.on_step if observer.whole else None,
             ).cpu()
-        return z_0, forecast
+        return z_0, forecast, ()
+
+    def see_window(self, window: Window, z: Tensor, restored: Tensor, steering: Steering) -> Tensor:
+        """The latents of a window as a picture."""
+        tall, wide = window.bottom * FACTOR, window.right * FACTOR
+        seen = window.multiplied(FACTOR).cut(replicate(restored, tall, wide))
+        with self.family.codec(0, steering) as codec:
+            return self.decode(codec, z, seen)
 
     def forecast(self, plan: PicturePlan, condition: Condition, steering: Steering) -> float:
         """Seconds of the diffusion; the other stages are not in it. The networks are loaded."""

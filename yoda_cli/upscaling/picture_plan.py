@@ -6,7 +6,7 @@ Maps on the LR grid are (1, 1, h, w) in [0, 1]; blocks and sizes are output pixe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -20,6 +20,7 @@ from yoda_cli.tiling.budget import Spent, spend
 from yoda_cli.tiling.grids import grid_window, to_grid
 from yoda_cli.tiling.plan import Plan, forecast_seconds, make_plan
 from yoda_cli.tiling.windows import Tile
+from yoda_cli.upscaling.adaptive import expected_steps
 from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window
 from yoda_cli.upscaling.settings import Settings
 
@@ -53,6 +54,12 @@ class PicturePlan:
     @cached_property
     def planned_calls(self) -> int:
         return sum(plan.planned_calls for plan in self.plans)
+
+    @property
+    def calls_range(self) -> tuple[int, int]:
+        """The fewest and the most calls; both are the planned ones where nothing is left open."""
+        ranges = [plan.calls_range for plan in self.plans]
+        return sum(least for least, _ in ranges), sum(most for _, most in ranges)
 
     @cached_property
     def dense_calls(self) -> int:
@@ -123,7 +130,15 @@ def plans_of(
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
         release_pages()
-    return plans
+    return [with_expected(plan, settings) for plan in plans]
+
+
+def with_expected(plan: Plan, settings: Settings) -> Plan:
+    """``plan``, and what is expected of its region in a run that decides on its way."""
+    adaptive = settings.sampling.adaptive
+    if adaptive is None or not settings.refines:
+        return plan
+    return replace(plan, expected=expected_steps(plan.timesteps, adaptive.rule))
 
 
 def spend_budget(

@@ -26,6 +26,7 @@ from yoda_cli.models.loading import (
     find_entry,
     find_model,
     with_faces,
+    with_judge,
     with_other,
     with_refinement,
 )
@@ -95,6 +96,8 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
         model = with_refinement(model, options, watch)
     if options.where is not None:
         model = with_other(model, options.where, options, watch)
+    if options.adaptive:
+        model = with_judge(model, options)
     return with_faces(model, options, watch) if options.faces else model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +11,16 @@ from torch import Tensor
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.blocks import begin, blend_blocks, picture_seed, run_block
+from yoda_cli.upscaling.adaptive import RegionRun
+from yoda_cli.upscaling.blocks import (
+    BlockEnd,
+    Conditions,
+    begin,
+    blend_blocks,
+    picture_seed,
+    run_block,
+    run_regions,
+)
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import Observer, PassEnd
 from yoda_cli.upscaling.settings import Settings
@@ -48,14 +58,35 @@ class PixelPipeline:
         forecast = plan.forecast_seconds or 0.0
         observer.planned(plan, forecast)
         seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
-        made = (
-            run_block(plan, i, conditions.take(i), model, settings, observer, seed, counter)
-            for i in range(len(plan.blocks))
-        )
-        image = blend_blocks(plan, made)
+        regions: list[RegionRun] = []
+
+        def images() -> Iterator[Tensor]:
+            for made in self.blocks(plan, conditions, settings, observer, seed, counter):
+                regions.extend([made.region] if made.region else [])
+                yield made.image
+
+        image = blend_blocks(plan, images())
         seconds = time.perf_counter() - began
         recovered = counter.recovered()
         # Runs that are watched, of fixed tiles, or short of memory are slower for their reasons.
-        if not (observer.whole or plan.first.fixed or recovered):
+        if not (observer.whole or plan.first.fixed or plan.first.expected or recovered):
             learn(model, forecast, seconds)
-        return PassEnd(image, plan, counter.calls, forecast, seconds, recovered)
+        return PassEnd(
+            image, plan, counter.calls, forecast, seconds, recovered, tuple(regions)
+        )  # fmt: skip
+
+    def blocks(
+        self, plan: PicturePlan, conditions: Conditions, settings: Settings, observer: Observer,
+        seed: int, counter: Counter,
+    ) -> Iterator[BlockEnd]:  # fmt: skip
+        """All blocks in order. Regions that decide for themselves go in groups, so that those at
+        the same time share calls."""
+        rest = (self.model, settings, observer, seed, counter)
+        count = len(plan.blocks)
+        if settings.sampling.adaptive is None or not settings.refines:
+            for index in range(count):
+                yield run_block(plan, index, conditions.take(index), *rest)
+            return
+        for start in range(0, count, settings.group):
+            group = range(start, min(start + settings.group, count))
+            yield from run_regions(plan, group, [conditions.take(i) for i in group], *rest)

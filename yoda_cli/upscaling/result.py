@@ -10,6 +10,7 @@ from torch import Tensor
 from yoda_cli.devices.out_of_memory import Recovered
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.tiling.budget import Spent
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.picture_plan import PicturePlan
 
 
@@ -79,6 +80,14 @@ class PassEnd:
     forecast_seconds: float
     seconds: float
     recovered: Recovered
+    regions: tuple[RegionRun, ...] = ()
+
+    @property
+    def network_pixels(self) -> int:
+        """Pixels of all windows that went through the network."""
+        if self.regions:
+            return sum(region.pixels for region in self.regions)
+        return sum(plan.network_pixels for plan in self.plan.plans)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,9 @@ class Result:
 
     ``forecast_seconds`` is what the plan promised for ``seconds``; ``lower_bound`` is the l that
     was used, ``spent`` what a budget made of A, ``faces`` how many were restored apart.
+    ``regions`` are those of the first pass of a run that decided on its way; the calls planned for
+    one are what was expected of it. ``canvas_pixels`` went through the encoder, ``network_pixels``
+    through the network.
     """
 
     image: Tensor
@@ -101,6 +113,9 @@ class Result:
     spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
     faces: int = 0
+    regions: tuple[RegionRun, ...] = ()
+    canvas_pixels: int = 0
+    network_pixels: int = 0
 
 
 def sum_of(one: Result, other: Result) -> Result:
@@ -132,4 +147,7 @@ def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Resul
         lower_bound=plan.first.lower_bound,
         spent=plan.spent,
         recovered=sum((p.recovered for p in passes), Recovered()),
+        regions=passes[0].regions,
+        canvas_pixels=sum(plan.pixels for p in passes for plan in p.plan.plans),
+        network_pixels=sum(p.network_pixels for p in passes),
     )

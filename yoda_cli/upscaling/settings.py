@@ -18,6 +18,7 @@ from yoda_cli.errors import UsageError
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.plan import TileChoice
+from yoda_cli.upscaling.adaptive_settings import AdaptiveSettings, region_side, resolve_adaptive
 from yoda_cli.upscaling.checks import DIFFUSION_ONLY, apart, check_model
 from yoda_cli.upscaling.shell import plain_path, shell_word
 
@@ -55,6 +56,7 @@ class SamplingSettings:
     fidelity: float
     strength: float
     fidelity_when_clean: float
+    adaptive: AdaptiveSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class Settings:
             "batch": self.group if self.group > 1 else None,
         }
         rows += [(name, value) for name, value in asked.items() if value is not None]
+        if sampling.adaptive is not None:
+            rows += sampling.adaptive.rows()
         if self.latent is not None:
             rows += _latent_rows(self.latent)
         if not self.diffuses:
@@ -162,6 +166,7 @@ class Settings:
             "no-skip": not self.tiles.skip,
             "faces": self.faces is not None,
             "refine": self.refine,
+            "adaptive": self.sampling.adaptive is not None,
         }
         return [name for name, is_on in chosen.items() if is_on]
 
@@ -228,6 +233,7 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
         strength,
         model.fidelity(asked.fidelity, 0.0),
     )
+    sampling = replace(sampling, adaptive=resolve_adaptive(asked, model, sampling.timesteps))
     mask = MaskSettings(
         asked.attention or model.defaults.attention, asked.heads or "", lower_bound,
         asked.budget or 0.0, asked.faithful,
@@ -237,7 +243,9 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
         asked.scale if asked.scale is not None else float(model.scale),
         mask,
         sampling,
-        TileChoice(asked.tile, asked.tile_overlap, asked.block, asked.exact, asked.skip),
+        TileChoice(
+            asked.tile, asked.tile_overlap, region_side(asked, model), asked.exact, asked.skip
+        ),
         _group(asked, model),
         asked.compile,
         model.device,

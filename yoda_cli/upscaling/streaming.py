@@ -28,6 +28,7 @@ from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling import forecast
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
@@ -110,20 +111,26 @@ def stream(
         )  # fmt: skip
         trim_heap()
         forecast = seen.forecast_seconds or 0.0
+
+        regions: list[RegionRun] = []
         observer.planned(seen, forecast)
 
         def block(index: int) -> Tensor:
             condition = conditions.take(index)
-            return run_block(seen, index, condition, model, settings, observer, seed, counter)
+            made = run_block(seen, index, condition, model, settings, observer, seed, counter)
+            regions.extend([made.region] if made.region else [])
+            return made.image
 
         write_blocks(seen, block, made, scratch)
         check = replacing(writing.existing, item.is_ours)
         mark = provenance(model.name, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
-    if not (seen.first.fixed or recovered):
+    if not (seen.first.fixed or seen.first.expected or recovered):
         learn(model, forecast, seconds)
-    end = PassEnd(torch.empty(0), seen, counter.calls, forecast, seconds, recovered)
+    end = PassEnd(
+        torch.empty(0), seen, counter.calls, forecast, seconds, recovered, tuple(regions)
+    )  # fmt: skip
     result = result_of([end], end.image, seconds)
     return Finished(item.source, item.target, lr, result, (width, height),
                     (*notices, "streamed"), settings, 1, peak_bytes(), sha256)  # fmt: skip

@@ -26,6 +26,7 @@ from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
 from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.batch.ray_pool import Call, Pool
@@ -69,6 +70,7 @@ class Block:
     image: Tensor
     calls: int
     recovered: Recovered
+    region: RegionRun | None = None
 
 
 class Actor:
@@ -103,7 +105,7 @@ class Actor:
             condition = Conditions(lr, model, settings, plan.blocks).take(index)
             counter, seed = Counter(), picture_seed(settings.sampling.seed, plan.lr)
             made = run_block(plan, index, condition, model, settings, Observer(), seed, counter)
-        return Block(made, counter.calls, counter.recovered())
+        return Block(made.image, counter.calls, counter.recovered(), made.region)
 
     def join(self, item: Item, looked: Looked, *blocks: Block) -> dict[str, Any]:
         """The picture from its blocks, written; its record."""
@@ -117,6 +119,7 @@ class Actor:
             forecast_seconds=plan.forecast_seconds or 0.0,
             seconds=seconds,
             recovered=sum((block.recovered for block in blocks), Recovered()),
+            regions=tuple(block.region for block in blocks if block.region),
         )
         result = result_of([end], image, seconds)
         done = finished_of(
@@ -170,9 +173,11 @@ def absolute(options: UpscaleOptions) -> UpscaleOptions:
     attention = None if options.attention is None else named(options.attention)
     stage1 = None if options.stage1 is None else named(options.stage1)
     where = None if options.where is None else named(options.where)
+    regressor = None if options.regressor is None else named(options.regressor)
     return replace(
-        options, model=named(options.model), where=where, attention=attention, stage1=stage1
-    )
+        options, model=named(options.model), where=where, attention=attention, stage1=stage1,
+        regressor=regressor,
+    )  # fmt: skip
 
 
 def check_address(address: str | None) -> None:

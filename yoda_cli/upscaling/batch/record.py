@@ -40,6 +40,12 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "precision": str(model.precision).removeprefix("torch."),
         "notices": list(done.notices),
     }
+    if result.regions:
+        steps = [len(region.times) for region in result.regions]
+        record["regions"] = {
+            "chain": len(done.settings.sampling.timesteps) - 1, "count": len(steps), "steps": steps,
+            "left_early": sum(region.left for region in result.regions),
+        }  # fmt: skip
     if result.spent is not None:
         bent = result.spent
         record["budget"] = {
@@ -60,6 +66,10 @@ def line_of(record: Mapping[str, Any]) -> str:
         f"{record['width']}×{record['height']}{frames}, {calls}{of} tiles computed, "
         f"{record['seconds']:.1f} s on {device}"
     )
+    if "regions" in record:
+        steps, chain = record["regions"]["steps"], record["regions"]["chain"]
+        each = f"{min(steps)}" if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
+        line += f"; {each} of {chain} steps each"
     if "budget" in record:
         bent = record["budget"]
         weight = f"{bent['weight']:.2f}·" if bent["weight"] < 1 else ""

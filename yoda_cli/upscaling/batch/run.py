@@ -18,6 +18,7 @@ from yoda_cli.upscaling.batch.outputs import Naming, target_of
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, sized
 from yoda_cli.upscaling.batch.record import SCHEMA
 from yoda_cli.upscaling.picture import Finished, Item, look_ahead
+from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import foresee, only_reduces
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.streaming import with_stream_blocks
@@ -112,9 +113,17 @@ def forecast_of(
     data = stream if item.source == STREAM else None
     plan, settings = look_ahead(item, model, with_stream_blocks(item, model, options), data)
     ahead = foresee(plan, model, settings)
+    if plan.calls_range[0] < plan.calls_range[1]:  # decided on the way: all else is expected
+        record |= {"calls_range": list(plan.calls_range), "seconds_range": seconds_range(plan)}
     return record | {
         "planned_calls": ahead.calls * item.frames_made,
         "dense_calls": ahead.dense_calls * item.frames_made,
         "blocks": ahead.blocks,
         "forecast_seconds": round(ahead.seconds * item.frames_made, 3),
     }
+
+
+def seconds_range(plan: PicturePlan) -> list[float]:
+    """The forecast for the fewest and the most calls, in proportion to those expected."""
+    share = (plan.forecast_seconds or 0.0) / max(plan.planned_calls, 1)
+    return [round(share * calls, 3) for calls in plan.calls_range]
