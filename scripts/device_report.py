@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import YodaError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Backbone, Guidance
@@ -288,6 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, mps or cpu")
     parser.add_argument("--small", action="store_true", help="a rehearsal of seconds")
     asked = parser.parse_args(arguments)
+    try:
+        pick_device(asked.device)
+    except YodaError as error:
+        parser.error(f"{error}; --device cpu --small is a rehearsal")
     found = report(Machine(torch.device(asked.device), asked.small))
     asked.target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -76,9 +76,9 @@ def cut_jpeg(share=0.5, **options):
     return whole[: int(len(whole) * share)] + b"\xff\xd9"
 
 
-def holed_jpeg(start=0.5, length=0.02, **options):
-    """Zeros over a part of its entropy-coded data; both ends are as they were."""
-    whole = bytearray(sound("JPEG", 64, 64, quality=90, **options))
+def holed(kind="JPEG", start=0.5, length=0.02, **options):
+    """Zeros over a part of a JPEG's entropy-coded data; both ends are as they were."""
+    whole = bytearray(sound(kind, 64, 64, quality=90, **options))
     first = int(len(whole) * start)
     count = int(len(whole) * length)
     whole[first : first + count] = bytes(count)

@@ -15,7 +15,7 @@ from yoda_cli.images.color import adain_fix, wavelet_fix
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.addsr import dape_input, picture_hint, refined_picture
 from yoda_cli.models.latent.autoencoder import SCALING
-from yoda_cli.models.latent.controlled import make_latent_schedule
+from yoda_cli.models.latent.denoising import make_latent_schedule
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import seesr
 from yoda_cli.models.nets.filling import build_filled

@@ -14,7 +14,8 @@ from yoda_cli.diffusion.timesteps import leading_timesteps, openai_timesteps, tr
 from yoda_cli.images.color import adain_fix, low_band, wavelet_fix
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
-from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design, make_latent_schedule
+from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design
+from yoda_cli.models.latent.denoising import make_latent_schedule
 from yoda_cli.models.latent.restorers import restorer_of
 from yoda_cli.models.latent.text import load_text
 from yoda_cli.models.model import Model

@@ -20,7 +20,7 @@ from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.color import COLOR_FIXES, low_band
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.autoencoder import SCALING, load_wrapped_vae
-from yoda_cli.models.latent.controlled import make_latent_schedule
+from yoda_cli.models.latent.denoising import make_latent_schedule
 from yoda_cli.models.latent.modulated import ModulatedDenoiser
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import ldm

@@ -119,6 +119,8 @@ class UpscaleOptions:
     bytes whatever is skipped and however many workers; ``stream`` writes very large pictures by
     blocks (None: where that pays); ``budget`` in (0, 1] is a share of the time
     that A = 1 takes. ``faces`` restores the faces in a photograph apart, with the model ``face``.
+    ``refine`` diffuses on top of a network that makes its picture in one call. ``where`` is another
+    model, whose picture is taken the more the brighter the attention map is.
 
     ``max_pixels`` bounds the result, of an animation each frame, and ten times as much all of them.
     ``accept_damaged`` enlarges what can be read of a damaged file.
@@ -155,6 +157,8 @@ class UpscaleOptions:
     stream: bool | None = None
     budget: float | None = None
     faces: bool = False
+    refine: bool = False
+    where: str | None = None
     task: str | None = None
     stage1: str | None = None
     attention_from: str | None = None
@@ -192,6 +196,8 @@ class OptionValues(TypedDict, total=False):
     compile: bool
     faithful: bool
     faces: bool
+    refine: bool
+    where: str | None
     max_pixels: int
     accept_damaged: bool
     skip: bool

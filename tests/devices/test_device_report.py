@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from yoda_cli.errors import DeviceError
 
@@ -43,3 +44,12 @@ def test_no_part_is_begun_when_the_time_is_spent(script, tmp_path, monkeypatch):
     script.main([str(tmp_path / "report.json"), "--device", "cpu", "--small"])
     found = json.loads((tmp_path / "report.json").read_text())
     assert {name for name, part in found.items() if "skipped" in part} == set(script.PARTS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_gpu_is_told_of_the_rehearsal(script, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.main([str(tmp_path / "report.json")])
+    assert ended.value.code == 2
+    assert "0 CUDA; --device cpu --small is a rehearsal" in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()

@@ -13,7 +13,7 @@ from fakes import photo
 from torch import nn
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
-from yoda_cli.models import calibration
+from yoda_cli.models import timing
 from yoda_cli.models.latent.addsr import AddSR
 from yoda_cli.models.latent.diffbir import DiffBIR
 from yoda_cli.models.latent.settings import FamilySettings
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of Fa
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Networks are timed on one small window, once."""
-    monkeypatch.setattr(calibration, "SIDES", (64,))
-    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(timing, "SIDES", (64,))
+    monkeypatch.setattr(timing, "REPEATS", 1)
 
 
 def test_the_device_refuses_what_a_real_one_refuses():

@@ -10,7 +10,7 @@ import torch
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.timesteps import CHAINS
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
-from yoda_cli.models.latent.controlled import make_latent_schedule
+from yoda_cli.models.latent.denoising import make_latent_schedule
 
 SIDE, COUNT = 64, 16
 FREQUENCY = torch.fft.fftfreq(SIDE).square()

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -325,9 +326,15 @@ def test_csv_has_every_row(bench, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
-    from yoda_cli.evaluation import speed
+    from yoda_cli.evaluation import arithmetic, processes, speed
 
     monkeypatch.setattr(speed, "ROUNDS", 2)
+    monkeypatch.setattr(processes, "ROUNDS", 2)
+    monkeypatch.setattr(arithmetic, "SIDE", 64)
+    nothing = [sys.executable, "-c", "pass"]
+    busy = [*nothing[:2], "print(sum(range(10**7)))"]
+    stand_ins = {processes.TORCH: nothing, "yoda upscale": busy}
+    monkeypatch.setattr(processes, "commands_of", lambda *_: stand_ins)
     done = bench("--dataset", pictures, "--speed", "--peer", "base", "--json")
     assert done.code == 0, done.err
     document = json.loads(done.out)
@@ -338,6 +345,13 @@ def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
         assert (timing["ratio"] == 1) == (timing["method"] == "yoda")
         assert timing["gflop"] > 0
     assert document["environment"]["torch"] == torch.__version__
+    first, network, call = document["arithmetic"]
+    assert (first["ratio"], first["gflop"]) == (1, 2 * 64**3 / 1e9)
+    assert network["gflop_per_second"] > 0 < call["gflop"]
+    base, work = document["processes"]
+    assert (base["ratio"], len(base["runs"])) == (1, 2)
+    assert work["ratio"] > 1.5
+    assert work["peak_mb"] > 3
     done = bench("--dataset", pictures, "--speed", "--peer", "base", "--baseline", "base", "--json")
     document = json.loads(done.out)
     assert document["baseline"] == "base"

@@ -13,7 +13,7 @@ from broken import (
     animation,
     cut_jpeg,
     flipped_png,
-    holed_jpeg,
+    holed,
     jpeg_without_a_restart,
     lab_tiff,
     mended,
@@ -49,12 +49,13 @@ DAMAGED = {
     "progressive.jpg": cut_jpeg(progressive=True),
     "grey.jpg": cut_jpeg(0.7, subsampling="4:4:4"),
     "tall.jpg": tall_jpeg(),
-    "holed.jpg": holed_jpeg(),
-    "hole at the start.jpg": holed_jpeg(0.35, 0.01),
-    "holed, progressive.jpg": holed_jpeg(progressive=True),
-    "holed between restarts.jpg": holed_jpeg(restart_marker_blocks=2),
+    "holed.jpg": holed(),
+    "hole at the start.jpg": holed(start=0.35, length=0.01),
+    "holed, progressive.jpg": holed(progressive=True),
+    "holed between restarts.jpg": holed(restart_marker_blocks=2),
     "a restart lost.jpg": jpeg_without_a_restart(),
     "tall.tif": tall_tiff(),
+    "holed.tif": holed("TIFF", start=0.3, compression="jpeg"),
 }
 SOUND = {
     "plain.png": sound("PNG"),
@@ -89,18 +90,18 @@ def test_damage_is_refused_and_read_with_a_notice_when_that_is_asked_for(name):
 def test_the_command_line_refuses_damage_and_enlarges_it_when_that_is_asked_for(
     yoda, tmp_path, tiny_checkpoint, many
 ):
-    folder = tmp_path / "in"
+    folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
+    out.mkdir()
     for name in ("short.png", "holed.jpg", "tall.tif"):
         (folder / name).write_bytes(DAMAGED[name])
     paths = [folder] if many else sorted(folder.iterdir())
-    fast = ["--model", tiny_checkpoint, "--steps", "1", "--json", "-o", tmp_path / "out"]
+    fast = ["--model", tiny_checkpoint, "--steps", "1", "--json", "-o", out]
     for path in paths:
         refused = yoda("upscale", path, *fast)
         assert refused.code == 4
         assert refused.err.count("is damaged: ") == refused.err.count("--accept-damaged") > 0
-        assert not list(tmp_path.glob("out/*.*"))
-        (tmp_path / "out").mkdir(exist_ok=True)
+        assert not list(out.iterdir())
         done = yoda("upscale", path, *fast, "--accept-damaged")
         assert done.code == 0, done.err
         assert "damaged: " in done.err
@@ -109,7 +110,7 @@ def test_the_command_line_refuses_damage_and_enlarges_it_when_that_is_asked_for(
             assert any(notice.startswith("damaged: ") for notice in record["notices"])
             header = peek(Path(record["output"]))
             assert (header.width, header.height) == (record["width"], record["height"])
-        for made in list((tmp_path / "out").iterdir()):
+        for made in list(out.iterdir()):
             made.unlink()
 
 

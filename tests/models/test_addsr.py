@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import tiny_addsr as tiny
+import tiny_stablesr
 import torch
 from cases import one_by_default
 from safetensors.torch import load_file, save_file
@@ -15,11 +16,12 @@ from yoda_cli.diffusion.schedule import q_sample
 from yoda_cli.diffusion.timesteps import four_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, WeightsError
-from yoda_cli.models import calibration
+from yoda_cli.models import timing
 from yoda_cli.models.latent.addsr import AddSR, dape_input, picture_hint, refined_picture
 from yoda_cli.models.latent.components import Components
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.latent.settings import FamilySettings
+from yoda_cli.models.latent.stablesr import StableSR
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import seesr
 from yoda_cli.models.nets.filling import check_fit, skeleton
@@ -45,8 +47,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(calibration, "SIDES", (64,))  # networks are timed on one small window
-    monkeypatch.setattr(calibration, "REPEATS", 1)
+    monkeypatch.setattr(timing, "SIDES", (64,))  # networks are timed on one small window
+    monkeypatch.setattr(timing, "REPEATS", 1)
 
 
 def family_of(folder, refinement=0.4, **files):
@@ -225,6 +227,17 @@ def test_small_and_long_pictures_come_out_at_the_size_asked_for(folder, height, 
 def test_a_file_in_the_slot_of_another_is_refused_by_what_it_is(folder, role, given, expected):
     with pytest.raises(WeightsError, match=f"{expected} was expected"):
         family_of(folder, **{role: folder / tiny.NAMES[given]})
+
+
+def test_files_of_addsr_and_of_stablesr_do_not_pass_for_each_other(folder, tmp_path):
+    tiny_stablesr.make_files(tmp_path)
+    for role, expected in (("unet", "the U-Net"), ("controlnet", "the ControlNet")):
+        with pytest.raises(WeightsError, match=f"{expected} of AddSR or SeeSR was expected"):
+            family_of(folder, **{role: tmp_path / "tiny_stablesr.ckpt"})
+    for name in ("unet", "controlnet"):
+        files = {"diffusion": folder / tiny.NAMES[name]}
+        with pytest.raises(WeightsError, match="StableSR in one file was expected"):
+            StableSR("tiny", SETTINGS, files, CPU, torch.float32)
 
 
 def test_stable_diffusion_1_and_an_unlike_controlnet_are_refused(folder, tmp_path):

@@ -168,7 +168,7 @@ def test_damaged_weights_are_refused_when_they_are_read(folder, tmp_path):
     torch.save(state, tmp_path / "nan.pth")
     parts = family_of(folder, controlnet=tmp_path / "nan.pth")
     with pytest.raises(WeightsError, match="not finite"):
-        parts.load()
+        parts.networks.load()
 
 
 def test_a_missing_extra_says_what_to_install(folder, monkeypatch):
@@ -192,7 +192,7 @@ def test_too_little_memory_is_said_with_the_figure_before_anything_is_read(folde
 
 def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     net = family.net
     z_lr = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(1))
     chain = CHAINS["openai"](1000, 5)
@@ -281,7 +281,7 @@ def test_fidelity_goes_from_the_sample_to_the_restored_picture(folder):
 
 def test_guidance_is_skipped_at_scale_one_and_mixes_two_runs_else(folder):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     net = family.net
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
@@ -420,7 +420,7 @@ def test_shapes_only_until_the_weights_come(folder):
 
 def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeypatch):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     net = family.net
     z, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 16)
     t = torch.tensor([500])

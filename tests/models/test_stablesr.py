@@ -16,6 +16,7 @@ from yoda_cli.diffusion.schedule import q_sample
 from yoda_cli.diffusion.timesteps import openai_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, UsageError, WeightsError
+from yoda_cli.evaluation.methods import make_method
 from yoda_cli.evaluation.metrics import psnr
 from yoda_cli.models.base import Guidance
 from yoda_cli.models.latent.autoencoder import SCALING, Autoencoder, load_wrapped_vae
@@ -31,6 +32,7 @@ from yoda_cli.upscaling.denoisers import WindowedDenoiser
 from yoda_cli.upscaling.latent import LatentPipeline
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.settings import resolve
+from yoda_cli.weights import Watch
 from yoda_cli.weights.structures import structures
 
 CPU = torch.device("cpu")
@@ -136,8 +138,8 @@ def test_the_modules_are_what_was_trained_beside_stable_diffusion():
 
 def test_both_forms_of_the_weights_are_one_model(folder):
     one, other = family_of(folder), family_of(folder, PARTS)
-    one.load()
-    other.load()
+    one.networks.load()
+    other.networks.load()
     theirs = other.net.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in one.net.state_dict().items())
 
@@ -180,7 +182,7 @@ def test_damaged_weights_are_refused_when_they_are_read(folder, tmp_path):
     state["structcond_stage_model.fea_tran.0.in_layers.0.weight"][0] = torch.nan
     torch.save(state, tmp_path / "nan.ckpt")
     with pytest.raises(WeightsError, match="not finite"):
-        family_of(tmp_path, {"diffusion": "nan.ckpt"}).load()
+        family_of(tmp_path, {"diffusion": "nan.ckpt"}).networks.load()
 
 
 def test_a_missing_extra_says_what_to_install(folder, monkeypatch):
@@ -197,7 +199,7 @@ def test_a_missing_extra_says_what_to_install(folder, monkeypatch):
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_mask_of_ones_is_plain_sampling_with_the_same_noise(folder, prediction):
     family = family_of(folder, prediction=prediction)
-    family.load()
+    family.networks.load()
     net, z_lr, chain = family.net, latent(), openai_timesteps(1000, 5)
     field = NoiseField(3, 4)
 
@@ -245,6 +247,13 @@ def test_fidelity_is_the_decoders_and_diffusion_runs_whatever_it_is(folder):
     assert resolve(UpscaleOptions(denoise=0.5), model).sampling.fidelity == 0.5  # its own
 
 
+def test_the_base_of_a_benchmark_is_the_picture_that_diffusion_starts_from(folder, monkeypatch):
+    monkeypatch.setattr(StableSR, "denoiser", lambda self: pytest.fail("it diffuses"))
+    base = make_method("base", UpscaleOptions(), model_of(folder), Watch())
+    larger = torch.nn.functional.interpolate(picture(), (64, 64), mode="bicubic").clamp(0, 1)
+    torch.testing.assert_close(base.run(picture()).image, larger)
+
+
 def test_without_features_the_decoders_file_is_not_needed(folder):
     lr = picture()
     plain = model_of(folder, {"diffusion": "tiny_stablesr.ckpt"}, fidelity=0.0)
@@ -287,7 +296,7 @@ def test_tiles_of_the_decoder_share_their_statistics(folder):
 
 def test_guidance_mixes_two_runs_of_the_unet_over_one_of_the_encoder(folder):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     net, z, t = family.net, latent(8, 8), torch.tensor([500])
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     calls = []
@@ -337,7 +346,7 @@ def test_what_it_has_no_use_for_is_refused(folder):
 
 def test_maps_go_with_their_level_whatever_the_sides_are(folder):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     z, text = latent(7, 13), torch.randn(1, 77, 16)
     with torch.no_grad():
         maps = family.net.encoder(z, torch.tensor([499]))
@@ -366,7 +375,7 @@ def test_weights_are_given_back_and_read_again(folder, monkeypatch):
 
 def test_networks_that_visit_the_device_in_turn_compute_the_same(folder, monkeypatch):
     family = family_of(folder)
-    family.load()
+    family.networks.load()
     net, z, text, t = family.net, latent(8, 8), torch.randn(1, 77, 16), torch.tensor([500])
     with torch.no_grad():
         plain, moved = net.run(z, t, text, z), []

@@ -15,6 +15,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.errors import UsageError
 from yoda_cli.models import calibration as costs
+from yoda_cli.models import timing
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.tiling.budget import spend
 from yoda_cli.tiling.cost import Costs
@@ -178,9 +179,9 @@ def test_a_busy_moment_is_no_cost_and_a_shapes_first_use_is_told_apart(monkeypat
         clock["now"] += 1.0 if len(calls) in (1, 3, 9, 15) else 0.0  # a busy moment
         seen.add(side)
 
-    monkeypatch.setattr(costs.Canvas, "call", call)
-    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock["now"])
-    found = costs.measure(model)
+    monkeypatch.setattr(timing.Canvas, "call", call)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock["now"])
+    found = timing.measure_fully(model)
     assert found.shape == pytest.approx(7e-3)
     assert found.pixel == pytest.approx(1e-8)
     assert found.call == pytest.approx(1e-3)
@@ -293,19 +294,19 @@ def test_costs_are_measured_once_and_a_damaged_record_is_measured_again(tmp_path
         costs, "measure", lambda *_: counted.append(1) or Costs(1e-3, 1e-7, 1e-7, 0)
     )
     for text in (None, None, "not json", '{"x": 1}', "[]"):
-        costs._KNOWN.clear()
+        costs.forget()
         if text is not None:
-            (tmp_path / "costs-6.json").write_text(text)
+            (tmp_path / "costs-7.json").write_text(text)
         assert costs_of(model).overhead_pixels == 16384
     assert len(counted) == 4
-    assert len(json.loads((tmp_path / "costs-6.json").read_text())) == 1
-    costs._KNOWN.clear()
+    assert len(json.loads((tmp_path / "costs-7.json").read_text())) == 1
+    costs.forget()
 
 
 def test_forecasts_lean_on_what_runs_took_and_on_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(costs, "measure", lambda *_: Costs(1e-3, 1e-6, 1e-7, 1e-8))
-    costs._KNOWN.clear()
+    costs.forget()
     model, lr = fake_model(), torch.rand(1, 3, 40, 40)
     asked = options(attention="gaussian")
 
@@ -313,19 +314,49 @@ def test_forecasts_lean_on_what_runs_took_and_on_nothing_else(tmp_path, monkeypa
         return plan_picture(lr, model, resolve(asked, model)).forecast_seconds
 
     before, expected = plan_picture(lr, model, resolve(asked, model)), forecast()
-    costs.learn(model, 0.4, 100.0)  # too short to tell
+    costs.learn(model, 0.1, 100.0)  # too short to tell
     assert forecast() == expected
-    for _ in range(20):
-        costs.learn(model, forecast() * 1000, expected * 2000)
-    assert forecast() == pytest.approx(2 * expected, rel=1e-3)
-    costs._KNOWN.clear()  # another process
+    for took in (1.9, 1.9, 30, 1.9, 0.1):  # one met a busy moment, one a short picture
+        costs.learn(model, forecast() * 1000, expected * 1000 * took)
+    assert forecast() == pytest.approx(1.9 * expected, rel=1e-3)
+    costs.forget()  # another process
     after = plan_picture(lr, model, resolve(asked, model))
-    assert after.forecast_seconds == pytest.approx(2 * expected, rel=1e-3)
+    assert after.forecast_seconds == pytest.approx(1.9 * expected, rel=1e-3)
     assert after.plans == before.plans
-    for _ in range(20):
-        costs.learn(model, 1.0, 1e6)  # the machine slept
-    assert forecast() == pytest.approx(costs.PACES[1] * expected)
-    costs._KNOWN.clear()
+    costs.learn(model, 1.0, 1e6)  # the machine slept
+    assert forecast() == pytest.approx(1.9 * expected, rel=1e-3)
+    costs.forget()
+
+
+@pytest.mark.parametrize(("took", "again"), [(1 / 2.7, True), (2.7, True), (1.5, False)])
+def test_costs_of_a_busy_moment_are_measured_again(took, again, tmp_path, monkeypatch):
+    monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path))
+    counted = []
+    monkeypatch.setattr(
+        costs, "measure", lambda *_: counted.append(1) or Costs(1e-3, 1e-6, 1e-7, 1e-8)
+    )
+    costs.forget()
+    model = fake_model()
+    for _ in range(costs.RUNS):
+        assert len(counted) == 1
+        costs.learn(model, 10 * costs_of(model).pace, 10 * took)
+    assert costs_of(model).pace == pytest.approx(took)
+    costs.forget()  # another process
+    assert (costs_of(model).pace == 1) is again
+    assert len(counted) == 1 + again
+    costs.forget()
+
+
+def test_a_cpu_is_measured_in_passing_and_its_plans_do_not_depend_on_the_moment(monkeypatch):
+    model = fake_model()
+    calls = model.backbone.calls
+    plans = []
+    for slow in (1, 40):
+        clock = itertools.count()
+        monkeypatch.setattr(timing.time, "perf_counter", lambda s=slow, c=clock: s * next(c))
+        plans.append(timing.measure(model).overhead_pixels)
+    assert len(set(plans)) == 1
+    assert model.backbone.calls - calls <= 2 * 3
 
 
 def test_runs_tell_the_pace_but_not_those_with_other_reasons_to_be_slow(monkeypatch):

@@ -6,7 +6,6 @@ min-max normalised; an image without contrast gives a constant map.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,6 +43,8 @@ def min_max_map(values: Map) -> Map:
 
 def _grey(lr: Tensor) -> npt.NDArray[np.uint8]:
     """(1, 3, h, w) in [0, 1] → (h, w) 8-bit luma."""
+    import cv2
+
     pixels = (lr[0].detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     grey = cv2.cvtColor(np.ascontiguousarray(pixels.numpy()), cv2.COLOR_RGB2GRAY)
     return grey.astype(np.uint8)
@@ -59,6 +60,8 @@ def edge(lr: Tensor) -> Tensor:
     The blur is wide because a tile works as long as its brightest pixel: with every single edge
     bright, nearly all tiles of a photograph would.
     """
+    import cv2  # here: a fifth of a second, and most runs take the learned map
+
     grey = _grey(lr)
     gradient = np.hypot(
         cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
@@ -73,6 +76,8 @@ def edge(lr: Tensor) -> Tensor:
 
 def sift(lr: Tensor) -> Tensor:
     """A Gaussian on every SIFT key point, as wide as the key point's scale."""
+    import cv2
+
     grey = _grey(lr)
     total: Map = np.zeros(grey.shape, np.float32)
     if min(grey.shape) < 2:

@@ -9,11 +9,13 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
 from yoda_cli.cli._signals import leave_signals, take_signals
@@ -23,6 +25,7 @@ from yoda_cli.cli.bench import bench
 from yoda_cli.cli.compare import compare
 from yoda_cli.cli.config import config
 from yoda_cli.cli.doctor import doctor
+from yoda_cli.cli.export import export
 from yoda_cli.cli.help import help_
 from yoda_cli.cli.metrics import metrics
 from yoda_cli.cli.train import train
@@ -66,28 +69,19 @@ def is_picture(name: str) -> bool:
     return Path(name).exists() or PICTURE.search(name) is not None
 
 
-app = typer.Typer(
-    name="yoda",
-    cls=Group,
-    help="Make pictures larger, with detail, on a laptop or a GPU.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command(
-    epilog=_upscale_options.EPILOG, short_help="Make pictures larger.", add_help_option=False
-)(upscale)
-app.command()(attention)
-app.command()(compare)
-app.command()(bench)
-app.command()(metrics)
-app.command()(train)
-app.add_typer(weights.app, name="weights")
-app.command()(doctor)
-app.command()(config)
-app.command("help")(help_)
+class Command(TyperCommand):
+    """A command whose options cost nothing where nothing was said of them: typer would make a
+    checker of values for each, and have none to check."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for parameter in self.params:
+            parameter.process_value = partial(_if_said, parameter, parameter.process_value)  # type: ignore[method-assign]
+
+
+def _if_said(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
+    silent = value is None and not (parameter.required or parameter.multiple or parameter.callback)
+    return None if silent and parameter.nargs == 1 else process(context, value)
 
 
 logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
@@ -99,7 +93,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     ctx: typer.Context,
     version: Annotated[
@@ -114,6 +107,60 @@ def root(
 ) -> None:
     """Make pictures larger, with detail, on a laptop or a GPU."""
     ctx.default_map = _defaults.default_map(ctx.command)
+
+
+#: Every command, and what typer is told of it.
+COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
+    "upscale": (upscale, {
+        "epilog": _upscale_options.EPILOG, "short_help": "Make pictures larger.",
+        "add_help_option": False,
+    }),
+    "attention": (attention, {}),
+    "compare": (compare, {}),
+    "bench": (bench, {}),
+    "metrics": (metrics, {}),
+    "train": (train, {}),
+    "export": (export, {}),
+    "weights": (weights.app, {}),
+    "doctor": (doctor, {}),
+    "config": (config, {}),
+    "help": (help_, {}),
+}  # fmt: skip
+ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
+
+
+def application(*names: str) -> typer.Typer:
+    """``yoda`` with these of its commands."""
+    made = typer.Typer(
+        name="yoda",
+        cls=Group,
+        help="Make pictures larger, with detail, on a laptop or a GPU.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(root)
+    for name in names:
+        command, told = COMMANDS[name]
+        if isinstance(command, typer.Typer):
+            made.add_typer(command, name=name)
+        else:
+            made.command(name, cls=Command, **told)(command)
+    return made
+
+
+app = application(*COMMANDS)
+
+
+def application_for(arguments: list[str]) -> typer.Typer:
+    """All of ``yoda``, or the one command that is named: typer reads the signatures of all.
+
+    A file of defaults may speak of every command, and is checked against them.
+    """
+    name = arguments[0] if arguments else ""
+    return application(name) if name in ALONE and not _defaults.is_written() else app
 
 
 def main() -> None:
@@ -152,7 +199,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     log = logging.getLogger("yoda_cli")
     handlers = list(log.handlers)
     try:
-        code = app(arguments, standalone_mode=False, prog_name="yoda")
+        code = application_for(arguments)(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:

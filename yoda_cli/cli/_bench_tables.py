@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from yoda_cli.cli import _render
-from yoda_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
@@ -78,43 +76,3 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
 def throughput(seconds: float | None) -> str:
     """Pictures per second."""
     return f"{1 / seconds:.1f}" if seconds else ""
-
-
-def show_speed(question: Bench, baseline: str | None, *, as_json: bool, quiet: bool) -> int:
-    """Time the methods on the first picture at several sizes."""
-    from yoda_cli.evaluation.benchmark import load_pair
-    from yoda_cli.evaluation.speed import environment, measure
-
-    names = [method.name for method in question.methods]
-    if baseline is not None and baseline not in names:
-        raise UsageError(
-            f"baseline {baseline!r} is no method of this run; there are {', '.join(names)}"
-        )
-    # The baseline first.
-    methods = sorted(question.methods, key=lambda method: method.name != baseline)
-    _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
-    sizes = (64, 128, 192, 256)
-    say = (lambda line: None) if quiet else _render.note
-    timings = measure(methods, lr, sizes, question.scale, say)
-    if as_json:
-        record = {"schema": 1, "environment": environment(), "baseline": methods[0].name}
-        _render.document(record | {"timings": [asdict(t) for t in timings]}, indent=1)
-        return 0
-    columns = ("LR", "method", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
-    rows = [
-        (
-            f"{t.width}×{t.height}",
-            t.method,
-            f"{t.median:.3f}",
-            f"{t.fastest:.3f}",
-            f"{t.slowest:.3f}",
-            f"{t.ratio:.3f}",
-            f"{t.per_megapixel:.2f}",
-            _render.number(t.gflop),
-            str(t.calls),
-        )
-        for t in timings
-    ]
-    _render.table(f"ratios to {methods[0].name}", columns, rows)
-    _render.result(", ".join(f"{key} {value}" for key, value in environment().items() if value))
-    return 0

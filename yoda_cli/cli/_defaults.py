@@ -31,6 +31,14 @@ def config_path() -> Path:
     return Path(platformdirs.user_config_dir("yoda")) / "config.toml"
 
 
+def is_written() -> bool:
+    """Whether there is such a file."""
+    try:
+        return config_path().exists()
+    except (ImportError, OSError, ValueError):
+        return True
+
+
 def default_map(group: Any) -> dict[str, Any]:
     """Defaults by command and option. Raises UsageError for a key that no command knows."""
     return settle(group, read_config(), from_environment(os.environ))

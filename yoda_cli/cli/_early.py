@@ -70,14 +70,9 @@ def beside(path: Path) -> str:
 
 def check_names(options: UpscaleOptions) -> None:
     """Model, attention source, sampler, device, precision and task are names that exist."""
-    model = options.model
-    if Path(model).suffix in CHECKPOINTS:
-        if not Path(model).is_file():
-            raise WeightsError(f"no such checkpoint: {model}{beside(Path(model))}")
-    else:
-        from yoda_cli.weights import load_registry
-
-        load_registry().model(model)
+    check_model_name(options.model)
+    if options.where is not None:
+        check_model_name(options.where)
     one_of("sampler", options.sampler, SAMPLER_NAMES)
     one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)
@@ -90,6 +85,17 @@ def check_names(options: UpscaleOptions) -> None:
             f"unknown attention source {source!r}; {_names.nearest(source, _names.SOURCES)} "
             "Or give a grey picture"
         )
+
+
+def check_model_name(model: str) -> None:
+    """A model of the registry, or a file that is there."""
+    if Path(model).suffix in CHECKPOINTS:
+        if not Path(model).is_file():
+            raise WeightsError(f"no such checkpoint: {model}{beside(Path(model))}")
+        return
+    from yoda_cli.weights import load_registry
+
+    load_registry().model(model)
 
 
 def one_of(what: str, name: str | None, known: Sequence[str]) -> None:

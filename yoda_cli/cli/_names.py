@@ -26,6 +26,7 @@ PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 METRICS = (
     "psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam",
     "grid", "weave", "gmsd", "jod", "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
+    "identity",
 )  # fmt: skip
 #: ``--denoise`` in words.
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}

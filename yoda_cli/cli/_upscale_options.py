@@ -118,6 +118,17 @@ Budget = Annotated[
     ),
 ]  # fmt: skip
 Faces = Annotated[bool, shown(LOOK, "Restore the faces in a photograph apart.", "--faces")]
+Refine = Annotated[
+    bool,
+    further(WHERE, "Diffuse on top of a network of one call, such as Real-ESRGAN.", "--refine"),
+]
+Where = Annotated[
+    str | None,
+    further(
+        WHERE, "Another model, taken where the attention map is bright.", value="MODEL",
+        names=_names.complete_models,
+    ),
+]  # fmt: skip
 Faithful = Annotated[
     bool, further(WHERE, "Run the paper's equations 9 and 11 as printed.", "--faithful")
 ]
@@ -160,7 +171,8 @@ Block = Annotated[
     ),
 ]  # fmt: skip
 Batch = Annotated[
-    int | None, further(WORK, "Tiles that a GPU takes together.", "-b", "--batch", value="N")
+    int | None,
+    further(WORK, "Tiles, or small pictures, taken together.", "-b", "--batch", value="N"),
 ]
 Compile = Annotated[
     bool, further(WORK, "Have torch compile the network first: for long runs.", "--compile")

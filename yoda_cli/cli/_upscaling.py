@@ -200,7 +200,7 @@ def make(
             return run_batch(
                 batch, model, asked.options, asked.writing, events, asked.running.engine,
                 stream=stream, observing=lambda item: watchers.observing(item, overall),
-                on_done=watchers.finish,
+                on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
             if not show.quiet:
@@ -224,7 +224,7 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
 
     options = asked.options
     named = files_named(
-        options.model, options.attention, options.stage1, asked.running.files_from
+        options.model, options.where, options.attention, options.stage1, asked.running.files_from
     )  # fmt: skip
     return Outputs(asked.writing.existing, [*pictures, *named])
 

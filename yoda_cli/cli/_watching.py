@@ -61,24 +61,24 @@ class Watchers:
     @contextmanager
     def observing(self, item: Item, run: Overall) -> Iterator[Observer]:
         """The observer of one picture of ``run`` while it is computed."""
-        from yoda_cli.reports.inspection import Wanted, dump_folder
-        from yoda_cli.reports.page import Watcher
         from yoda_cli.upscaling.progress import PictureProgress
 
         inside = self.inside
-        wanted = Wanted(*inside.named, every=inside.every)
-        dump = inside.dump and dump_folder(inside.dump, item.source, self.taken)
-        watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
-        if watcher.is_watching:
-            self.current[item.source] = watcher
         progress = PictureProgress.of(
             item, self.model, partial(run.at, item.source), partial(run.foresee, item.source)
         )
+        if not inside:
+            yield progress.observer
+            return
+        from yoda_cli.reports.inspection import Wanted, dump_folder
+        from yoda_cli.reports.page import Watcher
+
+        wanted = Wanted(*inside.named, every=inside.every)
+        dump = inside.dump and dump_folder(inside.dump, item.source, self.taken)
+        watcher = Watcher.of(dump, wanted, inside.report, self.report_check, self.outputs)
+        self.current[item.source] = watcher
         yield replace(
-            progress.observer,
-            on_pass=watcher.on_pass,
-            on_step=watcher.on_step,
-            whole=watcher.is_watching,
+            progress.observer, on_pass=watcher.on_pass, on_step=watcher.on_step, whole=True
         )
 
     def finish(self, done: Finished) -> None:

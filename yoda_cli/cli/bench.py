@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from yoda_cli.cli import _names, _render, _render_bars
-from yoda_cli.cli._bench_tables import show, show_speed
+from yoda_cli.cli._bench_speed import show_speed
+from yoda_cli.cli._bench_tables import show
 from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
     CacheDir,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from yoda_cli.models.model import Model
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
+WITHOUT_DIFFUSION = ("bicubic", "lanczos")
 
 
 def bench(
@@ -129,7 +131,7 @@ def bench(
     files = Files(csv, html, plots)
     checks = claim(files, question, ablate, outputs)
     if speed:
-        return show_speed(question, baseline, as_json=as_json, quiet=quiet)
+        return show_speed(question, ready, options, baseline, as_json=as_json, quiet=quiet)
     journal = open_journal(question, ready, options, fresh=fresh)
     get_ready(ready)
     rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=quiet))
@@ -166,7 +168,8 @@ def prepare(
             methods += [make_method(name, options, model, watch) for name in peers or ()]
         else:
             methods = [own_method("yoda", options, model, watch)]
-            wanted = DEFAULT_PEERS if peers is None else peers
+            usual = DEFAULT_PEERS if model.diffuses else WITHOUT_DIFFUSION
+            wanted = usual if peers is None else peers
             methods += [make_method(name, options, model, watch) for name in dict.fromkeys(wanted)]
         sets = [
             find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)

@@ -23,6 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
+HOPELESS = 2.0  # times as slow as fp32: no busy moment explains that three times in a row
 P = ParamSpec("P")
 
 
@@ -57,7 +58,15 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float16
-    return _fastest_on_cpu()
+    return _fastest_on_cpu() if may_have_bf16() else torch.float32
+
+
+def may_have_bf16() -> bool:
+    """Whether this CPU may compute in bf16: it is asked, not timed, where the library can say."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # built without it, or no longer called so
+        return True
 
 
 @lru_cache
@@ -71,7 +80,7 @@ def _fastest_on_cpu() -> torch.dtype:
         record = cache_folder() / "precision.json"
     except WeightsError:  # no home, no cache: measured every time
         return PRECISIONS[_measure()]
-    key = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    key = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     with contextlib.suppress(KeyError, TypeError):
         return PRECISIONS[_recorded(record)[key]]
     name = _measure()
@@ -98,7 +107,9 @@ def _measure() -> str:
         inputs[name] = x.to(memory_format=torch.channels_last)
     best = dict.fromkeys(layers, float("inf"))
     with torch.inference_mode():
-        for _ in range(12):  # in turn, so that a busy moment meets both
+        for turn in range(12):  # in turn, so that a busy moment meets both
+            if turn > 2 and best["bf16"] > HOPELESS * best["fp32"]:
+                break  # it is emulated here: each of its calls takes a tenth of a second
             for name, layer in layers.items():
                 began = time.perf_counter()
                 layer(inputs[name])

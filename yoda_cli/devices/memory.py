@@ -139,6 +139,15 @@ def free_bytes(device: torch.device) -> int:
     """Memory that can be had on a device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return available_bytes()
+
+
+def available_bytes() -> int:
+    """Memory that programs can have now without others being moved to the disk."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
     import psutil  # a machine that only trains need not have it
 
     return int(psutil.virtual_memory().available)

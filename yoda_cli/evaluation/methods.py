@@ -27,7 +27,9 @@ from yoda_cli.images.resize import imresize
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.image_networks import image_network
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.checks import check_model
 from yoda_cli.upscaling.conditioning import attention_map
+from yoda_cli.upscaling.latent import required
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.result import Observer, PassBegin
 from yoda_cli.upscaling.settings import resolve
@@ -85,9 +87,12 @@ def make_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) 
         "faithful": replace(options, faithful=True, sampler=None),
     }
     variants |= {source: replace(options, attention=source) for source in (*SOURCES, *HEADED)}
+    if name == "base" and model.family is not None:  # a decoder that wraps would diffuse for it
+        return Method(name, lambda lr: Outcome(unrefined(lr, model, options)))
     if name in variants:
         return own_method(name, variants[name], model, watch)
     if name == "shuffled":
+        check_model(model, replace(options, attention="uniform"))
         return Method(name, lambda lr: enlarge(lr, model, options, shuffled=True))
     path = Path(name)
     if path.suffix in (".pth", ".pt", ".ckpt", ".safetensors"):
@@ -96,7 +101,11 @@ def make_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) 
 
 
 def own_method(name: str, options: UpscaleOptions, model: Model, watch: Watch) -> Method:
-    """Our network with ``options``, its attention's weights fetched first."""
+    """Our network with ``options``, its attention's weights fetched first.
+
+    UsageError where the network does not read one of them.
+    """
+    check_model(model, options)
     if options.attention in HEADED:
         get_model(options, watch)
     return Method(name, lambda lr: enlarge(lr, model, options))
@@ -167,6 +176,15 @@ def enlarge(
         result.image, result.calls, result.planned_calls, result.dense_calls, tuple(active),
         lines[0] if len(lines) == 1 else ((), ()), (flops[0] or None) if len(flops) == 1 else None,
     )  # fmt: skip
+
+
+def unrefined(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor:
+    """The picture that a model of latents starts from, at the size of its result; no network of
+    diffusion runs."""
+    settings = resolve(options, model)
+    restored = required(plan_picture(lr, model, settings).restored).float().cpu()
+    size = (round(lr.shape[-2] * settings.scale), round(lr.shape[-1] * settings.scale))
+    return imresize(restored, size).clamp(0, 1)
 
 
 def get_ready(model: Model) -> None:

@@ -24,6 +24,7 @@ from yoda_cli.evaluation.metrics import (
     texture_distance,
     weave,
 )
+from yoda_cli.evaluation.metrics.identity import Identity, load_identity
 from yoda_cli.evaluation.metrics.niqe import niqe, packaged_model
 from yoda_cli.evaluation.metrics.perceptual import MIN_SIDE, Distance, load_dists, load_lpips
 from yoda_cli.weights import Cache, Registry, Watch
@@ -98,7 +99,8 @@ LIBRARIES = {
     "jod": (libraries.jod, "higher", "JOD of ColorVideoVDP on a 4K display, 10 at best (cvvdp)"),
 }
 
-NAMES = (*PLAIN, *LIBRARIES, *NETWORKS)
+IDENTITY = "identity"
+NAMES = (*PLAIN, *LIBRARIES, *NETWORKS, IDENTITY)
 DEFAULT = ("psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam")
 
 
@@ -127,6 +129,9 @@ def find_metrics(
             if name in LIBRARIES:
                 found.append(_by_library(name))
                 continue
+            if name == IDENTITY:
+                found.append(_identity(load_identity()))
+                continue
             distance = network(name, obtain(NETWORKS[name], registry, cache, watch))
         except WeightsError as error:
             missing.append(f"{name} is left empty: {error}")
@@ -138,6 +143,13 @@ def find_metrics(
 
 def _nothing(sample: Sample, frame: Frame) -> float:
     return math.nan
+
+
+def _identity(distance: Identity) -> Metric:
+    return Metric(
+        IDENTITY, "lower", "identity: distance of dlib's face descriptors, one person below 0.6; "
+        "faces as found in HR, empty without", lambda s, f: distance(s.sr, s.hr),
+    )  # fmt: skip
 
 
 def _by_library(name: str) -> Metric:

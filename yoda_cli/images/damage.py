@@ -19,8 +19,9 @@ END_OF_IMAGE = b"\xff\xd9"
 #: How libjpeg's warnings begin that are about pixels; others are about a header's version.
 JPEG_WARNINGS = ("Corrupt JPEG data: ", "Inconsistent progression sequence")
 OLD_JPEG = 6  # a TIFF compression that keeps its strips as it likes
-HEIGHT, COMPRESSION, STRIPS, SAMPLES, STRIP_ROWS = 257, 259, 273, 277, 278
-WIDTH, PLANAR, TILE_WIDTH, TILE_HEIGHT, TILES = 256, 284, 322, 323, 324
+JPEG, JPEG_TABLES = 7, 347
+HEIGHT, COMPRESSION, STRIPS, SAMPLES, STRIP_ROWS, STRIP_BYTES = 257, 259, 273, 277, 278, 279
+WIDTH, PLANAR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 256, 284, 322, 323, 324, 325
 SEPARATE_PLANES = 2
 
 
@@ -33,7 +34,7 @@ def damage_of(image: Image.Image, file: BinaryIO) -> str:
         file.seek(0)
         return _jpeg_damage(file.read())
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _tiff_damage(image)
+        return _tiff_damage(image, file)
     return ""
 
 
@@ -100,8 +101,8 @@ def _jpeg_damage(data: bytes) -> str:
     return ""
 
 
-def _tiff_damage(image: TiffImagePlugin.TiffImageFile) -> str:
-    """Whether there are as many strips or tiles as the size asks for."""
+def _tiff_damage(image: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> str:
+    """Whether there are as many strips or tiles as the size asks for, and JPEGs in them whole."""
     tags = image.tag_v2
     if tags.get(COMPRESSION) == OLD_JPEG:
         return ""
@@ -112,5 +113,22 @@ def _tiff_damage(image: TiffImagePlugin.TiffImageFile) -> str:
     else:
         rows = min(tags.get(STRIP_ROWS, tags[HEIGHT]), tags[HEIGHT])
         name, found, expected = "strips", tags.get(STRIPS, ()), -(-tags[HEIGHT] // rows) * planes
-    count = len(found) if isinstance(found, tuple) else 1
-    return f"it holds {count} of {expected} {name} of its pixels" if count < expected else ""
+    places = found if isinstance(found, tuple) else (found,)
+    if len(places) < expected:
+        return f"it holds {len(places)} of {expected} {name} of its pixels"
+    return _damage_of_jpegs(tags, places, file) if tags.get(COMPRESSION) == JPEG else ""
+
+
+def _damage_of_jpegs(
+    tags: TiffImagePlugin.ImageFileDirectory_v2, places: tuple[int, ...], file: BinaryIO
+) -> str:
+    """What is wrong with the first damaged strip or tile; their tables stand apart, once."""
+    lengths = tags.get(TILE_BYTES if TILES in tags else STRIP_BYTES, ())
+    lengths = lengths if isinstance(lengths, tuple) else (lengths,)
+    tables = bytes(tags.get(JPEG_TABLES, b""))[:-2]  # without an end marker
+    for place, length in zip(places, lengths, strict=False):
+        file.seek(place)
+        part = file.read(length)
+        if damage := _jpeg_damage(tables + part[2:] if tables else part):
+            return damage
+    return ""

@@ -10,6 +10,7 @@ from PIL import Image
 from yoda_cli.errors import OutputError
 from yoda_cli.files import shown
 from yoda_cli.images.header import Header
+from yoda_cli.images.opening import load_plugins
 from yoda_cli.images.picture import Metadata, Picture
 
 JPEG_SEGMENT = 65_533  # bytes of one marker segment
@@ -66,7 +67,7 @@ def format_of(path: Path) -> str:
 
 def can_write(kind: str) -> bool:
     """Whether this Pillow was built with the format; AVIF may be missing."""
-    Image.init()
+    load_plugins()
     return kind in Image.SAVE
 
 

@@ -15,7 +15,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +28,7 @@ MAX_PIXELS = 1 << 28  # 268 million; of an animation, all frames together
 MAX_SIDE = 1_000_000
 MAX_STREAM_BYTES = 1 << 31  # of what comes without a file
 STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20
+PLUGINS = ("Png", "Jpeg", "WebP", "Tiff", "Bmp", "Gif", "Avif")  # Pillow's modules for them
 NO_PICTURE = (
     "damaged or not a picture of a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
 )
@@ -149,7 +150,7 @@ def begins_like_a_picture(head: bytes) -> bool:
     """Whether one of the readable formats begins with these bytes."""
     if head[4:8] == b"ftyp":  # AVIF, HEIC
         return True
-    Image.init()
+    load_plugins()
     accepts = (Image.OPEN[kind][1] for kind in READABLE if kind in Image.OPEN)
     return any(accept is not None and accept(head[:16]) for accept in accepts)
 
@@ -166,7 +167,7 @@ def identified(file: BinaryIO, name: str) -> Image.Image:
     is_heif = head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
     if is_heif and not _can_read_heif():
         raise InputError(f"{name} is HEIC; install pillow-heif to read it, or convert it to JPEG")
-    Image.init()
+    load_plugins()
     formats = [kind for kind in READABLE if kind in Image.OPEN]
     try:
         image = Image.open(file, formats=formats)
@@ -174,6 +175,14 @@ def identified(file: BinaryIO, name: str) -> Image.Image:
         raise InputError(f"{name} is {NO_PICTURE}") from error
     check_size(image.size, 1, name)
     return image
+
+
+@cache
+def load_plugins() -> None:
+    """Have Pillow know the formats that are read and written here. It has forty, each a module."""
+    for name in PLUGINS:
+        with contextlib.suppress(ImportError):  # AVIF may be missing
+            importlib.import_module(f"PIL.{name}ImagePlugin")
 
 
 def _can_read_heif() -> bool:

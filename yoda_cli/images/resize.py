@@ -7,6 +7,7 @@ shrinking, edges mirrored with the border pixel repeated, weights normalised.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -73,22 +74,29 @@ def _enlarged(x: Tensor, dim: int, factor: int) -> Tensor:
     All pixels of one phase, every ``factor``-th, have the same weights: sums of shifted copies.
     """
     length = x.shape[dim]
-    mirrored = torch.arange(-REACH, length + REACH).remainder(2 * length)
-    mirrored = torch.minimum(mirrored, 2 * length - 1 - mirrored).to(x.device)
-    before = x.index_select(dim, mirrored[:REACH])
-    after = x.index_select(dim, mirrored[-REACH:])
+    if length < REACH:  # a single pixel
+        before = after = x.expand(*(REACH if i == dim % x.ndim else -1 for i in range(x.ndim)))
+    else:
+        before = x.narrow(dim, 0, REACH).flip(dim)
+        after = x.narrow(dim, length - REACH, REACH).flip(dim)
     wide = torch.cat([before, x, after], dim)
-    whole = 2 * REACH + 1  # what the pixels of the middle one see is not mirrored
-    index, weight = _taps(whole, whole * factor, factor)
     phases = []
-    for row in range(REACH * factor, (REACH + 1) * factor):
-        taps = [(i, w) for i, w in zip(index[row].tolist(), weight[row].tolist(), strict=True) if w]
-        (first, w), *rest = taps
+    for (first, w), *rest in phase_taps(factor):
         phase = wide.narrow(dim, first, length) * w
         for start, w in rest:
             phase.add_(wide.narrow(dim, start, length), alpha=w)
         phases.append(phase)
     return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+
+
+@lru_cache(maxsize=16)
+def phase_taps(factor: int) -> list[list[tuple[int, float]]]:
+    """For each phase: which pixels of a mirrored axis it sums from its first on, and by which
+    weights."""
+    whole = 2 * REACH + 1  # what the pixels of the middle one see is not mirrored
+    index, weight = (table.tolist() for table in _taps(whole, whole * factor, factor))
+    rows = range(REACH * factor, (REACH + 1) * factor)
+    return [[(i, w) for i, w in zip(index[r], weight[r], strict=True) if w] for r in rows]
 
 
 def imresize(

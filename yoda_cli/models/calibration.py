@@ -2,8 +2,10 @@
 
 One network call on a window of p output pixels takes about ``call + pixel·p`` seconds, and
 ``shape`` more when its shape is new: CPU libraries prepare their kernels then. The encoder, the
-loop around the network, and what is done once take seconds per output pixel. All were measured in
-a quiet moment; ``pace`` is what recent runs took, over what these figures say.
+loop around the network, and what is done once take seconds per output pixel. A GPU is measured
+with care; of a CPU one small window is timed, and the runs themselves say the rest: ``pace`` is
+the median of what the last of them took, over what these figures say. Figures that run after run
+contradicts were taken in a busy moment, and are measured again.
 """
 
 from __future__ import annotations
@@ -13,40 +15,24 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import ddim_step
-from yoda_cli.diffusion.schedule import make_schedule
-from yoda_cli.diffusion.timesteps import spaced_timesteps
-from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import OutputError, WeightsError
 from yoda_cli.files import cache_folder, make_folder, write_atomically
-from yoda_cli.images.fidelity import draw_towards_base
-from yoda_cli.models.base import Condition, crop_condition
 from yoda_cli.models.model import Model
+from yoda_cli.models.timing import ConditionOf, measure
 from yoda_cli.tiling.cost import Costs
-from yoda_cli.tiling.windows import Window
 
-RECORD = "costs-6.json"
-SIDES = (64, 128, 512)  # output pixels of the windows that are timed
-SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
-SLOW_FIRST = 3.0  # preparations take less
-REPEATS = 5
-LARGEST_BYTES = 2 << 30  # of a window that is timed
-TELLING_SECONDS = 0.5  # shorter runs say little about the pace
-LEAN = 0.4  # how far one run moves it
-PACES = (0.5, 4.0)
-
-
-ConditionOf = Callable[[Tensor], Condition]
+RECORD = "costs-7.json"
+TELLING_SECONDS = 0.2  # shorter runs say little about the pace
+RUNS = 5  # whose median is the pace
+PACES = (1 / 16, 16.0)
+AGREED = 2.0  # a pace beyond which, in all of them, the figures are dropped
 
 
 def costs_of(model: Model, condition_of: ConditionOf | None = None, variant: str = "") -> Costs:
@@ -64,20 +50,27 @@ def costs_of(model: Model, condition_of: ConditionOf | None = None, variant: str
 def known_costs(model: Model, variant: str = "") -> Costs | None:
     """What was measured on an earlier run, None if there was none; nothing is run."""
     key = _key(model, variant)
-    with contextlib.suppress(WeightsError, KeyError, TypeError):
-        return _KNOWN.get(key) or Costs(**_kept(cache_folder() / RECORD)[key])
+    with contextlib.suppress(WeightsError, KeyError, TypeError, ValueError):
+        return _KNOWN.get(key) or _costs_in(_kept(cache_folder() / RECORD)[key])
     return None
 
 
 def learn(model: Model, forecast: float, seconds: float) -> None:
-    """Lean the next forecast on a run that took ``seconds`` where ``forecast`` were expected."""
+    """Let the next forecast follow a run that took ``seconds`` where ``forecast`` were expected.
+
+    Most runs of a machine that was quiet when it was measured are as slow as its busy moments; of
+    one that was busy all are faster. Either way the median follows, and where every run of the
+    last disagrees by ``AGREED`` or more, all of it is measured anew by the next process.
+    """
     if min(forecast, seconds) < TELLING_SECONDS:
         return
     costs, key = costs_of(model), _key(model)
-    pace = costs.pace * (seconds / forecast) ** LEAN
-    _KNOWN[key] = replace(costs, pace=min(max(pace, PACES[0]), PACES[1]))
+    pace = min(max(costs.pace * seconds / forecast, PACES[0]), PACES[1])
+    paces = (*_PACES.get(key, ()), pace)[-RUNS:]
+    stale = len(paces) == RUNS and (min(paces) > AGREED or max(paces) < 1 / AGREED)
+    _PACES[key], _KNOWN[key] = paces, replace(costs, pace=statistics.median(paces))
     with contextlib.suppress(WeightsError):
-        _keep(cache_folder() / RECORD, key, _KNOWN[key])
+        _keep(cache_folder() / RECORD, key, None if stale else _KNOWN[key], paces)
 
 
 def _key(model: Model, variant: str = "") -> str:
@@ -85,11 +78,18 @@ def _key(model: Model, variant: str = "") -> str:
     parameters = sum(p.numel() for p in net.parameters())
     how = "compiled" if net.is_compiled else variant
     name = f"{type(net).__name__} {parameters} {how} {model.precision} {model.device}"
-    machine = f"{platform.processor()} {platform.node()} {os.cpu_count()} {torch.__version__}"
+    machine = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     return f"{name} {machine} {torch.get_num_threads()} threads"
 
 
 _KNOWN: dict[str, Costs] = {}
+_PACES: dict[str, tuple[float, ...]] = {}  # of the last runs
+
+
+def forget() -> None:
+    """What this process knows; the record stays."""
+    _KNOWN.clear()
+    _PACES.clear()
 
 
 def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) -> Costs:
@@ -97,159 +97,33 @@ def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) 
         record = cache_folder() / RECORD
     except WeightsError:  # no home, no cache: measured every time
         return measure(model, condition_of)
-    with contextlib.suppress(KeyError, TypeError):
-        return Costs(**_kept(record)[key])
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        found = _kept(record)[key]
+        costs = _costs_in(found)
+        _PACES[key] = tuple(float(pace) for pace in found["paces"])[-RUNS:]
+        return costs
     costs = measure(model, condition_of)
     _keep(record, key, costs)
     return costs
 
 
-def _kept(record: Path) -> dict[str, dict[str, float]]:
+def _kept(record: Path) -> dict[str, dict[str, Any]]:
     with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads(record.read_text(encoding="utf-8")))
     return {}
 
 
-def _keep(record: Path, key: str, costs: Costs) -> None:
-    """Beside what is there; a forecast is not worth an error."""
-    kept = {**_kept(record), key: asdict(costs)}
+def _costs_in(found: dict[str, Any]) -> Costs:
+    return Costs(**found["costs"])
+
+
+def _keep(record: Path, key: str, costs: Costs | None, paces: Sequence[float] = ()) -> None:
+    """Beside what is there, or None: forgotten. A forecast is not worth an error."""
+    kept = _kept(record)
+    if costs is None:
+        kept.pop(key, None)
+    else:
+        kept[key] = {"costs": asdict(costs), "paces": paces}
     with contextlib.suppress(OutputError, TypeError):
         make_folder(record.parent)
         write_atomically(record, json.dumps(kept).encode())
-
-
-@torch.inference_mode()
-def measure(model: Model, condition_of: ConditionOf | None = None) -> Costs:
-    """Time the encoder, the network on a few windows, and the loop around it."""
-    net = model.backbone.geometry
-    grid = net.align
-    sides = [max(side // grid, 1) * grid for side in SIDES]
-    fitting = [n for n in sides if n**2 * net.pixel_bytes <= LARGEST_BYTES] or sides[:1]
-    canvas = Canvas.of(model, max(fitting), condition_of or model.backbone.encode)
-    seconds: dict[int, float] = {}
-    firsts: list[float] = []
-    for side in fitting:
-        run = partial(canvas.call, side)
-        first = _timed(run, model)
-        seconds[side] = _least(run, model, first)
-        firsts.append(max(first - seconds[side], 0.0))
-        if seconds[side] > SLOW_SECONDS:
-            break
-    # The median: the network's very first call prepares more, and some shape may be known already.
-    shape = 0.0 if _compiles(model) else statistics.median(firsts)
-    encode = _least(canvas.encode, model) / canvas.pixels
-    step, once = _step_seconds(model), _seconds_once(model, canvas)
-    small, large = min(seconds), max(seconds)
-    if small == large:
-        return Costs(0.0, seconds[small] / small**2, encode, step, shape, once)
-    pixel = (seconds[large] - seconds[small]) / (large**2 - small**2)
-    pixel = max(pixel, seconds[large] / large**2 / 2)  # a busy moment
-    call = max(seconds[small] - pixel * small**2, 0.0)
-    return Costs(call, pixel, encode, step, shape, once)
-
-
-@dataclass
-class Canvas:
-    """A canvas from which windows are cut and into which results are pasted, as in a run."""
-
-    model: Model
-    lr: Tensor
-    condition: Condition
-    z_t: Tensor
-    mask: Tensor
-    condition_of: ConditionOf
-    calls: int = 0
-
-    @staticmethod
-    def of(model: Model, side: int, condition_of: ConditionOf) -> Canvas:
-        """Large enough for windows of ``side`` at several places."""
-        net = model.backbone.geometry
-        side += min(8 * net.align, side)
-        lr = torch.full((1, net.in_channels, side // net.scale, side // net.scale), 0.5)
-        lr = lr.to(model.device)
-        with model.context():
-            condition = condition_of(lr)
-        z_t = torch.zeros_like(condition.z_lr).contiguous()
-        mask = torch.ones_like(z_t[:, :1], dtype=torch.bool)
-        return Canvas(model, lr, condition, z_t, mask, condition_of)
-
-    @property
-    def pixels(self) -> int:
-        return int(self.z_t.shape[-2] * self.z_t.shape[-1])
-
-    def encode(self) -> None:
-        with self.model.context():
-            self.condition_of(self.lr)
-
-    def call(self, side: int) -> None:
-        """One window, at another place each time."""
-        net = self.model.backbone
-        grid = net.geometry.align
-        places = (self.z_t.shape[-1] - side) // grid + 1
-        at = self.calls % places * grid
-        self.calls += 1
-        window = Window(at, at, at + side, at + side)
-        with self.model.context():
-            seen = crop_condition(self.condition, window)
-            t = net.schedule.num_steps
-            z_0 = net.predict(window.cut(self.z_t), t, seen, window.cut(self.mask))
-        window.cut(self.z_t).copy_(z_0)
-
-
-def _step_seconds(model: Model) -> float:
-    """Of the loop around the network, per output pixel and step."""
-    side, steps = 1024, 4  # larger than a CPU's caches
-    z = torch.zeros(1, model.backbone.geometry.z_channels, side, side, device=model.device)
-    attention = torch.full_like(z[:, :1], 0.5)
-    schedule = make_schedule("cosine", 100)
-    times = spaced_timesteps(100, steps)
-
-    def run() -> None:
-        masked_sample(
-            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times,
-            AttentionMask(attention, 0.3, 100), z, lambda step: z,
-        )  # fmt: skip
-
-    return _least(run, model) / side**2 / steps
-
-
-def _seconds_once(model: Model, canvas: Canvas) -> float:
-    """Of one output pixel before and after the loop: its noise, its way back to a picture."""
-    net = model.backbone
-    height, width = canvas.z_t.shape[-2:]
-    field = NoiseField(0, net.geometry.z_channels)
-
-    def run() -> None:
-        field.draw(0, 0, 0, height, width)
-        image = net.decode(canvas.z_t, canvas.condition).float()
-        base = net.decode(canvas.condition.z_lr, canvas.condition).float()
-        draw_towards_base(image, base, 0.5).clamp(0, 1).cpu()
-
-    return _least(run, model) / canvas.pixels
-
-
-def _compiles(model: Model) -> bool:
-    return model.backbone.is_compiled
-
-
-def _timed(run: Callable[[], object], model: Model) -> float:
-    began = time.perf_counter()
-    run()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter() - began
-
-
-def _least(run: Callable[[], object], model: Model, first: float | None = None) -> float:
-    """The least seconds of a few runs after a first one; of fewer where one is slow.
-
-    The least, because whatever else the machine does only adds. The first run prepares things, and
-    counts only where it is so long that this cannot matter; a compiled network's never does.
-    """
-    first = _timed(run, model) if first is None else first
-    if first > SLOW_FIRST and not _compiles(model):
-        return first
-    times: list[float] = []
-    while len(times) < REPEATS and min(times, default=0.0) <= SLOW_SECONDS:
-        times.append(_timed(run, model))
-    return min(times)

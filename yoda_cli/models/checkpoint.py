@@ -137,7 +137,7 @@ def fill(net: Backbone, state: Mapping[str, Tensor], name: str) -> None:
             )
         if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
             raise WeightsError(f"{name} is damaged: {key} holds values that are not finite")
-    net.load_state_dict({key: value.float() for key, value in state.items()})
+    net.load_state_dict(state)  # which converts as it copies
     net.eval()
 
 

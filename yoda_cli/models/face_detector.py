@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -44,6 +43,8 @@ class FaceDetector:
     """The detector in a file; ``WeightsError`` if OpenCV cannot read it."""
 
     def __init__(self, path: Path) -> None:
+        import cv2  # here: every model knows of faces, few find any
+
         network = np.frombuffer(path.read_bytes(), np.uint8)  # cv2 opens no path beyond ASCII
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

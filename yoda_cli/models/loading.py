@@ -15,11 +15,18 @@ from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import Backbone, build_config
 from yoda_cli.models.checkpoint import has_header, load_checkpoint
 from yoda_cli.models.face_detector import DETECTOR, FaceDetector
-from yoda_cli.models.feedforward import FEEDFORWARD, ONE_CALL, load_feedforward
+from yoda_cli.models.feedforward import (
+    FEEDFORWARD,
+    ONE_CALL,
+    FeedForward,
+    load_feedforward,
+)
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import FaceHelp, Model, wrong_default
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
+from yoda_cli.models.refined import Refined
+from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint, mistake
@@ -27,6 +34,7 @@ from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.
 PUBLISHED = SampleDefaults(attention="uniform", lower_bound=1.0, steps=1 << 30, sampler="ddpm")
+REFINER = "general"  # diffuses on top of other people's networks
 FACE_MODEL = "face"  # restores one face, upright on a square
 PICKLES = (".pth", ".pt", ".ckpt")
 
@@ -53,7 +61,10 @@ def find_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     entry = registry.model(options.model)
     if entry.bundled:
         return load_model(entry.path, options.model, options)
-    return published_model(entry, registry, options, watch)
+    model = published_model(entry, registry, options, watch)
+    if entry.noncommercial:
+        watch.say(f"{entry.name} is not for commercial use: {entry.licence}")
+    return model
 
 
 def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None) -> Model:
@@ -63,6 +74,36 @@ def with_faces(model: Model, options: UpscaleOptions, watch: Watch | None = None
         model=FACE_MODEL, device=options.device, precision=options.precision, exact=options.exact
     )
     return replace(model, faces=FaceHelp(FaceDetector(path), find_model(own, watch)))
+
+
+def with_refinement(model: Model, options: UpscaleOptions, watch: Watch | None = None) -> Model:
+    """``model``, which makes its picture in one call, with our diffusion on top."""
+    theirs = model.backbone
+    if not isinstance(theirs, FeedForward):
+        raise UsageError(
+            f"model {model.name} diffuses by itself; --refine is for networks of one call"
+        )
+    if model.scale == 1:
+        raise UsageError(
+            f"model {model.name} keeps the size of a picture; --refine needs one that enlarges"
+        )
+    own = replace(options, model=REFINER, refine=False, faces=False, where=None)
+    ours = find_model(own, watch)
+    assert isinstance(ours.backbone, SRDiff)
+    in_fp32 = model.precision == torch.float32 != ours.precision
+    refined = Refined(theirs, ours.backbone, in_fp32=in_fp32)
+    return replace(ours, name=f"{model.name}-refined", backbone=refined)
+
+
+def with_other(
+    model: Model, name: str, options: UpscaleOptions, watch: Watch | None = None
+) -> Model:
+    """``model`` and the one called ``name``, whose pictures are to be blended."""
+    other = find_model(replace(options, model=name), watch)
+    for one in (model, other):
+        if one.family is not None:
+            raise UsageError(f"--where takes models of pixels; {one.name} works on latents")
+    return replace(model, name=f"{model.name}-{other.name}", where=other)
 
 
 def published_model(
@@ -141,6 +182,8 @@ def files_needed(options: UpscaleOptions) -> list[str]:
     """The registry's files that the model ``options`` name is made of; opens no connection."""
     entry, registry = find_entry(options), load_registry()
     names = [DETECTOR] if options.faces else []
+    if options.where is not None:
+        names += files_needed(replace(options, model=options.where, where=None, faces=False))
     if entry is None or entry.bundled:
         return names
     if entry.backbone not in FAMILIES:

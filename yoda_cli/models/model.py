@@ -47,7 +47,8 @@ class Model:
     """A network ready to run, and how it likes to be sampled.
 
     ``family`` is what a latent model has beside its network; its ``native`` factor is only a
-    default. ``faces`` is there where faces are to be restored apart.
+    default. ``faces`` is there where faces are to be restored apart, ``where`` where another
+    model's picture is to be blended in.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Model:
     family: LatentFamily | None = None
     native: int = 0
     faces: FaceHelp | None = None
+    where: Model | None = None
 
     @property
     def scale(self) -> int:
@@ -72,7 +74,12 @@ class Model:
 
     @property
     def can_denoise(self) -> bool:
-        """Whether it was trained on degraded pictures too."""
+        """Whether it, or the model that is blended in, was trained on degraded pictures too."""
+        return self.knows_damage or (self.where is not None and self.where.knows_damage)
+
+    @property
+    def knows_damage(self) -> bool:
+        """Whether it was itself."""
         options = self.card.get("training", {}).get("options", {})
         return float(options.get("degrade", 0)) > 0
 

@@ -60,21 +60,12 @@ class Watcher:
             dump.begin()
         return Watcher(film, dump, report, check)
 
-    @property
-    def is_watching(self) -> bool:
-        """Whether there is anything to keep."""
-        return self.dump is not None or self.report is not None
-
     def on_pass(self, run: PassBegin) -> None:
-        if not self.is_watching:
-            return
         self.film.on_pass(run)
         if self.dump is not None:
             self.dump.on_pass(run)
 
     def on_step(self, record: StepRecord) -> None:
-        if not self.is_watching:
-            return
         assert self.film.run is not None
         step = Transition(self.film.run, record)
         self.film.on_step(step)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,6 +24,8 @@ MIN_LEGEND_SIDE = 96  # below this a legend would be larger than the picture
 
 def viridis(attention: Tensor) -> Tensor:
     """A map in viridis, which is perceptually uniform and readable without colour vision."""
+    import cv2  # here: reports are imported by runs that show nothing
+
     levels = (attention[0, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
     bgr = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), dtype=np.uint8)
     return as_tensor(bgr[..., ::-1])

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 #: The options that decide how a network is loaded.
 LOADING = (
     "model", "device", "precision", "exact", "attention", "heads", "task", "stage1", "compile",
-    "faces",
+    "faces", "refine", "where",
 )  # fmt: skip
 
 

@@ -107,11 +107,13 @@ def bytes_of(condition: Condition) -> int:
 def begin(
     lr: Tensor, model: Model, settings: Settings, attention: Tensor | None = None, *,
     counter: Counter | None = None, keep_bytes: int = KEPT_BYTES, scratch: Scratch | None = None,
+    wanted: Tensor | None = None,
 ) -> tuple[PicturePlan, Conditions]:  # fmt: skip
     """The plan of a pass, and what was encoded for it if that is not above ``keep_bytes``.
 
     ``lr`` (1, 3, h, w) may be bytes; the learned map is put in ``scratch``. ``attention`` on its
-    grid takes the place of the source's map.
+    grid takes the place of the source's map. Tiles that nothing ``wanted`` (1, 1, h, w) lies in are
+    idle.
     """
     geometry = model.backbone.geometry
     height, width = (n * geometry.scale for n in padded_size(lr, model))
@@ -128,7 +130,7 @@ def begin(
     if attention is None:  # or say why there is none
         attention = attention_map(as_floats(lr), model, settings)
     attention = attention[..., : lr.shape[-2], : lr.shape[-1]]
-    plan = plan_blocks(lr, attention, blocks, model, settings, encoded_again=again)
+    plan = plan_blocks(lr, attention, blocks, model, settings, wanted, encoded_again=again)
     return plan, conditions
 
 

@@ -68,6 +68,11 @@ LATENT_ONLY = (
 
 def check_model(model: Model, options: UpscaleOptions) -> None:
     """Refuse options that this model would not read."""
+    if options.refine and options.where is not None:
+        raise UsageError("give one of --refine and --where")
+    if model.where is not None:
+        check_pair(model, model.where, options)
+        return
     if model.family is not None and options.block is not None:
         raise UsageError(f"model {model.name} works on one block; leave out --block")
     for name in LATENT_ONLY if model.family is None else model.family.unread:
@@ -76,6 +81,26 @@ def check_model(model: Model, options: UpscaleOptions) -> None:
             raise UsageError(f"model {model.name} does not read --{flag}; it is for photo")
     if not model.diffuses:
         check_one_call(model, options)
+
+
+def check_pair(model: Model, other: Model, options: UpscaleOptions) -> None:
+    """Refuse options that neither of two models would read."""
+    for one in (model, other):
+        check_model(replace(model, where=None) if one is model else one, apart(options, one))
+    if not (model.diffuses or other.diffuses):
+        check_one_call(model, replace(options, attention=None, heads=None))
+
+
+def apart(options: UpscaleOptions, model: Model) -> UpscaleOptions:
+    """What one of two models is told: no map, which is for both, and nothing of diffusion where it
+    does not diffuse."""
+    options = replace(options, where=None, attention=None, heads=None)
+    if not model.diffuses:
+        return replace(
+            options, lower_bound=None, steps=None, sampler=None, budget=None, faithful=False,
+            denoise=None,
+        )  # fmt: skip
+    return options if model.knows_damage else replace(options, denoise=0.0)
 
 
 #: Options that only a network with diffusion reads.

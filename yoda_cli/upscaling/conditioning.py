@@ -19,7 +19,7 @@ from yoda_cli.models.base import Condition
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.windows import Tile, halves, rounded_up
-from yoda_cli.upscaling.memory_limits import ENCODER_HALOS, encoder_tiles
+from yoda_cli.upscaling.memory_limits import encoder_halo, encoder_tiles
 from yoda_cli.upscaling.settings import Settings
 
 
@@ -43,8 +43,7 @@ def encode(
     def smaller(tile: Tile) -> Sequence[Tile]:
         if max(tile.core.height, tile.core.width) <= max(MIN_TILE, geometry.align):
             return ()
-        halo = rounded_up(ENCODER_HALOS * geometry.halo, geometry.align)
-        return halves(tile, halo, geometry.align, height, width)
+        return halves(tile, encoder_halo(geometry), geometry.align, height, width)
 
     def refusal(tile: Tile) -> str:
         return f"out of memory on {model.device} while encoding the smallest tile"

@@ -30,14 +30,40 @@ def call_network(
     mask: Tensor,
 ) -> Sequence[Tensor]:  # fmt: skip
     """ẑ_0 (1, C, h, w) of each of ``windows``, which have one shape, by one network call."""
+    count = len(windows)
+    return run_network(model, [condition] * count, windows, [z_t] * count, t, [mask] * count)
+
+
+def run_network(
+    model: Model, conditions: Sequence[Condition], windows: Sequence[Window],
+    states: Sequence[Tensor], t: int, masks: Sequence[Tensor],
+) -> Sequence[Tensor]:  # fmt: skip
+    """The same for windows of one shape, each of a canvas of its own."""
+    cuts = [crop_condition(condition, w) for condition, w in zip(conditions, windows, strict=True)]
     with model.context():
         z_0 = model.backbone.predict(
-            torch.cat([window.cut(z_t) for window in windows]),
+            torch.cat([window.cut(z_t) for window, z_t in zip(windows, states, strict=True)]),
             t,
-            stack_conditions([crop_condition(condition, window) for window in windows]),
-            torch.cat([window.cut(mask) for window in windows]),
+            stack_conditions(cuts),
+            torch.cat([window.cut(mask) for window, mask in zip(windows, masks, strict=True)]),
         )
     return torch.split(z_0, 1)
+
+
+def halves_of(tile: Tile, model: Model, halo: int, size: Sequence[int]) -> Sequence[Tile]:
+    """Half of a tile's core and the other, where it may be cut further; ``size`` is the canvas's
+    height and width."""
+    align = model.backbone.geometry.align
+    if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
+        return ()
+    height, width = size
+    return halves(tile, halo, align, height, width)
+
+
+def tile_refusal(tile: Tile, model: Model) -> str:
+    """What is said where the smallest tile is too large."""
+    size = f"{tile.core.width}×{tile.core.height}"
+    return f"out of memory on {model.device} even with a tile of {size} pixels"
 
 
 @dataclass(frozen=True)
@@ -67,13 +93,13 @@ class TiledDenoiser:
             self.counter.count(len(tiles))
 
         def smaller(tile: Tile) -> Sequence[Tile]:
-            align = self.model.backbone.geometry.align
-            if max(tile.core.height, tile.core.width) <= max(MIN_TILE, align):
-                return ()
-            return halves(tile, self.halo, align, *z_t.shape[-2:])
+            return halves_of(tile, self.model, self.halo, z_t.shape[-2:])
+
+        def refusal(tile: Tile) -> str:
+            return tile_refusal(tile, self.model)
 
         for tiles in self.groups(self.plan.tiles(self.plan.timesteps.index(t))):
-            run_with_less_memory(tiles, work, smaller, self.counter, self.refusal)
+            run_with_less_memory(tiles, work, smaller, self.counter, refusal)
         return out
 
     def canvas(self, like: Tensor) -> Tensor:
@@ -94,14 +120,6 @@ class TiledDenoiser:
         for (height, width), members in itertools.groupby(ordered, shape):
             most = max(1, min(self.group, GROUP_PIXELS // (height * width)))
             yield from _batched(members, most)
-
-    def refusal(self, tile: Tile) -> str:
-        """What is said where the smallest tile is too large."""
-        core = tile.core
-        return (
-            f"out of memory on {self.model.device} even with a tile of "
-            f"{core.width}×{core.height} pixels"
-        )
 
 
 def _batched(tiles: Iterator[Tile], most: int) -> Iterator[tuple[Tile, ...]]:

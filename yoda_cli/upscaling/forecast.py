@@ -119,10 +119,10 @@ def free_memory_bytes() -> int:
     if sys.platform == "linux":
         import resource
 
-        import psutil
-
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
+            import psutil
+
             with contextlib.suppress(psutil.Error):
                 free = min(free, limit - psutil.Process().memory_info().vms)
     return max(free, 0)

@@ -25,7 +25,7 @@ from yoda_cli.images.color import COLOR_FIXES
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition
 from yoda_cli.models.calibration import costs_of, known_costs
-from yoda_cli.models.latent.controlled import FACTOR
+from yoda_cli.models.latent.denoising import FACTOR
 from yoda_cli.models.latent.family import Codec, LatentFamily, Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.budget import Spent, spend

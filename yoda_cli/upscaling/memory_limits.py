@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from yoda_cli.config import MIN_TILE
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
 from yoda_cli.models.model import Model
+from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.tiling.plan import TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 
@@ -67,13 +69,19 @@ def encoder_tiles(height: int, width: int, model: Model, asked: TileChoice) -> l
     """The windows in which a canvas is encoded, once: as large as memory allows."""
     geometry = model.backbone.geometry
     if asked.exact:
-        return grid_tiles(height, width, geometry, asked)
+        farther = replace(geometry, halo=max(geometry.halo, geometry.base_halo))
+        return grid_tiles(height, width, farther, asked)
     whole = height * width <= WHOLE_WINDOW
     together = ENCODED_TOGETHER if whole else 1
     side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
     core = 0 if height * width <= side * side else side
-    halo = ENCODER_HALOS * geometry.halo
+    halo = encoder_halo(geometry)
     return make_tiles(height, width, core=core, halo=halo, align=geometry.align)
+
+
+def encoder_halo(geometry: Geometry) -> int:
+    """Output pixels around the core of an encoder's tile, on the grid."""
+    return rounded_up(max(ENCODER_HALOS * geometry.halo, geometry.base_halo), geometry.align)
 
 
 def make_blocks(
@@ -104,7 +112,10 @@ def overlap_of(model: Model) -> int:
     A network of one call has nothing to gain from noise shared with a neighbour, but what it saw
     too little of must not be blended in.
     """
-    return BLOCK_OVERLAP if model.diffuses else BLOCK_OVERLAP // 2 + model.backbone.geometry.halo
+    geometry = model.backbone.geometry
+    if not model.diffuses:
+        return BLOCK_OVERLAP // 2 + geometry.halo
+    return max(BLOCK_OVERLAP, BLOCK_OVERLAP // 2 + geometry.base_halo)
 
 
 def _even(size: int, largest: int, align: int) -> int:

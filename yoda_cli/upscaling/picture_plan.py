@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from yoda_cli.devices.memory import release_pages
@@ -77,7 +78,7 @@ class PicturePlan:
 
 def plan_blocks(
     lr: Tensor, attention: Tensor, blocks: Sequence[Tile], model: Model, settings: Settings,
-    *, encoded_again: bool = False,
+    wanted: Tensor | None = None, *, encoded_again: bool = False,
 ) -> PicturePlan:  # fmt: skip
     """The plan that ``attention`` (1, 1, h, w) makes of ``blocks`` of the canvas over ``lr``.
 
@@ -87,7 +88,7 @@ def plan_blocks(
     if settings.mask.budget and settings.refines:
         spent = spend_budget(attention, blocks, model, settings)
         attention, lower_bound = spent.attention, spent.lower_bound
-    plans = plans_of(attention, blocks, model, settings, lower_bound)
+    plans = plans_of(attention, blocks, model, settings, lower_bound, wanted)
     scale = model.backbone.geometry.scale
     size = (lr.shape[-2] * scale, lr.shape[-1] * scale)
     costs = costs_of(model)
@@ -98,9 +99,13 @@ def plan_blocks(
 
 
 def plans_of(
-    attention: Tensor, blocks: Sequence[Tile], model: Model, settings: Settings, lower_bound: float
-) -> list[Plan]:
-    """A plan for every block of a canvas, from A on the LR grid."""
+    attention: Tensor, blocks: Sequence[Tile], model: Model, settings: Settings, lower_bound: float,
+    wanted: Tensor | None = None,
+) -> list[Plan]:  # fmt: skip
+    """A plan for every block of a canvas, from A on the LR grid.
+
+    Where nothing is ``wanted`` A counts as -1, at which no tile is ever active.
+    """
     geometry, canvas = model.backbone.geometry, blocks[-1].core
     lean = canvas.bottom * canvas.right > LEAN_PIXELS
     timesteps, tiles = settings.sampling.timesteps, settings.tiles
@@ -112,6 +117,9 @@ def plans_of(
             plans.append(Plan(timesteps, lower_bound, (), tiles.skip, tiles.is_fixed, pixels))
             continue
         seen = grid_window(attention, block.window, geometry.scale)
+        if wanted is not None:
+            read = grid_window(wanted.float(), block.window, geometry.scale) > 0
+            seen = torch.where(read.to(seen.device), seen, -1.0)
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
         release_pages()

@@ -21,13 +21,19 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
-from yoda_cli.models.loading import files_needed, find_entry, find_model, with_faces
+from yoda_cli.models.loading import (
+    files_needed,
+    find_entry,
+    find_model,
+    with_faces,
+    with_other,
+    with_refinement,
+)
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.faces import restored_faces
-from yoda_cli.upscaling.latent import LatentPipeline
+from yoda_cli.upscaling.blending import blended, shares_of
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
-from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of
+from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of, sum_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.entries import FileEntry
@@ -64,11 +70,13 @@ class Pipeline(Protocol):
         ...
 
 
-def pipeline_of(model: Model) -> Pipeline:
-    """The pipeline of a model's kind."""
+def pipeline_of(model: Model, wanted: Tensor | None = None) -> Pipeline:
+    """The pipeline of a model's kind; one of pixels skips tiles in which nothing is ``wanted``."""
     if model.family is not None:
+        from yoda_cli.upscaling.latent import LatentPipeline  # no other model needs it
+
         return LatentPipeline(model, model.family)
-    return PixelPipeline(model)
+    return PixelPipeline(model, wanted=wanted)
 
 
 def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
@@ -84,6 +92,10 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     if entry is not None and entry.attention not in known:
         raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
     model = find_model(options, watch)
+    if options.refine:
+        model = with_refinement(model, options, watch)
+    if options.where is not None:
+        model = with_other(model, options.where, options, watch)
     return with_faces(model, options, watch) if options.faces else model
 
 
@@ -131,18 +143,25 @@ def upscale_tensor(
     *,
     attention: Tensor | None = None,
     noise_of: Tensor | None = None,
+    wanted: Tensor | None = None,
 ) -> Result:
     """Enlarge ``lr`` by ``settings.scale``.
 
     ``attention`` (1, 1, h, w) in [0, 1] takes the place of the source's map in the first pass;
     ``noise_of`` is the picture whose noise is drawn, another than ``lr`` for further frames.
+    ``wanted`` (1, 1, h, w) says where the result will be read: tiles elsewhere are left out.
 
     Further passes of the model are run when the scale is well beyond its factor; what remains is
     a bicubic resize. Faces are restored last, from ``lr``.
     """
-    began, pipeline, asked = time.perf_counter(), pipeline_of(model), settings
     if only_reduces(model, settings.scale):
         return reduce(lr, settings)
+    if settings.blend is not None:
+        observer = observer or Observer()
+        return upscale_blended(lr, model, settings, observer, attention, noise_of)
+    began, asked = time.perf_counter(), settings
+    is_one_pass = settings.scale / model.scale <= RESIZE_ONLY
+    pipeline = pipeline_of(model, wanted if is_one_pass else None)
     told: list[Ahead] = []
 
     def further(plan: PicturePlan) -> Ahead:
@@ -185,6 +204,25 @@ def further_passes(
     return ahead
 
 
+def upscale_blended(
+    lr: Tensor, model: Model, settings: Settings, observer: Observer, weight: Tensor | None,
+    noise_of: Tensor | None,
+) -> Result:  # fmt: skip
+    """The results of two models mixed by the map ``weight``, the source's if left out."""
+    weight, shares = shares_of(lr, model, settings, weight)
+    counting = Observer(on_plan=observer.on_plan, on_call=observer.on_call)
+    one, two = (
+        upscale_tensor(
+            lr, share.model, share.settings, watch, noise_of=noise_of, wanted=share.wanted
+        )
+        for share, watch in zip(shares, (observer, counting), strict=True)
+    )
+    image, faces = with_restored_faces(
+        lr, blended(one.image, two.image, weight), model, settings
+    )  # fmt: skip
+    return replace(sum_of(one, two), image=image, attention=weight, faces=faces)
+
+
 def with_restored_faces(
     lr: Tensor, image: Tensor, model: Model, settings: Settings
 ) -> tuple[Tensor, int]:
@@ -192,6 +230,7 @@ def with_restored_faces(
     helper, own = model.faces, settings.faces
     if helper is None or own is None:
         return image, 0
+    from yoda_cli.upscaling.faces import restored_faces  # OpenCV
 
     def restore(square: Tensor) -> Tensor:
         return upscale_tensor(square, helper.model, own).image
@@ -216,8 +255,16 @@ def reduce(lr: Tensor, settings: Settings) -> Result:
 
 @torch.inference_mode()
 def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
-    """Where a run's first pass would work and what it would cost, without running it."""
-    return pipeline_of(model).plan(lr, settings)
+    """Where a run's first pass would work and what it would cost, without running it.
+
+    Of two models that are blended: the first one's plan, the seconds of both, and their map.
+    """
+    if settings.blend is None:
+        return pipeline_of(model).plan(lr, settings)
+    weight, shares = shares_of(lr, model, settings)
+    plans = [pipeline_of(s.model, s.wanted).plan(lr, s.settings) for s in shares]
+    seconds = sum(plan.forecast_seconds or 0.0 for plan in plans)
+    return replace(plans[0], forecast_seconds=seconds, attention=weight)
 
 
 @torch.inference_mode()

@@ -24,10 +24,11 @@ class PixelPipeline:
     can_stream: bool = True
     can_cut: bool = True
     one_pass: bool = False
+    wanted: Tensor | None = None  # (1, 1, h, w): where the result will be read; all of it if None
 
     def plan(self, lr: Tensor, settings: Settings, attention: Tensor | None = None) -> PicturePlan:
         """Where a pass over ``lr`` (1, 3, h, w) would work, without running it."""
-        return begin(lr, self.model, settings, attention, keep_bytes=0)[0]
+        return begin(lr, self.model, settings, attention, keep_bytes=0, wanted=self.wanted)[0]
 
     def run(
         self, lr: Tensor, settings: Settings, observer: Observer,
@@ -41,7 +42,9 @@ class PixelPipeline:
         began, model = time.perf_counter(), self.model
         counter = Counter(observer.on_call)
         settings = settings.with_block(0) if observer.whole else settings
-        plan, conditions = begin(lr, model, settings, attention, counter=counter)
+        plan, conditions = begin(
+            lr, model, settings, attention, counter=counter, wanted=self.wanted
+        )
         forecast = plan.forecast_seconds or 0.0
         observer.planned(plan, forecast)
         seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)

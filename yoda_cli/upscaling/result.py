@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -101,6 +101,20 @@ class Result:
     spent: Spent | None = None
     recovered: Recovered = field(default_factory=Recovered)
     faces: int = 0
+
+
+def sum_of(one: Result, other: Result) -> Result:
+    """What two results of one picture took together; the rest is the first one's."""
+    return replace(
+        one,
+        planned_calls=one.planned_calls + other.planned_calls,
+        calls=one.calls + other.calls,
+        dense_calls=one.dense_calls + other.dense_calls,
+        seconds=one.seconds + other.seconds,
+        forecast_seconds=one.forecast_seconds + other.forecast_seconds,
+        blocks=one.blocks + other.blocks,
+        recovered=one.recovered + other.recovered,
+    )
 
 
 def result_of(passes: Sequence[PassEnd], image: Tensor, seconds: float) -> Result:

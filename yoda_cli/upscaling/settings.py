@@ -5,8 +5,6 @@ What decides the pixels is hashed, written into files and printed as a command f
 
 from __future__ import annotations
 
-import os
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +18,13 @@ from yoda_cli.errors import UsageError
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.plan import TileChoice
-from yoda_cli.upscaling.checks import DIFFUSION_ONLY, check_model
+from yoda_cli.upscaling.checks import DIFFUSION_ONLY, apart, check_model
+from yoda_cli.upscaling.shell import plain_path, shell_word
 
 PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 GROUP = 8  # windows that go through a GPU together, where nothing is said
 LATENT_GROUP = 4  # of latents: each is a whole U-Net of Stable Diffusion
+LEARNED, WITHOUT_LEARNED = "learned", "edge"  # the map of a blend where none is asked for
 EVEN = "even"  # the spacing of every chain of pixels
 
 
@@ -72,9 +72,19 @@ class LatentSettings:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """Another model's ``settings``, and the map of where its picture is taken, as in a mask."""
+
+    source: str
+    heads: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that a run is told. ``group`` windows go through a GPU together; ``faces`` is
-    what the model of faces is told, where they are restored apart."""
+    what the model of faces is told, where they are restored apart. ``refine``: the unrefined
+    picture is another network's. ``blend`` is there where another model is blended in."""
 
     model: str
     scale: float
@@ -87,6 +97,8 @@ class Settings:
     precision: torch.dtype
     latent: LatentSettings | None = None
     faces: Settings | None = None
+    refine: bool = False
+    blend: Blend | None = None
 
     def for_next_pass(self) -> Settings:
         """The same for a picture that the model made itself."""
@@ -110,6 +122,8 @@ class Settings:
 
     def rows(self) -> list[tuple[str, object]]:
         """Every setting that decides the pixels, by the name of its option."""
+        if self.blend is not None:
+            return _rows_of_two(replace(self, blend=None), self.blend)
         sampling, mask, tiles = self.sampling, self.mask, self.tiles
         rows: list[tuple[str, object]] = [
             ("model", self.model),
@@ -147,6 +161,7 @@ class Settings:
             "compile": self.compile,
             "no-skip": not self.tiles.skip,
             "faces": self.faces is not None,
+            "refine": self.refine,
         }
         return [name for name, is_on in chosen.items() if is_on]
 
@@ -163,19 +178,15 @@ class Settings:
         return " ".join(map(shell_word, words))
 
 
-def plain_path(path: Path) -> str:
-    """A name that no command takes for an option; a lone ``-`` stays the stream it is."""
-    text = str(path)
-    return f"./{text}" if text.startswith("-") and text != "-" else text
-
-
-def shell_word(text: str) -> str:
-    """``text`` quoted for bash, zsh and ksh; what cannot be printed as numbers of bytes."""
-    if text.isprintable():
-        return shlex.quote(text)
-    safe = set(range(32, 127)) - set(b"'\\")
-    plain = "".join(chr(b) if b in safe else f"\\x{b:02x}" for b in os.fsencode(text))
-    return f"$'{plain}'"
+def _rows_of_two(settings: Settings, blend: Blend) -> list[tuple[str, object]]:
+    """Of a blend; fidelity where it is one number: else each model has its own default."""
+    other = blend.settings
+    first = settings if settings.diffuses or not other.diffuses else other
+    told = {"model": settings.model, "where": other.model, "attention": blend.source}
+    rows = dict(first.rows()) | told | {"heads": blend.heads}
+    if settings.sampling.fidelity != other.sampling.fidelity:
+        rows.pop("fidelity")
+    return [(name, value) for name, value in rows.items() if value != ""]
 
 
 def _latent_rows(latent: LatentSettings) -> list[tuple[str, object]]:
@@ -198,6 +209,8 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
     estimate counts as a clean picture. UsageError where the two do not fit each other.
     """
     check_model(model, asked)
+    if asked.where is not None and model.where is not None:
+        return _resolve_two(asked, model, model.where)
     strength = asked.denoise or 0.0
     lower_bound = asked.lower_bound or model.defaults.lower_bound
     total = model.backbone.schedule.num_steps
@@ -231,7 +244,17 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
         model.precision,
         _latent(asked, model, sampling.fidelity),
         _faces(asked, model),
+        asked.refine,
     )
+
+
+def _resolve_two(asked: UpscaleOptions, model: Model, other: Model) -> Settings:
+    """Two models that are blended: the map is asked for both, all else of each."""
+    own = resolve(apart(asked, model), replace(model, where=None))
+    told = replace(apart(asked, other), model=str(asked.where), faces=False, scale=own.scale)
+    learned = LEARNED in (model.defaults.attention, other.defaults.attention)
+    source = asked.attention or (LEARNED if learned else WITHOUT_LEARNED)
+    return replace(own, blend=Blend(source, asked.heads or "", resolve(told, other)))
 
 
 def _faces(asked: UpscaleOptions, model: Model) -> Settings | None:

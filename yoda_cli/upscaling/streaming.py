@@ -55,7 +55,7 @@ def can_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         return False
     if item.kind not in KINDS or item.frames > 1 or item.has_alpha or item.bits > 8:
         return False
-    if options.scale not in (None, float(native)) or options.faces:
+    if options.scale not in (None, float(native)) or options.faces or options.where:
         return False
     try:
         import pyvips  # noqa: F401
@@ -78,7 +78,7 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
         raise WeightsError(
             f"{shown(item.source)} cannot be streamed: that takes {how_to_install('vips')}, "
             "and a file with a still picture of 8 bits without transparency, at the model's own "
-            f"scale and without --faces, to a file of {', '.join(KINDS)}"
+            f"scale and without --faces and --where, to a file of {', '.join(KINDS)}"
         )
     return True
 

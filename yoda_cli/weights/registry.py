@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,11 +121,26 @@ def own_registries() -> list[Path]:
 
 def load_registry(paths: Sequence[Path] | None = None) -> Registry:
     """The packaged registry and a person's own, or just ``paths``, as one."""
+    paths = [registry_path(), *own_registries()] if paths is None else paths
+    return _read_together(tuple((path, _state_of(path)) for path in paths))
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file does; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _read_together(paths: tuple[tuple[Path, tuple[int, ...]], ...]) -> Registry:
     models: dict[str, ModelEntry] = {}
     files: dict[str, FileEntry] = {}
     datasets: dict[str, DatasetEntry] = {}
     mirrors: dict[str, tuple[str, ...]] = {}
-    for path in [registry_path(), *own_registries()] if paths is None else paths:
+    for path, _ in paths:
         document = Document.read(path)
         document.add("models", ModelEntry, models)
         document.add("files", FileEntry, files)
@@ -214,9 +230,13 @@ class Document:
                 raise self.error(f"{key} is missing", kind, name)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         make: Callable[..., Entry] = build
+        return make(name=name, origin=self.origin, **values)
+
+    @cached_property
+    def origin(self) -> str:
+        """What entries say of where they stand; nothing in the packaged registry."""
         packaged = [path.resolve() for path in packaged_paths()]
-        origin = "" if self.path.resolve() in packaged else str(self.path.absolute())
-        return make(name=name, origin=origin, **values)
+        return "" if self.path.resolve() in packaged else str(self.path.absolute())
 
     def check(self, registry: Registry) -> None:
         """Refuse what contradicts itself, at its line."""

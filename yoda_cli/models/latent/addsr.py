@@ -24,7 +24,8 @@ from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.components import TEXT, VAE, Components, Kept
-from yoda_cli.models.latent.controlled import FACTOR, ControlledUNet, Design, Tokens
+from yoda_cli.models.latent.controlled import ControlledUNet, Design, Tokens
+from yoda_cli.models.latent.denoising import FACTOR
 from yoda_cli.models.latent.family import Codec, Steering
 from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.settings import FamilySettings
@@ -168,10 +169,10 @@ class AddSR:
         tall, wide = (side * FACTOR for side in z_lr.shape[-2:])
         hint = picture_hint(restored.clamp(0, 1), tall, wide).to(z_lr)
         image = self.see(lr, "bilinear")
-        tokens = {"text": self.parts.text(steering.prompt), "image": image}
-        negative = None
-        if steering.cfg != 1:
-            negative = {"text": self.parts.text(steering.negative_prompt), "image": image}
+        tokens, negative = self.parts.prompts(steering)
+        tokens["image"] = image
+        if negative is not None:
+            negative["image"] = image
         guidance = Guidance(
             tokens, negative, steering.cfg, steering.strength, steering.fidelity
         )  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.models.latent.controlled import FACTOR
+from yoda_cli.models.latent.denoising import FACTOR
 from yoda_cli.models.nets import ldm
 from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.stablesr import WrappedVAE, infer_wrapped_vae, wrapped_vae_name

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from yoda_cli.models.latent.addsr import AddSR
-from yoda_cli.models.latent.diffbir import DiffBIR
 from yoda_cli.models.latent.family import LatentFamily
 from yoda_cli.models.latent.settings import FamilySettings
-from yoda_cli.models.latent.stablesr import StableSR
 
 Make = Callable[
     [str, FamilySettings, Mapping[str, Path], torch.device, torch.dtype], LatentFamily
@@ -33,8 +31,25 @@ class FamilyLine:
     with_fidelity: tuple[str, ...] = ()
 
 
+def imported(module: str, name: str) -> Make:
+    """The class ``name`` of a module beside this one, imported once a family is made of it."""
+
+    def make(
+        name_of_model: str, settings: FamilySettings, files: Mapping[str, Path],
+        device: torch.device, precision: torch.dtype,
+    ) -> LatentFamily:  # fmt: skip
+        family: Make = getattr(import_module(f"yoda_cli.models.latent.{module}"), name)
+        return family(name_of_model, settings, files, device, precision)
+
+    return make
+
+
 FAMILIES: dict[str, FamilyLine] = {
-    "addsr": FamilyLine(AddSR, ("unet", "controlnet", "ram", "dape", "diffusion")),
-    "diffbir": FamilyLine(DiffBIR, ("controlnet", "diffusion")),
-    "stablesr": FamilyLine(StableSR, ("diffusion",), ("modules",), ("decoder",)),
+    "addsr": FamilyLine(
+        imported("addsr", "AddSR"), ("unet", "controlnet", "ram", "dape", "diffusion")
+    ),
+    "diffbir": FamilyLine(imported("diffbir", "DiffBIR"), ("controlnet", "diffusion")),
+    "stablesr": FamilyLine(
+        imported("stablesr", "StableSR"), ("diffusion",), ("modules",), ("decoder",)
+    ),
 }

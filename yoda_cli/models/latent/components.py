@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
+from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.latent.restorers import Restorer, restorer_of
 from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.latent.text import load_text, text_states
@@ -138,3 +139,10 @@ class Components:
             return load_text(self.tensors("diffusion", TEXT), str(path), self.settings.text_heads)
 
         return text_states(prompt, path, tower).to(self.device)
+
+    def prompts(self, steering: Steering) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """The tokens of what is wanted and of what is not, if that is asked for."""
+        wanted = {"text": self.text(steering.prompt)}
+        if steering.cfg == 1:
+            return wanted, None
+        return wanted, {"text": self.text(steering.negative_prompt)}

@@ -1,38 +1,24 @@
-"""A U-Net of Stable Diffusion 2 under a ControlNet: the networks of DiffBIR and of SeeSR.
-
-Its scale is 1: the "LR image" is the VAE code of a restored picture, of four channels.
-"""
+"""A U-Net of Stable Diffusion 2 under a ControlNet: the networks of DiffBIR and of SeeSR."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, make_schedule
-from yoda_cli.models.base import Backbone, Condition, Guidance, predict_clipped
+from yoda_cli.diffusion.schedule import Prediction
+from yoda_cli.models.base import Condition, predict_clipped
+from yoda_cli.models.latent.denoising import (
+    NUM_STEPS,
+    LatentDenoiser,
+    guidance_of,
+    make_latent_schedule,
+)
 from yoda_cli.models.nets import ldm
-from yoda_cli.models.nets.filling import Named, check_fit, fill_skeleton, skeleton
-from yoda_cli.tiling.geometry import Geometry
-
-NUM_STEPS = 1000
-BETAS = (0.00085, 0.012)
-LATENT = 4
-FACTOR = 8  # image pixels to a latent's side
-
-
-def make_latent_schedule(prediction: Prediction) -> NoiseSchedule:
-    """Stable Diffusion's chain; networks that predict v were tuned at a zero terminal SNR."""
-    start, end = BETAS
-    return make_schedule(
-        "scaled_linear", NUM_STEPS, beta_start=start, beta_end=end,
-        zero_terminal_snr=prediction == "v",
-    )  # fmt: skip
-
+from yoda_cli.models.nets.filling import Named, skeleton
 
 Tokens = Mapping[str, Tensor]  # states (B, L, C) that the networks attend to, by name
 
@@ -66,82 +52,29 @@ def diffbir_design(unet: ldm.UNetConfig, control: ldm.UNetConfig) -> Design:
     )
 
 
-class ControlledUNet(Backbone):
-    """The denoising U-Net and its ControlNet.
-
-    It begins with shapes only: ``fill`` brings the weights, ``unload`` frees them. ``offloaded``
-    keeps them in the machine's memory and each network on the device only while it runs.
-    """
-
-    geometry = Geometry(
-        scale=1, stride=8, halo=16, plan_halo=16, pixel_bytes=256 << 10,
-        z_channels=LATENT, in_channels=LATENT,
-    )  # fmt: skip
+class ControlledUNet(LatentDenoiser):
+    """The denoising U-Net, ``unet``, and its ControlNet, ``control``."""
 
     def __init__(self, design: Design, prediction: Prediction = "eps") -> None:
-        super().__init__()
+        super().__init__({"unet": design.unet_name, "control": design.control_name})
         self.design = design
         self.unet: nn.Module = skeleton(design.make_unet)
         self.control: nn.Module = skeleton(design.make_control)
         self.prediction: Prediction = prediction
         self.schedule = make_latent_schedule(prediction)
-        self.offloaded = False
-
-    @contextmanager
-    def visiting(self, part: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-        """``part`` on ``device``; where it is offloaded, only while it is used."""
-        if not self.offloaded:
-            yield part
-            return
-        try:
-            yield part.to(device)
-        finally:  # after an error too: what memory there is must not stay taken
-            part.to("cpu")
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there are shapes only."""
-        return any(parameter.is_meta for parameter in self.parameters())
-
-    def named(self, part: str) -> Named:
-        """The published name of a tensor of ``unet`` or ``control``."""
-        return self.design.unet_name if part == "unet" else self.design.control_name
-
-    def check(self, part: str, state: Mapping[str, Tensor], name: str) -> None:
-        """Refuse tensors that are not those of ``unet`` or ``control``."""
-        check_fit(getattr(self, part), self.named(part), state, name)
-
-    def fill(
-        self, part: str, state: Mapping[str, Tensor], name: str,
-        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
-        """Give ``unet`` or ``control`` its weights."""
-        self.check(part, state, name)
-        fill_skeleton(getattr(self, part), self.named(part), state, name, device, dtype)
-
-    def unload(self) -> None:
-        """Give all weights back; shapes stay."""
-        self.to("meta")
 
     @torch.no_grad()
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         """``lr`` is a latent (B, 4, h, w); ``strength`` is not read."""
         return Condition(lr.float(), {"hint": self.design.make_hint(lr.float())})
 
-    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
-        """Nothing: the VAE belongs to the picture, not to the window."""
-        return z_0
-
-    def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
-        return hr
-
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
         z_0 = predict_clipped(self, z_t, t, condition, mask, 0.0)
-        return z_0.lerp(condition.z_lr, _guidance(condition).fidelity)
+        return z_0.lerp(condition.z_lr, guidance_of(condition).fidelity)
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         """The raw output, with classifier-free guidance where there is any."""
-        guide, hint = _guidance(condition), condition.maps["hint"]
+        guide, hint = guidance_of(condition), condition.maps["hint"]
         scale = guide.scale(int(t[0]), NUM_STEPS)
         wanted = _repeated(guide.tokens, z_t)
         if guide.negative is None or scale == 1:
@@ -183,9 +116,3 @@ class ControlledUNet(Backbone):
 def _repeated(tokens: Tokens, z_t: Tensor) -> dict[str, Tensor]:
     """The same states for every state of a batch."""
     return {name: states.expand(z_t.shape[0], -1, -1) for name, states in tokens.items()}
-
-
-def _guidance(condition: Condition) -> Guidance:
-    if condition.guidance is None:
-        raise ValueError("a condition of latents needs its guidance: the text states at least")
-    return condition.guidance

@@ -15,7 +15,8 @@ from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.components import UNET, Components
-from yoda_cli.models.latent.controlled import LATENT, ControlledUNet, diffbir_design
+from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design
+from yoda_cli.models.latent.denoising import LATENT
 from yoda_cli.models.latent.family import Codec, Steering
 from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.settings import FamilySettings
@@ -85,10 +86,7 @@ class DiffBIR:
     ) -> Condition:
         """The code as the ControlNet's hint, and the prompts' states."""
         encoded = self.net.encode(z_lr)
-        tokens = {"text": self.parts.text(steering.prompt)}
-        negative = None
-        if steering.cfg != 1:
-            negative = {"text": self.parts.text(steering.negative_prompt)}
+        tokens, negative = self.parts.prompts(steering)
         guidance = Guidance(
             tokens, negative, steering.cfg, steering.strength, steering.fidelity
         )  # fmt: skip
@@ -101,10 +99,6 @@ class DiffBIR:
     def denoiser(self) -> AbstractContextManager[ControlledUNet]:
         """U-Net and ControlNet."""
         return self.networks.lent()
-
-    def load(self) -> None:
-        """The weights of both into ``net``, unless they are there."""
-        self.networks.load()
 
     def source(self, role: str, prefix: str) -> tuple[Mapping[str, Tensor], str]:
         """The tensors of a network, and the name of their file."""

@@ -5,32 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from yoda_cli.devices.out_of_memory import free_memory
 from yoda_cli.models.latent.components import MARGIN, Components
+from yoda_cli.models.latent.denoising import LatentDenoiser
 
-N = TypeVar("N", bound="Fillable")
+N = TypeVar("N", bound=LatentDenoiser)
 Source = Callable[[], tuple[Mapping[str, Tensor], str]]  # tensors, and the name of their file
-
-
-class Fillable(Protocol):
-    """A pair of networks that begins with shapes only."""
-
-    offloaded: bool
-
-    @property
-    def is_empty(self) -> bool: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def get_submodule(self, target: str) -> nn.Module: ...
-    def fill(
-        self, part: str, state: Mapping[str, Tensor], name: str,
-        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> None: ...  # fmt: skip
-    def unload(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -77,12 +62,6 @@ class Networks(Generic[N]):
                 free_memory()
 
 
-class HasParameters(Protocol):
-    """A network, or what looks like one."""
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-
-def values_of(net: HasParameters) -> int:
+def values_of(net: nn.Module) -> int:
     """How many numbers a network holds."""
     return sum(parameter.numel() for parameter in net.parameters())

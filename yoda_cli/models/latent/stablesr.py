@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoda_cli.devices.out_of_memory import free_memory
 from yoda_cli.errors import WeightsError
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_wrapped_vae
-from yoda_cli.models.latent.components import MARGIN, TEXT, UNET, Components
+from yoda_cli.models.latent.components import TEXT, UNET, Components, Kept
 from yoda_cli.models.latent.family import Codec, Steering
+from yoda_cli.models.latent.lending import Networks
 from yoda_cli.models.latent.modulated import ModulatedDenoiser
 from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.models.latent.text import PREFIX as TEXT_PREFIX
@@ -53,7 +53,6 @@ class StableSR:
         """Look at the files, so that a wrong one is refused before any work."""
         self.name, self.settings, self.files = name, settings, files
         self.parts = Components(name, settings, files, device, precision)
-        self._wrapped: nets.WrappedVAE | None = None
         unet, encoder = self.unet_tensors(), self.encoder_tensors()
         if "decoder" in files and not any("fusion_layer" in key for key in self.vae_tensors()):
             raise WeightsError(self.parts.unexpected("decoder", DECODER))
@@ -63,6 +62,15 @@ class StableSR:
         )  # fmt: skip
         self.net.check("unet", unet, str(files["diffusion"]))
         self.net.check("encoder", encoder, str(files[self.role]))
+        self.networks = Networks(
+            self.parts,
+            self.net,
+            {
+                "unet": lambda: (self.unet_tensors(), str(files["diffusion"])),
+                "encoder": lambda: (self.encoder_tensors(), str(files[self.role])),
+            },
+        )
+        self._wrapped = Kept(self.read_wrapped, lambda: self.parts.has_room)
 
     @property
     def role(self) -> str:
@@ -98,16 +106,8 @@ class StableSR:
         return {key: value for key, value in state.items() if not key.startswith(TRAINING)}
 
     def check_memory(self) -> None:
-        """Where a GPU has room for one of the two networks at a time they are offloaded."""
-        if not self.net.is_empty:
-            return
-        parts, size = self.parts, torch.finfo(self.parts.precision).bits / 8 * MARGIN
-        whole = _values(self.net) * size
-        larger = max(_values(self.net.unet), _values(self.net.encoder)) * size
-        is_cuda = parts.device.type == "cuda"
-        self.net.offloaded = is_cuda and larger < parts.free < whole
-        if not self.net.offloaded:
-            parts.check_memory(_values(self.net))
+        """Of U-Net and encoder."""
+        self.networks.check_memory()
 
     def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
         """The enlarged picture, by the interpolation that the networks were trained with."""
@@ -127,51 +127,24 @@ class StableSR:
     @contextmanager
     def wrapped(self, tile: int, w: float) -> Iterator[Autoencoder]:
         """The autoencoder of the decoder's file, kept where there is room."""
-        if self._wrapped is None:
-            path = str(self.files["decoder"])
-            self._wrapped = load_wrapped_vae(self.vae_tensors(), path, self.parts.device)
-        try:
-            yield Autoencoder(self._wrapped, self.parts.device, tile, w)
-        finally:
-            if not self.parts.has_room:
-                self._wrapped = None
+        with self._wrapped.lent() as vae:
+            yield Autoencoder(vae, self.parts.device, tile, w)
+
+    def read_wrapped(self) -> nets.WrappedVAE:
+        """That autoencoder in fp32 on the device."""
+        return load_wrapped_vae(self.vae_tensors(), str(self.files["decoder"]), self.parts.device)
 
     def condition(
         self, z_lr: Tensor, restored: Tensor, lr: Tensor, steering: Steering
     ) -> Condition:
         """The code and the prompts' states; without guidance only the empty one's are needed."""
-        tokens = {"text": self.parts.text(steering.prompt)}
-        negative = None
-        if steering.cfg != 1:
-            negative = {"text": self.parts.text(steering.negative_prompt)}
+        tokens, negative = self.parts.prompts(steering)
         return replace(self.net.encode(z_lr), guidance=Guidance(tokens, negative, steering.cfg))
 
     def refine(self, condition: Condition, z_0: Tensor, restored: Tensor, tile: int) -> Condition:
         """As it was: the encoder sees the restored picture's code at every step."""
         return condition
 
-    @contextmanager
-    def denoiser(self) -> Iterator[ModulatedDenoiser]:
+    def denoiser(self) -> AbstractContextManager[ModulatedDenoiser]:
         """U-Net and encoder."""
-        self.load()
-        try:
-            yield self.net
-        finally:
-            if not self.parts.has_room:
-                self.net.unload()
-                free_memory()
-
-    def load(self) -> None:
-        """The weights of both into ``net``, unless they are there."""
-        if not self.net.is_empty:
-            return
-        self.check_memory()
-        where, precision = self.parts.device, self.parts.precision
-        where = torch.device("cpu") if self.net.offloaded else where
-        self.net.fill("unet", self.unet_tensors(), str(self.files["diffusion"]), where, precision)
-        own = str(self.files[self.role])
-        self.net.fill("encoder", self.encoder_tensors(), own, where, precision)
-
-
-def _values(net: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())
+        return self.networks.lent()

@@ -37,7 +37,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv2(F.relu(self.conv1(x)))
+        # In place: a layer's result is nobody else's, and fresh memory takes longer than the sum.
+        out: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True)).add_(x)
         return out
 
 
@@ -84,7 +85,7 @@ class LREncoder(nn.Module):
         plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
         plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
         first = self.conv_first(torch.cat([lr - 0.5, plane], dim=1))
-        features = first + self.conv_trunk(self.trunk(first))
+        features = self.conv_trunk(self.trunk(first)).add_(first)
         base = lr_up + F.pixel_shuffle(self.base_head(features), self.scale).to(lr_up.dtype)
         # Detached: the head reads the features and does not shape them.
         difficulty = F.softplus(self.attention_head(features.detach()).float() - 4.0)

@@ -7,6 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def pixel_unshuffle(x: Tensor, factor: int) -> Tensor:
+    """``F.pixel_unshuffle``, its result laid out channels last: what the next convolution reads."""
+    b, c, height, width = x.shape
+    cells = x.view(b, c, height // factor, factor, width // factor, factor)
+    cells = cells.permute(0, 2, 4, 1, 3, 5).reshape(b, height // factor, width // factor, -1)
+    return cells.permute(0, 3, 1, 2)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU; in the memory of ``x`` where no gradient will ask for it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel: looks at no neighbour."""
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yoda_cli.models.nets.layers import ChannelNorm
+from yoda_cli.models.nets.layers import ChannelNorm, pixel_unshuffle, silu
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -47,6 +47,7 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = ChannelNorm(dim) if norm else None
+        self.compact = compact
         if compact:
             conv = nn.Conv2d(dim, dim_out, 3, padding=1)
             self.block = nn.Sequential(nn.Identity(), conv, nn.SiLU())
@@ -55,7 +56,10 @@ class ConvBlock(nn.Module):
             self.block = nn.Sequential(nn.ReflectionPad2d(1), conv, Mish())
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.block(x if self.norm is None else self.norm(x))
+        x = x if self.norm is None else self.norm(x)
+        if self.compact:
+            return silu(self.block[1](x))
+        out: Tensor = self.block(x)
         return out
 
 
@@ -70,8 +74,8 @@ class ResnetBlock(nn.Module):
         self.res_conv = nn.Conv2d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        h = self.block1(x) + self.mlp(time)[:, :, None, None]
-        out: Tensor = self.block2(h) + self.res_conv(x)
+        h = self.block1(x).add_(self.mlp(time)[:, :, None, None])
+        out: Tensor = self.block2(h).add_(self.res_conv(x))
         return out
 
 
@@ -214,7 +218,7 @@ class SRDiffUNet(nn.Module):
             assert mask is not None
             x = torch.cat([x, mask.to(x.dtype)], dim=1)
         if self.compact:
-            x = self.stem(F.pixel_unshuffle(x, self.unshuffle)) + features
+            x = self.stem(pixel_unshuffle(x, self.unshuffle)).add_(features)
         time = self.mlp(self.time_pos_emb(t).to(x.dtype))
         skips: list[Tensor] = []
         for i, level in enumerate(self.downs):

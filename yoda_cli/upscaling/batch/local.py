@@ -1,4 +1,5 @@
-"""Pictures of a folder one after another in this process; the next is read meanwhile."""
+"""Pictures of a folder in this process: the next are read while some are computed, and the last
+written. Small ones of one size are computed together."""
 
 from __future__ import annotations
 
@@ -6,79 +7,147 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass, field
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import YodaError, name_surprises
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.animation import is_held, make_in_parts
+from yoda_cli.upscaling.batch.groups import compute_together, groups_of
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
-from yoda_cli.upscaling.picture import Decoded, Finished, Item, compute, read, write
+from yoda_cli.upscaling.picture import (
+    Computed,
+    Decoded,
+    Finished,
+    Item,
+    compute,
+    read,
+    write,
+)
 from yoda_cli.upscaling.result import Observer
 
-TOGETHER_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
+AHEAD_PIXELS = 1 << 20  # input pixels up to which pictures are read ahead and written behind
+
+Observing = Callable[[Item], contextlib.AbstractContextManager[Observer]]
 
 
 def run_here(
     batch: Batch, model: Model, options: UpscaleOptions, writing: WriteOptions, events: Events,
-    observer_of: Callable[[Item], contextlib.AbstractContextManager[Observer]], *,
-    stream: bytes | None = None, fail_fast: bool = False,
+    observer_of: Observing, *, stream: bytes | None = None, fail_fast: bool = False,
+    apart: bool = False,
     on_done: Callable[[Finished], None] = lambda done: None,
 ) -> list[Failure]:  # fmt: skip
-    """One picture after another in this process; small ones are read ahead and written behind."""
-    failures: list[Failure] = []
-    behind: deque[tuple[Item, Future[Finished]]] = deque()
+    """The items of ``batch`` in their order; those that could not be made.
 
-    def drain(keep: int) -> None:
-        while len(behind) > keep:
-            item, written = behind.popleft()
-            try:
-                with name_surprises(str(item.source)):
-                    done = written.result()
-                    on_done(done)
-                record_in_manifest(batch, item, record_of(done, model), events)
-            except YodaError as error:
-                failures.append(report_failure(Failure(item.source, error), events))
-
+    ``apart`` computes none together: an observer that looks inside is for one picture.
+    """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for item, frames in read_ahead(reader, batch.items, stream):
-            try:
-                with name_surprises(str(item.source)), observer_of(item) as observer:
-                    if not is_held(item, model, options, observer):
-                        drain(0)
-                        done = make_in_parts(item, model, options, writing, observer, stream)
-                        on_done(done)
-                        record_in_manifest(batch, item, record_of(done, model), events)
-                        continue
-                    computed = compute(item, frames().result(), model, options, observer)
-                behind.append((item, writer.submit(write, item, computed, model, writing)))
-            except YodaError as error:
-                failures.append(report_failure(Failure(item.source, error), events))
-            drain(1 if _is_small(item) else 0)
-            if failures and fail_fast:
+        run = _Run(batch, model, options, writing, events, observer_of, on_done, writer, stream)
+        each: Iterator[Sequence[Item]] = ([item] for item in batch.items)
+        groups = each if apart else groups_of(batch.items, model, options)
+        for items, decoded in read_ahead(reader, groups, stream):
+            run.make(items, decoded)
+            if run.failures and fail_fast:
                 break
-        drain(0)
-    return failures
+        run.drain(0)
+    return run.failures
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What becomes of items that were read: ``behind`` are being written."""
+
+    batch: Batch
+    model: Model
+    options: UpscaleOptions
+    writing: WriteOptions
+    events: Events
+    observer_of: Observing
+    on_done: Callable[[Finished], None]
+    writer: ThreadPoolExecutor
+    stream: bytes | None = None
+    failures: list[Failure] = field(default_factory=list)
+    behind: deque[tuple[Item, Future[Finished]]] = field(default_factory=deque)
+
+    def make(self, items: Sequence[Item], decoded: Callable[[], Sequence[Future[Decoded]]]) -> None:
+        """Compute items, together if there are several, and hand them to the writer."""
+        if len(items) == 1:
+            self._one(items[0], lambda: decoded()[0].result())
+        else:
+            self._several(items, decoded())
+        self.drain(len(items) if _is_small(items[0]) else 0)
+
+    def _one(self, item: Item, frames: Callable[[], Decoded]) -> None:
+        with self._failing(item), self.observer_of(item) as observer:
+            if not is_held(item, self.model, self.options, observer):
+                self.drain(0)
+                done = make_in_parts(
+                    item, self.model, self.options, self.writing, observer, self.stream
+                )
+                self.on_done(done)
+                self._enter(item, done)
+                return
+            self._write(item, compute(item, frames(), self.model, self.options, observer))
+
+    def _several(self, items: Sequence[Item], frames: Sequence[Future[Decoded]]) -> None:
+        read: dict[Item, Decoded] = {}
+        for item, future in zip(items, frames, strict=True):
+            with self._failing(item):
+                read[item] = future.result()
+        made: dict[Item, Computed] = {}
+        with contextlib.suppress(YodaError):  # alone each of them says what is wrong
+            made = compute_together(read, self.model, self.options, self.observer_of)
+        for item, decoded in read.items():
+            if item in made:
+                self._write(item, made[item])
+            else:
+                self._one(item, lambda decoded=decoded: decoded)  # type: ignore[misc]
+
+    def _write(self, item: Item, computed: Computed) -> None:
+        written = self.writer.submit(write, item, computed, self.model, self.writing)
+        self.behind.append((item, written))
+
+    def _enter(self, item: Item, done: Finished) -> None:
+        record_in_manifest(self.batch, item, record_of(done, self.model), self.events)
+
+    @contextlib.contextmanager
+    def _failing(self, item: Item) -> Iterator[None]:
+        """What goes wrong with one picture is said, and ends no other."""
+        try:
+            with name_surprises(str(item.source)):
+                yield
+        except YodaError as error:
+            self.failures.append(report_failure(Failure(item.source, error), self.events))
+
+    def drain(self, keep: int) -> None:
+        """Wait until no more than ``keep`` pictures are being written."""
+        while len(self.behind) > keep:
+            item, written = self.behind.popleft()
+            with self._failing(item):
+                done = written.result()
+                self.on_done(done)
+                self._enter(item, done)
 
 
 def read_ahead(
-    reader: ThreadPoolExecutor, items: Sequence[Item], stream: bytes | None
-) -> Iterator[tuple[Item, Callable[[], Future[Decoded]]]]:
-    """Every item and what gives its frames; a small one is read while the one before is used."""
-    ahead: Future[Decoded] | None = None
-    for index, item in enumerate(items):
-        now, ahead = ahead, None
-        if index + 1 < len(items) and _is_read_ahead(items[index + 1]) and _is_read_ahead(item):
-            now = now or reader.submit(read, item, stream)
-            ahead = reader.submit(read, items[index + 1], stream)
-        yield item, partial(_reading, now, reader, item, stream)
+    reader: ThreadPoolExecutor, groups: Iterator[Sequence[Item]], stream: bytes | None
+) -> Iterator[tuple[Sequence[Item], Callable[[], Sequence[Future[Decoded]]]]]:
+    """Every group and what gives its frames; a small one is read while the one before is used."""
 
+    def begin(items: Sequence[Item]) -> list[Future[Decoded]]:
+        return [reader.submit(read, item, stream) for item in items]
 
-def _reading(
-    begun: Future[Decoded] | None, reader: ThreadPoolExecutor, item: Item, stream: bytes | None
-) -> Future[Decoded]:
-    return begun or reader.submit(read, item, stream)
+    now: Sequence[Item] | None = next(groups, None)
+    begun: list[Future[Decoded]] | None = None
+    while now is not None:
+        following = next(groups, None)
+        ahead: list[Future[Decoded]] | None = None
+        if following is not None and _is_read_ahead(now[0]) and _is_read_ahead(following[0]):
+            begun = begun or begin(now)
+            ahead = begin(following)
+        yield now, lambda items=now, begun=begun: begun or begin(items)  # type: ignore[misc]
+        now, begun = following, ahead
 
 
 def _is_read_ahead(item: Item) -> bool:
@@ -86,4 +155,4 @@ def _is_read_ahead(item: Item) -> bool:
 
 
 def _is_small(item: Item) -> bool:
-    return item.pixels <= TOGETHER_PIXELS
+    return item.pixels <= AHEAD_PIXELS

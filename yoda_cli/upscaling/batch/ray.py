@@ -169,7 +169,10 @@ def absolute(options: UpscaleOptions) -> UpscaleOptions:
 
     attention = None if options.attention is None else named(options.attention)
     stage1 = None if options.stage1 is None else named(options.stage1)
-    return replace(options, model=named(options.model), attention=attention, stage1=stage1)
+    where = None if options.where is None else named(options.where)
+    return replace(
+        options, model=named(options.model), where=where, attention=attention, stage1=stage1
+    )
 
 
 def check_address(address: str | None) -> None:
@@ -210,6 +213,7 @@ def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
     options = item.settled(options)
     if (
         options.faces
+        or options.where
         or not pipeline_of(model).can_cut
         or options.stream
         or wants_stream(item, model, options)

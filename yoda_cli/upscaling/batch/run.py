@@ -51,12 +51,12 @@ def run_batch(
     observing: Callable[[Item], AbstractContextManager[Observer]] = lambda item: nullcontext(
         Observer()
     ),
-    on_done: Callable[[Finished], None] = lambda done: None,
+    on_done: Callable[[Finished], None] = lambda done: None, apart: bool = False,
 ) -> list[Failure]:  # fmt: skip
     """Make every item of ``batch``; what could not be made.
 
     ``stream`` is what came from standard input. ``observing`` and ``on_done`` are only asked where
-    this process does the work.
+    this process does the work, and ``apart`` then keeps small pictures from going together.
     """
     if not batch.items:
         return []
@@ -76,7 +76,7 @@ def run_batch(
         costs_of(model)  # measured before the first picture's time is taken
     return run_here(
         batch, model, options, writing, events, observing, stream=stream,
-        fail_fast=engine.fail_fast, on_done=on_done,
+        fail_fast=engine.fail_fast, on_done=on_done, apart=apart,
     )  # fmt: skip
 
 

@@ -1,0 +1,31 @@
+"""Whole processes timed from outside: what is run, and that it is what a person would run."""
+
+import subprocess
+import sys
+
+import pytest
+
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.evaluation.processes import TORCH, commands_of, run_once
+
+
+def test_what_is_timed_are_commands_that_work(tmp_path, tiny_checkpoint):
+    from fakes import save_photo
+
+    save_photo(tmp_path / "picture.png", 8, 8)
+    options = UpscaleOptions(model=str(tiny_checkpoint), precision="fp32")
+    commands = commands_of(options, tmp_path / "picture.png", tmp_path)
+    assert TORCH in commands
+    expected = {"python": 0, "a path that is not there": 3, "yoda upscale, base alone": 0}
+    for name, code in expected.items():
+        done = subprocess.run(commands[name], capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
+    assert (tmp_path / "result.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no wait4")
+def test_time_of_the_processor_is_told_from_waiting():
+    run = run_once([sys.executable, "-c", "import time; time.sleep(1)"])
+    assert run.seconds > 1
+    assert run.cpu_seconds < 0.8
+    assert 3 < run.peak_mb < 100  # not that of the process that asks
