@@ -94,3 +94,36 @@ def test_doctor_ends_with_a_verdict_and_names_the_extras(yoda):
     assert done.err.splitlines()[0].startswith(("Ready: ", "Not ready: "))
     for extra in ("diffbir", "metrics", "ray", "vips"):
         assert f"extra {extra}" in done.out
+
+
+def test_a_result_of_other_settings_is_not_replaced_without_a_word(upscale, folder, tmp_path):
+    assert "it replaces" not in upscale(folder / "a.png").err
+    assert "it replaces" not in upscale(folder / "a.png").err
+    done = upscale(folder / "a.png", "--seed", 7)
+    assert "a.png: it replaces a result with seed 0" in done.err
+    record = json.loads(upscale(folder / "a.png", "--steps", 2, "--json").out)
+    assert record["replaced"] == {"seed": "7", "steps": "4"}
+
+
+@pytest.mark.parametrize("extra", [[], ["--strip-metadata"]])
+def test_a_folder_is_resumed_whether_its_files_hold_a_mark_or_not(upscale, folder, tmp_path, extra):
+    from PIL import Image
+
+    (folder / "bad.png").unlink()
+    (folder / "b.png").unlink()
+    Image.open(folder / "a.png").save(folder / "c.bmp")
+    common = (folder, "-o", tmp_path / "out", *extra)
+    assert upscale(*common).code == 0
+    again = upscale(*common)
+    assert (again.code, again.out) == (0, "")
+    other = upscale(*common, "--seed", 3)
+    assert (other.code, other.out.count("\n")) == (0, 2)
+    (tmp_path / "out" / "a.png").write_bytes((folder / "a.png").read_bytes())  # a person's own
+    assert upscale(*common).code == 4
+
+
+def test_sizes_stand_in_names_as_they_were_asked_and_other_contents_are_named(upscale, folder):
+    (folder / "a.png").rename(folder / "noext")
+    done = upscale(folder / "noext", "--width", 20)
+    assert done.out.strip().endswith("noext_tiny_w20.png")
+    assert "noext: is PNG by its content" in done.err

@@ -365,3 +365,18 @@ def test_writers_of_one_name_at_once_leave_one_whole_file(tmp_path):
         thread.join()
     assert path.read_bytes() in contents
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bmp_says_behind_its_pixels_that_yoda_made_it(tmp_path):
+    from yoda_cli.images import made_by_yoda, read_provenance
+
+    rgb = torch.rand(1, 3, 5, 7)
+    plain = encode_picture(Picture(rgb), kind="BMP")
+    marked = encode_picture(Picture(rgb), kind="BMP", provenance={"seed": "7"})
+    (tmp_path / "plain.bmp").write_bytes(plain)
+    (tmp_path / "marked.bmp").write_bytes(marked)
+    assert marked.startswith(plain)
+    assert not made_by_yoda(tmp_path / "plain.bmp")
+    assert read_provenance(tmp_path / "marked.bmp") == {"seed": "7"}
+    with Image.open(tmp_path / "marked.bmp") as ours, Image.open(tmp_path / "plain.bmp") as other:
+        assert ours.tobytes() == other.tobytes()

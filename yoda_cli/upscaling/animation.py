@@ -23,7 +23,6 @@ from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import (
     Picture,
     frames_of,
-    made_by_yoda,
     scan_animation,
     sweep_temporaries,
     write_frames,
@@ -156,6 +155,6 @@ def output_of(item: Item, writing: WriteOptions) -> Iterator[BinaryIO]:
         return
     make_folder(item.target.parent)
     sweep_temporaries(item.target.parent)
-    check = replacing(writing.existing, made_by_yoda)
+    check = replacing(writing.existing, item.is_ours)
     with whole_file(item.target, check) as partial, partial.open("xb") as made:
         yield made
