@@ -18,7 +18,7 @@ from yoda_cli.tiling.plan import make_plan
 from yoda_cli.upscaling.checks import check_options
 from yoda_cli.upscaling.memory_limits import largest_window
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 
 class ClosedForm(Backbone):

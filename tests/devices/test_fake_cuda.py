@@ -21,8 +21,8 @@ from yoda_cli.models.loading import find_model, put_on_device
 from yoda_cli.models.model import Model
 from yoda_cli.models.sr3 import SR3, SR3Config
 from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 

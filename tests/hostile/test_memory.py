@@ -29,7 +29,7 @@ from yoda_cli.upscaling import forecast, picture
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.forecast import Way
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 SAID = {
     "torch, CPU": RuntimeError(

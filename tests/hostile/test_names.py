@@ -12,7 +12,7 @@ from commands import at_terminal
 from fakes import fake_model, save_photo
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 ESCAPE = "\x1b]0;owned\x07\x1b[31mred"
 NOT_UTF8 = os.fsdecode(b"caf\xe9")

@@ -10,7 +10,7 @@ from fakes import fake_model, save_photo
 from PIL import Image
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 
 @pytest.fixture

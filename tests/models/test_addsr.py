@@ -28,7 +28,7 @@ from yoda_cli.models.nets.filling import check_fit, skeleton
 from yoda_cli.tiling.plan import window_plan
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.weights.structures import structures
 
 CPU = torch.device("cpu")

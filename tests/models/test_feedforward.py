@@ -22,7 +22,7 @@ from yoda_cli.models import network_facts
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.network_facts import PeakBytes, reach
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 
 def compact(scale, channels=3):

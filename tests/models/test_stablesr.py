@@ -30,8 +30,8 @@ from yoda_cli.models.nets.filling import check_fit, skeleton
 from yoda_cli.tiling.plan import window_plan
 from yoda_cli.upscaling.denoisers import WindowedDenoiser
 from yoda_cli.upscaling.latent import LatentPipeline
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 from yoda_cli.weights import Watch
 from yoda_cli.weights.structures import structures
 

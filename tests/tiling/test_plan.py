@@ -34,8 +34,8 @@ from yoda_cli.upscaling.memory_limits import (
     make_blocks,
 )
 from yoda_cli.upscaling.pipeline import plan_picture
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 
 
 def options(**changes):

@@ -11,8 +11,8 @@ from yoda_cli.diffusion.adaptive import TAU, Gains
 from yoda_cli.errors import UsageError
 from yoda_cli.upscaling.checks import check_options
 from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 
 LR = photo(96, 150)  # 384×600 output pixels: six regions of 256
 

@@ -17,7 +17,7 @@ from yoda_cli.models.face_detector import Face, FaceDetector, face_of
 from yoda_cli.models.model import FaceHelp
 from yoda_cli.upscaling import faces, pipeline
 from yoda_cli.upscaling.faces import TEMPLATE, place, restored_faces
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 
 def face_at(left, top, side, degrees=0.0):

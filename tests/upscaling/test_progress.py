@@ -9,8 +9,8 @@ from yoda_cli.cli._render_bars import Overall, spell
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.upscaling.pipeline import foresee, plan_picture, upscale_tensor
 from yoda_cli.upscaling.progress import PictureProgress
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 
 
 @pytest.mark.parametrize(("scale", "passes"), [(4.0, 1), (8.0, 2)])

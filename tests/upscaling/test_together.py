@@ -13,8 +13,8 @@ from yoda_cli.upscaling import together
 from yoda_cli.upscaling.batch.groups import groups_of
 from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
-from yoda_cli.upscaling.settings import resolve
 
 
 def pictures(count, height=13, width=22):

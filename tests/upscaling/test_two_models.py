@@ -19,7 +19,7 @@ from yoda_cli.models.base import Condition
 from yoda_cli.upscaling.blending import blended
 from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.pipeline import get_model, upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 
 @pytest.fixture(autouse=True)

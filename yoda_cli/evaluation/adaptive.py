@@ -22,7 +22,7 @@ from yoda_cli.models.loading import with_judge
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.adaptive import RegionRun, measured
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 CHAIN = 50  # steps where none are asked for
 SHORTER = (25, 15, 8, 4, 2, 1)

@@ -31,8 +31,8 @@ from yoda_cli.upscaling.checks import check_model
 from yoda_cli.upscaling.conditioning import attention_map
 from yoda_cli.upscaling.latent import required
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer, PassBegin
-from yoda_cli.upscaling.settings import resolve
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.tensors import read_tensors
 

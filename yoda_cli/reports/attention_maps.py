@@ -39,7 +39,8 @@ from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.picture import source_notices
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import plan_picture
-from yoda_cli.upscaling.settings import Settings, resolve
+from yoda_cli.upscaling.resolve import resolve
+from yoda_cli.upscaling.settings import Settings
 
 OVERLAY_SIDE = 640  # smaller pictures are enlarged to this, so that colours and legend can be read
 PANEL_SIDE = 256

@@ -25,7 +25,7 @@ from yoda_cli.models.model import Model
 from yoda_cli.models.nets.gain import GainNet
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
 from yoda_cli.upscaling.pipeline import upscale_tensor
-from yoda_cli.upscaling.settings import resolve
+from yoda_cli.upscaling.resolve import resolve
 
 PATCH = 128  # HR pixels a side
 CHAINS = (50, 25, 12)  # steps of the chains whose trajectories are sampled

@@ -34,7 +34,6 @@ from yoda_cli.upscaling.picture import (
     Finished,
     Item,
     finished_of,
-    hash_of_stable_file,
     resolve_for_picture,
     send,
     visible_colors,
@@ -44,6 +43,7 @@ from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, Result
 from yoda_cli.upscaling.settings import Settings
+from yoda_cli.upscaling.stable_source import hash_of_stable_file
 from yoda_cli.upscaling.streaming import stream as stream_picture
 from yoda_cli.upscaling.streaming import wants_stream
 

@@ -27,8 +27,9 @@ from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
 from yoda_cli.upscaling.picture import Item, estimate_denoise, visible_colors
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer, Result
-from yoda_cli.upscaling.settings import Settings, resolve
+from yoda_cli.upscaling.settings import Settings
 
 Input = str | Path | bytes | Image.Image | npt.NDArray[np.uint8] | Tensor
 #: Told of every finished tile: how many are done, and how many there are to do.

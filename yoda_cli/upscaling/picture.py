@@ -6,12 +6,9 @@ computed. A result is written beside its final name and renamed.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
-import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -22,8 +19,8 @@ from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import peak_bytes, reset_peak
-from yoda_cli.errors import InputError, OutputError, UsageError
-from yoda_cli.files import digest_of, make_folder, shown
+from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.files import digest_of, make_folder
 from yoda_cli.files.overwriting import replacing
 from yoda_cli.images import (
     Picture,
@@ -44,8 +41,10 @@ from yoda_cli.upscaling.checks import with_scale
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import only_reduces, plan_picture, upscale_tensor
 from yoda_cli.upscaling.provenance import provenance
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer, Result
-from yoda_cli.upscaling.settings import Settings, resolve
+from yoda_cli.upscaling.settings import Settings
+from yoda_cli.upscaling.stable_source import hash_of_stable_file
 
 
 @dataclass(frozen=True)
@@ -147,42 +146,6 @@ def read(item: Item, stream: bytes | None = None) -> Decoded:
             source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged
         )
     return Decoded(picture, digest)
-
-
-@contextlib.contextmanager
-def hash_of_stable_file(source: Path) -> Iterator[str]:
-    """The hash of a file that stays as it is while it is decoded; empty for standard input."""
-    if source == STREAM:
-        yield ""
-        return
-    before = state_of(source)
-    digest = ""
-    with contextlib.suppress(OSError):  # the decoder will say why
-        digest = digest_of(source) if before else ""
-    try:
-        yield digest
-    except InputError:
-        if digest and state_of(source) != before:
-            raise changed(source) from None
-        raise
-    if not digest or state_of(source) != before:
-        raise changed(source)
-
-
-def changed(source: Path) -> InputError:
-    """The error for a file that is another by now."""
-    return InputError(f"{shown(source)} changed while it was read; do it again")
-
-
-def state_of(path: Path) -> tuple[int, ...]:
-    """What is another after a regular file was replaced or written to; empty if there is none."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return ()
-    if not stat.S_ISREG(found.st_mode):
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def compute(

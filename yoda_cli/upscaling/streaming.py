@@ -35,7 +35,6 @@ from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
 from yoda_cli.upscaling.picture import (
     Finished,
     Item,
-    hash_of_stable_file,
     resolve_for_picture,
     source_notices,
 )
@@ -43,6 +42,7 @@ from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pipeline import exact_kernels, name_memory_errors, pipeline_of
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
+from yoda_cli.upscaling.stable_source import hash_of_stable_file
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
