@@ -62,7 +62,7 @@ def grey(path):
 def test_without_a_wish_the_table_is_the_result(attention, picture):
     done = attention(picture)
     assert done.code == 0
-    assert re.search(r"in\.png +learned +0\.\d{3} +\d\.\d\d bits +[\d ]+ % +\d+ of 4", done.out)
+    assert re.search(r"in\.png +learned +0\.\d{3} +0\.\d\d … 0\.\d\d +[\d ]+ % +\d+ of 4", done.out)
     assert sorted(p.name for p in picture.parent.iterdir()) == ["in.png"]
 
 

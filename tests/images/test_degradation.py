@@ -111,7 +111,7 @@ def test_auto_says_what_it_chose_and_a_number_decides(yoda, tmp_path, restorer):
     silent, zero, clean = run("--denoise", 0)
     assert json.loads(silent.out)["fidelity"] == 0
     assert zero == 0
-    assert "denoise" not in silent.err
+    assert "estimated" not in silent.err
     assert not np.array_equal(auto, clean)
 
 
