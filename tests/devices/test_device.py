@@ -18,9 +18,16 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
     monkeypatch.setenv("YODA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(devices, "may_have_bf16", lambda: True)  # whatever this machine has
     devices._fastest_on_cpu.cache_clear()
     yield tmp_path / "cache" / "precision.json"
     devices._fastest_on_cpu.cache_clear()
+
+
+def test_a_cpu_without_bf16_is_not_measured(fresh, monkeypatch):
+    monkeypatch.setattr(devices, "may_have_bf16", lambda: False)
+    assert pick_precision("auto", CPU) == torch.float32
+    assert not fresh.exists()
 
 
 def test_the_measured_precision_is_kept(fresh, monkeypatch):
