@@ -83,7 +83,7 @@ def test_ctrl_c_says_what_was_done_and_how_to_go_on(upscale, folder, tmp_path, m
         return upscale_tensor(*arguments, **options)
 
     monkeypatch.setattr(picture, "upscale_tensor", second_is_interrupted)
-    done = upscale(folder, "-o", tmp_path / "out")
+    done = upscale(folder, "-o", tmp_path / "out", "--batch", 1)
     assert done.code == 130
     said = done.err.splitlines()[-1]
     assert re.fullmatch(r"interrupted: [01] of 2 made; the same command goes on", said)
