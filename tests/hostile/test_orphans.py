@@ -18,7 +18,7 @@ SECONDS = 5.0  # a worker may outlive its parent
 def folder(tmp_path):
     (tmp_path / "in").mkdir()
     for index in range(6):
-        save_photo(tmp_path / "in" / f"{index}.png", 60, 60, seed=index)
+        save_photo(tmp_path / "in" / f"{index}.png", 40, 40, seed=index)
     return tmp_path / "in"
 
 
@@ -54,7 +54,7 @@ def are_gone(processes):
 def test_no_worker_outlives_its_parent(run_of_two, tmp_path, number, moment):
     assert wait_until(lambda: len(workers_of(run_of_two)) == 2)
     if moment == "while they work":
-        assert wait_until(lambda: list((tmp_path / "out").glob("*.png")))
+        assert wait_until(lambda: list((tmp_path / "out").glob("*.png")), 150)
     workers = workers_of(run_of_two)
     run_of_two.send_signal(number)
     asked = time.monotonic()
