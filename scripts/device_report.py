@@ -34,8 +34,8 @@ from yoda_cli.models.loading import find_model
 from yoda_cli.models.nets import ldm, seesr
 from yoda_cli.models.nets import stablesr as stablesr_nets
 from yoda_cli.upscaling.pipeline import upscale_tensor
+from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Result
-from yoda_cli.upscaling.settings import resolve
 from yoda_cli.version import __version__
 from yoda_cli.weights.structures import structures
 

@@ -1,5 +1,6 @@
 """Worker processes end with what they were started for, and nobody else's are ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,7 +36,12 @@ def run_of_two(folder, tmp_path, tiny_checkpoint):
 
 
 def workers_of(run):
-    return [p for p in psutil.Process(run.pid).children() if "spawn_main" in str(p.cmdline())]
+    def words(process):
+        with contextlib.suppress(psutil.Error):  # gone meanwhile
+            return str(process.cmdline())
+
+    children = psutil.Process(run.pid).children()
+    return [child for child in children if "spawn_main" in (words(child) or "")]
 
 
 def are_gone(processes):

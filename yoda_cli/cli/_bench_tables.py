@@ -48,7 +48,7 @@ def show(found: Mapping[str, Any], question: Bench, *, as_json: bool) -> None:
     columns += ("calls", "of", "GFLOP", "seconds", "peak MB")
     timed = any(line["attention_seconds"] is not None for line in found["summary"])
     columns += ("maps per second",) if timed else ()
-    kept = columns
+    kept = list(columns)
     for dataset in dict.fromkeys(line["dataset"] for line in found["summary"]):
         rows = [
             (

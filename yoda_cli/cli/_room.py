@@ -23,10 +23,10 @@ mmap.mmap(-1, 32 << 20)
 
 def check_room() -> None:
     """Raises DeviceError where torch finds no room; asks nothing where nothing is limited."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
+    if sys.platform == "win32":  # it has no such limit
         return
+    import resource
+
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return
     fits = False

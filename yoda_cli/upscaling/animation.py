@@ -11,7 +11,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from torch import Tensor
 
@@ -148,7 +148,8 @@ def with_counts(total: Result, result: Result) -> Result:
 def output_of(item: Item, writing: WriteOptions) -> Iterator[BinaryIO]:
     """A file that becomes the target when it is whole, or goes to standard output then."""
     if item.target == STREAM:
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile() as opened:
+            file = cast(BinaryIO, opened)
             yield file
             file.seek(0)
             send(file)

@@ -48,7 +48,7 @@ def goes_on(group: Sequence[Item], item: Item, model: Model, options: UpscaleOpt
     return (
         len(group) < most
         and model.family is None
-        and not options.exact
+        and not (options.exact or options.stream)
         and (item.width, item.height, item.scale) == (first.width, first.height, first.scale)
         and not (item.is_animated or first.is_animated)
         and not item.is_reduced

@@ -14,28 +14,34 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from typing import Protocol
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def begin(reader: Connection, module: str, function: str, *arguments: object) -> None:
+class Reader(Protocol):
+    """The reading end of a pipe, of any system's kind."""
+
+    def recv_bytes(self) -> bytes: ...
+
+
+def begin(reader: Reader, module: str, function: str, *arguments: object) -> None:
     """Tie this worker to ``reader``, then call ``module.function``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     end_with(reader)
     getattr(importlib.import_module(module), function)(*arguments)
 
 
-def end_with(reader: Connection) -> None:
+def end_with(reader: Reader) -> None:
     """End this process as soon as the other end of ``reader`` is closed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_wait, args=(reader,), daemon=True).start()
 
 
-def _wait(reader: Connection) -> None:
+def _wait(reader: Reader) -> None:
     with contextlib.suppress(EOFError, OSError):
         reader.recv_bytes()
     os._exit(1)
@@ -44,7 +50,7 @@ def _wait(reader: Connection) -> None:
 @contextlib.contextmanager
 def interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the block ends, and processes that it starts do not see it at all."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
