@@ -158,7 +158,6 @@ def test_sixteen_bits_stay_sixteen_bits(size, kind, channels):
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("limit", [1, 500])
 def test_large_files_are_written_in_parts_that_fit_together(monkeypatch, bits, limit):
-    monkeypatch.setattr("yoda_cli.images.png.SLAB_BYTES", limit)
     monkeypatch.setattr("yoda_cli.images.tiff.STRIP_BYTES", limit)
     picture = replace(read_picture(png_16(pixels(23, 31, 4, dtype=np.uint16))), bits=bits)
     for kind in ("PNG", "TIFF"):
