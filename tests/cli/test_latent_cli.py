@@ -126,6 +126,7 @@ def test_options_of_photo_are_refused_elsewhere(yoda, made):
     assert "does not read --prompt" in done.err
 
 
+@pytest.mark.slow
 def test_windows_decide_for_themselves_and_are_blended_once(photo, tmp_path):
     out, more = tmp_path / "out.png", ("--adaptive", "--steps", 6, "--tile", 64)
     done = photo("-o", out, *more, "--json", "--report", tmp_path / "run.html")

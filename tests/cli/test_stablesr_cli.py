@@ -55,6 +55,7 @@ def test_a_picture_becomes_a_larger_one(upscale, tmp_path, model, registry):
     assert (settings["fidelity"], settings["sampler"], settings["steps"]) == (0.5, "ddpm", 2)
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_weights_make_the_same_bytes(upscale, tmp_path):
     pictures = []
     for model in ("tiny", "parts"):

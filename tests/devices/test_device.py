@@ -96,6 +96,7 @@ def test_one_compilation_serves_all_shapes():
             assert torch.allclose(run(x), conv(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_runs_as_it_is(monkeypatch):
     import torch._inductor.graph
 

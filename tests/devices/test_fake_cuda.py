@@ -84,7 +84,7 @@ def test_a_checkpoint_runs_on_the_device(tiny_checkpoint, precision, sampler):
     assert [record.z_s.device for record in steps] == [CUDA, CUDA]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", one_by_default(["fp32", "fp16"]))
 def test_sr3_with_attention_over_pixels_runs_on_the_device(precision):
     net = SR3(SR3Config(inner_channel=16, channel_mults=(1, 2), res_blocks=1, attn_levels=(1,),
                         norm_groups=8, num_steps=10, schedule="linear"))  # fmt: skip

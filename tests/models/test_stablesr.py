@@ -237,6 +237,7 @@ def test_idle_windows_are_skipped_with_the_same_bytes(folder):
     assert results[True].calls < results[False].calls
 
 
+@pytest.mark.slow
 def test_fidelity_is_the_decoders_and_diffusion_runs_whatever_it_is(folder):
     model, lr = model_of(folder), picture()
     made = {w: run(lr, model, fidelity=w, steps=2) for w in (0.0, 0.5, 1.0)}

@@ -36,6 +36,7 @@ def test_a_grid_is_no_texture():
     assert distance(dots, target) > 3 * distance(noise(3), target)
 
 
+@pytest.mark.slow
 def test_a_weave_is_told_by_waves(monkeypatch):
     """A band of noise moved to a wavelength of three pixels: more unlike than other noise is."""
     flat = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(5))

@@ -104,7 +104,9 @@ def test_skipping_gives_the_same_pixels(upscale, folder, tmp_path):
             assert one.tobytes() == x.tobytes()
 
 
-@pytest.mark.parametrize("extra", [["-j", "2"], ["--shard", "1/2"], ["-j", "3"]])
+@pytest.mark.parametrize(
+    "extra", [["-j", "2"], ["--shard", "1/2"], pytest.param(["-j", "3"], marks=pytest.mark.slow)]
+)
 def test_workers_and_shards_give_the_same_bytes(upscale, folder, tmp_path, extra):
     upscale(folder, "-r", "-o", tmp_path / "one", "--exact")
     upscale(folder, "-r", "-o", tmp_path / "other", "--exact", *extra)
@@ -150,7 +152,7 @@ def kill_and_resume(folder, out, checkpoint, seconds, extra=()):
     return alive
 
 
-@pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_leaves_no_corrupt_file_and_the_same_bytes(
     upscale, folder, tmp_path, tiny_checkpoint, times
 ):
