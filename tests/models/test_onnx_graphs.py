@@ -40,6 +40,7 @@ def run(session, **tensors):
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 2, 2), (1, 12, 34), (3, 6, 4)])
 @torch.inference_mode()
+@pytest.mark.slow
 def test_onnxruntime_gives_what_torch_gives(net, sessions, batch, height, width):
     torch.manual_seed(1)
     lr, strength = torch.rand(batch, 3, height, width), torch.rand(batch)
@@ -60,6 +61,7 @@ def test_onnxruntime_gives_what_torch_gives(net, sessions, batch, height, width)
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_the_metadata_holds_what_makes_a_picture_of_the_graphs(net, sessions):
     said = sessions["denoiser"].get_modelmeta().custom_metadata_map["yoda"]
     facts = json.loads(said)
