@@ -85,8 +85,9 @@ def test_a_reader_that_goes_away_ends_no_folder(shell, tmp_path):
 def test_every_command_says_that_standard_output_is_full(command):
     done = through_shell('"$@" >/dev/full', *command, capture_output=True, text=True)
     assert done.returncode == 7, done.stderr
-    last = done.stderr.splitlines(keepends=True)[-1]
-    assert last == "yoda: cannot write to standard output: No space left on device\n"
+    *before, last = done.stderr.splitlines()
+    assert last == "yoda: cannot write to standard output: No space left on device"
+    assert len(before) == (2 if command == ("weights", "list") else 0)  # its marks explained
     closed = through_shell('"$@" >&- 2>&-', *command, capture_output=True, text=True)
     assert closed.returncode == 0
 

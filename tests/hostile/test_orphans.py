@@ -60,7 +60,7 @@ def are_gone(processes):
 def test_no_worker_outlives_its_parent(run_of_two, tmp_path, number, moment):
     assert wait_until(lambda: len(workers_of(run_of_two)) == 2)
     if moment == "while they work":
-        assert wait_until(lambda: list((tmp_path / "out").glob("*.png")), 150)
+        assert wait_until(lambda: list((tmp_path / "out").glob("*.png")))
     workers = workers_of(run_of_two)
     run_of_two.send_signal(number)
     asked = time.monotonic()
