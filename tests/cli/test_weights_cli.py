@@ -123,7 +123,7 @@ def test_a_card_is_shown_of_everything_that_has_a_name(yoda, tmp_path):
     shown = yoda("weights", "show", "general").out
     assert "for: photographs" in shown
     assert "limit: " in shown
-    assert "--steps 8" in shown
+    assert "--steps 2" in shown
     shown = yoda("weights", "show", "photo").out
     assert "file: DiffBIR_v2.1.pt: 1.5 GB" in shown
     assert "SHA-256: " in yoda("weights", "show", "DiffBIR_v2.1.pt").out

@@ -3,7 +3,8 @@
 A small network reads statistics of windows spread over the picture: the energies of the bands of
 8×8 cosine transforms (noise fills the high ones, blur and codecs empty them), steps between a
 codec's blocks, how wide edges are, and how normalised neighbours correlate (BRISQUE, Mittal et al.
-2012). It was trained on what ``training.degrade`` makes, and knows no file format.
+2012). `scripts/damage_net.py` trained it on what ``training.degrade`` makes; it knows no file
+format.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ class DamageNet(nn.Module):
         self.register_buffer("deviation", torch.ones(STATISTICS))
 
     def forward(self, x: Tensor) -> Tensor:
-        z = ((statistics(x) - self.mean) / self.deviation).clamp(-4, 4)
+        return self.of_statistics(statistics(x))
+
+    def of_statistics(self, seen: Tensor) -> Tensor:
+        """(B,) strengths of (B, ``STATISTICS``)."""
+        z = ((seen - self.mean) / self.deviation).clamp(-4, 4)
         out: Tensor = F.softplus(self.layers(z))[:, 0]
         return out
 

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Trains the network that sees how damaged a picture is: `scripts/damage_net.py PHOTOS OUT`.
+
+Crops of PHOTOS (every 20th picture in name order is held out) are damaged as `yoda train` does it,
+one in five not at all; the network learns the drawn strength from the crops' statistics. Prints how
+well held-out crops are ranked, and writes OUT, a `damage.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW, DamageNet, statistics
+from yoda_cli.training.data import list_pictures, load_rgb, split_validation
+from yoda_cli.training.degrade import clean_lr, degrade
+from yoda_cli.training.gain import rank_correlation
+
+SCALE = 4
+CLEAN = 0.2  # the share of crops that are not damaged
+SMALLER = 1.6  # copies of pictures are made up to so many times smaller: their detail is finer
+BATCH, RATE, WEIGHT_DECAY = 128, 2e-3, 0.01
+BEND = 0.05  # errors below it count by their square
+
+
+def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Statistics (count, S) of LR crops of ``WINDOW`` pixels, and strengths (count,)."""
+    side = WINDOW * SCALE
+    seen: list[Tensor] = []
+    strengths: list[float] = []
+    while len(seen) < count:
+        picture = load_rgb(paths[int(rng.integers(len(paths)))])
+        if rng.random() < 0.5:
+            picture = smaller(picture, rng.uniform(1, SMALLER))
+        height, width = picture.shape[-2:]
+        if min(height, width) < side:
+            continue
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        hr = picture[0, :, top : top + side, left : left + side].permute(1, 2, 0).numpy().copy()
+        clean = rng.random() < CLEAN
+        lr, strength = (clean_lr(hr, SCALE), 0.0) if clean else degrade(hr, SCALE, rng)
+        seen.append(statistics(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255))
+        strengths.append(strength)
+    return torch.cat(seen), torch.tensor(strengths)
+
+
+def smaller(picture: Tensor, factor: float) -> Tensor:
+    """(1, 3, H, W) uint8, each side by ``factor`` ≥ 1."""
+    size = [max(1, round(n / factor)) for n in picture.shape[-2:]]
+    reduced = F.interpolate(picture.float(), size, mode="bilinear", antialias=True)
+    return reduced.round().clamp(0, 255).byte()
+
+
+def fit(net: DamageNet, seen: Tensor, strengths: Tensor, epochs: int) -> None:
+    """Smooth L1 on the strengths; the statistics' mean and deviation become part of ``net``."""
+    net.mean.copy_(seen.mean(0))
+    net.deviation.copy_(seen.std(0) + 1e-3)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    steps = max(1, epochs * len(seen) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        picked = torch.randint(len(seen), (BATCH,))
+        loss = F.smooth_l1_loss(net.of_statistics(seen[picked]), strengths[picked], beta=BEND)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def describe(told: Tensor, strengths: Tensor) -> str:
+    """How well the strengths are told."""
+    damaged = strengths > 0
+    wrong = (told[~damaged] >= CLEAN_BELOW).float().mean()
+    return (
+        f"rank correlation {rank_correlation(told, strengths):.3f}, of damaged crops alone "
+        f"{rank_correlation(told[damaged], strengths[damaged]):.3f}; mean error "
+        f"{(told - strengths)[damaged].abs().mean():.3f}; clean crops taken for damaged {wrong:.1%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--crops", type=int, default=18_000)
+    parser.add_argument("--held-out", type=int, default=1_500)
+    parser.add_argument("--epochs", type=int, default=30)
+    asked = parser.parse_args()
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    training, held = split_validation(list_pictures(asked.photos))
+    net = DamageNet()
+    fit(net, *collect(training, asked.crops, rng), asked.epochs)
+    seen, strengths = collect(held, asked.held_out, rng)
+    with torch.no_grad():
+        told = net.eval().of_statistics(seen)
+    line = describe(told, strengths)
+    sys.stdout.write(f"{line}\n")
+    facts = {"made_by": "scripts/damage_net.py", "crops": str(asked.crops), "held_out": line}
+    save_file(net.state_dict(), asked.out, facts)
+
+
+if __name__ == "__main__":
+    main()
