@@ -158,8 +158,6 @@ LowerBound = Annotated[
 Steps = Annotated[
     int | None, typer.Option(metavar="N", help="Diffusion steps (default: the model's, 2).")
 ]
-    int | None, typer.Option(metavar="N", help="Diffusion steps (default: the model's, 2).")
-]
 Device = Annotated[
     str,
     typer.Option(
