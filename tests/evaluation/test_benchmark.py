@@ -16,6 +16,7 @@ import torch
 from fakes import photo, save_photo
 from PIL import Image
 
+import yoda_cli
 from yoda_cli.errors import WeightsError
 from yoda_cli.evaluation import methods as methods
 from yoda_cli.evaluation.datasets import find_dataset, pair_by_name, pairs_of
@@ -192,6 +193,39 @@ def test_hr_and_lr_pair_by_name(tmp_path, bench):
     document = json.loads(done.out)
     assert {row["picture"] for row in document["failed"]} == {"0801", "0809"}
     assert document["summary"][0]["pictures"] == 1
+
+
+def test_damaged_pictures_are_enlarged_as_yoda_upscale_does_it(yoda, tmp_path):
+    """The damage is estimated for each picture, and can be told; journals keep the two apart."""
+    root = tmp_path / "Noisy"
+    (root / "HR").mkdir(parents=True)
+    save_photo(root / "HR" / "a.png", 160, 160, seed=1)
+    with Image.open(root / "HR" / "a.png") as image:
+        lr = np.asarray(image.convert("RGB").resize((40, 40), Image.Resampling.BICUBIC), float)
+    noisy = np.clip(lr + np.random.default_rng(0).normal(0, 25, lr.shape), 0, 255).round()
+    (root / "LR").mkdir()
+    Image.fromarray(noisy.astype(np.uint8)).save(root / "LR" / "a.png")
+
+    def measured(*more):
+        done = yoda("bench", "--dataset", root, "--peer", "base", "--json", "-q", "--precision",
+                    "fp32", "--cache-dir", tmp_path / "cache", *more)  # fmt: skip
+        assert done.code == 0, done.err
+        return {row["method"]: row["psnr"] for row in json.loads(done.out)["rows"]}
+
+    def enlarged(**asked):
+        done = yoda_cli.upscale(root / "LR" / "a.png", precision="fp32", **asked)
+        x, hr = (
+            torch.from_numpy(np.array(im.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+            for im in (done.image, Image.open(root / "HR" / "a.png"))
+        )
+        return pytest.approx(psnr(x, hr, border=4), abs=1e-3)
+
+    usual, plain, smooth = measured(), measured("--denoise", "none"), measured("--fidelity", "1")
+    assert usual["yoda"] == enlarged()
+    assert usual["base"] == enlarged(fidelity=1.0)
+    assert plain["yoda"] == enlarged(denoise=0.0)
+    assert usual["yoda"] > plain["yoda"] + 0.5
+    assert smooth["yoda"] == usual["base"]
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_done(tmp_path, bench, pictures):

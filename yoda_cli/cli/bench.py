@@ -32,6 +32,7 @@ from yoda_cli.cli._options import (
     Steps,
     Yes,
     files_named,
+    parse_denoise,
 )
 from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
@@ -85,6 +86,14 @@ def bench(
     heads: Heads = None,
     lower_bound: LowerBound = None,
     steps: Steps = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="0: most detail … 1: smoothest (default: the model's).")
+    ] = None,
+    denoise: Annotated[
+        str, typer.Option(metavar="HOW", help="auto, none, light, strong or 0 … 1.",
+                          autocompletion=_names.among(("auto", *_names.STRENGTHS)))
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -120,6 +129,8 @@ def bench(
         seed=seed,
         steps=steps,
         lower_bound=lower_bound,
+        fidelity=fidelity,
+        denoise=parse_denoise(denoise),
         device=device,
         precision=precision,
     )

@@ -29,6 +29,7 @@ from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
 from yoda_cli.files import one_line
 from yoda_cli.images import Picture, encode_picture, read_picture
+from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize
 from yoda_cli.models.model import Model
 from yoda_cli.version import __version__
@@ -187,7 +188,7 @@ def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptio
     """One journal per question: the same command finds its own."""
     facts = [
         __version__, torch.__version__, model.name, digest_of(model), options, bench.frame,
-        bench.scale, [m.name for m in bench.metrics],
+        bench.scale, [m.name for m in bench.metrics], damage_net_digest(),
     ]  # fmt: skip
     facts += [str(method.settings["file"]) for method in bench.methods if "file" in method.settings]
     facts += [str(pair) for dataset in bench.datasets for pair in dataset.pairs]

@@ -30,9 +30,11 @@ from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_model
 from yoda_cli.upscaling.conditioning import attention_map
 from yoda_cli.upscaling.latent import required
+from yoda_cli.upscaling.picture import estimate_denoise
 from yoda_cli.upscaling.pipeline import get_model, plan_picture, upscale_tensor
 from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer, PassBegin
+from yoda_cli.upscaling.settings import Settings
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.tensors import read_tensors
 
@@ -142,11 +144,16 @@ def with_attention_time(
     def timed(lr: Tensor) -> Outcome:
         with torch.inference_mode():
             began = time.perf_counter()
-            attention_map(lr, model, resolve(options, model))
+            attention_map(lr, model, settings_for(lr, model, options))
             seconds = time.perf_counter() - began
         return replace(run(lr), attention_seconds=seconds)
 
     return timed
+
+
+def settings_for(lr: Tensor, model: Model, options: UpscaleOptions) -> Settings:
+    """As ``yoda upscale`` settles them: damage is estimated where no strength was asked for."""
+    return resolve(estimate_denoise(lr, model, options)[0], model)
 
 
 def enlarge(
@@ -156,7 +163,7 @@ def enlarge(
     active: list[float] = []
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     flops: list[float] = []
-    settings = resolve(options, model)
+    settings = settings_for(lr, model, options)
     encoder, network = (0.0, 0.0) if model.family else flops_per_pixel(model)
 
     def on_pass(run: PassBegin) -> None:
@@ -183,7 +190,7 @@ def enlarge(
 def unrefined(lr: Tensor, model: Model, options: UpscaleOptions) -> Tensor:
     """The picture that a model of latents starts from, at the size of its result; no network of
     diffusion runs."""
-    settings = resolve(options, model)
+    settings = settings_for(lr, model, options)
     restored = required(plan_picture(lr, model, settings).restored).float().cpu()
     size = (round(lr.shape[-2] * settings.scale), round(lr.shape[-1] * settings.scale))
     return imresize(restored, size).clamp(0, 1)

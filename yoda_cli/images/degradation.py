@@ -9,6 +9,7 @@ format.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import cache
 from importlib.resources import files
@@ -54,12 +55,21 @@ class DamageNet(nn.Module):
         return out
 
 
+def packaged() -> bytes:
+    """The packaged network's file."""
+    return (files("yoda_cli") / "checkpoints" / "damage.safetensors").read_bytes()
+
+
+def damage_net_digest() -> str:
+    """Which network judges, in a few characters."""
+    return hashlib.sha256(packaged()).hexdigest()[:16]
+
+
 @cache
 def damage_net() -> DamageNet:
     """The packaged network."""
     net = DamageNet()
-    weights = load((files("yoda_cli") / "checkpoints" / "damage.safetensors").read_bytes())
-    net.load_state_dict(weights)
+    net.load_state_dict(load(packaged()))
     return net.eval().requires_grad_(False)
 
 
