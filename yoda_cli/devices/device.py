@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -92,6 +93,25 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if device.type == "mps":
         return torch.float16
     return _fastest_on_cpu() if may_have_bf16() else torch.float32
+
+
+def may_have_gpu() -> bool:
+    """Whether torch may find something faster than the CPU; torch is not asked."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll").exists()
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+
+
+def may_have_bf16_units() -> bool:
+    """Whether this CPU says that it computes in bf16 (Linux); torch is not asked."""
+    with contextlib.suppress(OSError):
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return any(name in said for name in ("amx_bf16", "avx512_bf16"))
+    return False
 
 
 def may_have_bf16() -> bool:

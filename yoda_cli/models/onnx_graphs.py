@@ -3,8 +3,8 @@
 Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``strength`` (B,) in
 [0, 1] → ``features`` (B, C, h, w), ``base`` (B, 3, H, W) and ``attention`` (B, 1, h, w).
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
-and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are float32 but ``t``, int64.
-Their metadata has what the loop needs beside them.
+and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are
+float32 but ``t``, int64. Their metadata has what the loop needs beside them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch.export import Dim
@@ -16,15 +16,14 @@ from yoda_cli.models.onnx_graphs import PARTS, Inputs, check_exportable, exporte
 MODELS = ("general", "face")
 
 
-def packaged_graphs() -> dict[str, bytes]:
-    """Every graph, by the name of its file in ``checkpoints``."""
-    made = {f"{DAMAGE.name}.onnx": without_weights(damage_graph(), damage_net().state_dict())}
+def packaged_graphs() -> Iterator[tuple[str, bytes]]:
+    """Every graph, and the name of its file in ``checkpoints``."""
+    yield f"{DAMAGE.name}.onnx", without_weights(damage_graph(), damage_net().state_dict())
     for name in MODELS:
         options = UpscaleOptions(model=name, device="cpu", precision="fp32")
         net = check_exportable(find_model(options).backbone, name)
         for part in PARTS:
-            made[f"{name}-{part}.onnx"] = without_weights(onnx_graph(net, part), net.state_dict())
-    return made
+            yield f"{name}-{part}.onnx", without_weights(onnx_graph(net, part), net.state_dict())
 
 
 def damage_graph() -> bytes:
