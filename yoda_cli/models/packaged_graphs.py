@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.export import Dim
 
+from yoda_cli.arrays import Array, as_array
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.images.degradation import DAMAGE, LEAST_SIDE, WINDOW
 from yoda_cli.images.degradation_net import damage_net
@@ -14,6 +18,7 @@ from yoda_cli.models.loading import find_model
 from yoda_cli.models.onnx_graphs import PARTS, Inputs, check_exportable, exported, onnx_graph
 
 MODELS = ("general", "face")
+TURNED_BYTES = 8192  # of a matrix that the exporter turned; other numbers of a graph are fewer
 
 
 def packaged_graphs() -> Iterator[tuple[str, bytes]]:
@@ -37,30 +42,41 @@ def damage_graph() -> bytes:
     return exported(net, Inputs({"windows": windows}, {"windows": sides}, ("strengths",)), {})
 
 
-def without_weights(data: bytes, keys: Collection[str]) -> bytes:
+def without_weights(data: bytes, state: Mapping[str, Tensor]) -> bytes:
     """A graph whose weights are called ``<KEY>`` and stand in another file, and which says nothing
-    of where its operations come from."""
+    of where its operations come from. Weights that were turned beforehand are turned in it."""
     import onnx
 
     model = onnx.load_from_string(data)
-    graph = model.graph
-    renamed = {
-        one.name: f"<{key}>"
-        for one in graph.initializer
-        if (key := one.name.removeprefix("net.")) in keys
-    }
+    graph, keys = model.graph, set(state)
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    for weight in graph.initializer:
+    for weight in list(graph.initializer):
         del weight.metadata_props[:]
-        if weight.name in renamed:
-            weight.name = renamed[weight.name]
-            weight.ClearField("raw_data")
-            weight.data_location = onnx.TensorProto.EXTERNAL
-            weight.external_data.add(key="location", value="weights")
+        key = weight.name.removeprefix("net.")
+        if key not in keys and len(weight.raw_data) >= TURNED_BYTES:
+            key = _turned(onnx.numpy_helper.to_array(weight), state)
+            turn = onnx.helper.make_node("Transpose", [f"<{key}>"], [weight.name], perm=[1, 0])
+            graph.node.insert(0, turn)
+            weight.name, weight.dims[:] = f"net.{key}", list(state[key].shape)
+        if key in keys:
+            _move_out(weight, graph, f"<{key}>")
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
     del graph.value_info[:], graph.metadata_props[:]
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _turned(values: Array, state: Mapping[str, Tensor]) -> str:
+    """The key of the matrix that these are, rows for columns."""
+    return next(key for key, value in state.items() if np.array_equal(as_array(value).T, values))
+
+
+def _move_out(weight: Any, graph: Any, name: str) -> None:
+    """Leave the shape and the name of a weight alone."""
+    for node in graph.node:
+        node.input[:] = [name if one == weight.name else one for one in node.input]
+    weight.name, weight.data_location = name, 1  # EXTERNAL
+    weight.ClearField("raw_data")
+    weight.external_data.add(key="location", value="weights")
