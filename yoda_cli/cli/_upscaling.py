@@ -105,10 +105,12 @@ def is_plain(asked: Asked, found: Sequence[Found], stream: bytes | None) -> bool
     from yoda_cli.upscaling.batch.runtime import ONNX, pick_runtime
 
     running = asked.running
-    chosen = pick_runtime(
+    chosen, reason = pick_runtime(
         running.runtime, asked.options, found, stream,
         is_watched=bool(asked.inside), is_here=running.engine.is_here,
     )  # fmt: skip
+    if not asked.show.quiet:
+        _render.detail(f"torch runs the network: {reason}" if reason else "onnxruntime runs it")
     return chosen == ONNX
 
 

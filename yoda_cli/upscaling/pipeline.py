@@ -167,6 +167,7 @@ def upscale_tensor(
         observer = observer or Observer()
         return upscale_blended(lr, model, settings, observer, attention, noise_of)
     began, asked = time.perf_counter(), settings
+    noise_of = lr if noise_of is None else noise_of  # rounding in a first pass draws no other
     is_one_pass = settings.scale / model.scale <= RESIZE_ONLY
     pipeline = pipeline_of(model, wanted if is_one_pass else None)
     told: list[Ahead] = []

@@ -5,7 +5,6 @@ torch takes longer to load than a small picture takes to be made. Reads names an
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -31,14 +30,12 @@ HEARD = {
 LARGEST = 1 << 22  # pixels of a result: from there on loading torch is a small part of the time
 LARGEST_BY_BF16 = 1 << 19  # the same where torch may compute in bf16, twice as fast
 
-log = logging.getLogger(__name__)
-
 
 def pick_runtime(
     asked: str, options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *,
     is_watched: bool, is_here: bool,
-) -> str:  # fmt: skip
-    """``TORCH`` or ``ONNX``: as asked, or the one that is done first.
+) -> tuple[str, str]:  # fmt: skip
+    """``TORCH`` or ``ONNX``: as asked, or the one that is done first; and why it is not ``ONNX``.
 
     ``is_watched``: a dump or a report is wanted; ``is_here``: this process does the work.
     WeightsError where onnxruntime was asked for and is missing, or cannot do it.
@@ -46,17 +43,15 @@ def pick_runtime(
     if asked not in RUNTIMES:
         raise UsageError(f"unknown runtime {asked!r}; use {', '.join(RUNTIMES)}")
     if asked == TORCH:
-        return TORCH
+        return TORCH, "it was asked for"
     reason = why_not(options, found, stream, is_watched=is_watched, is_here=is_here)
     if asked == ONNX:
         need(RUNTIME, EXTRA)
         if reason:
             raise WeightsError(f"--runtime onnx does not do {reason}; leave it out")
-        return ONNX
+        return ONNX, ""
     reason = reason or why_slower(options, found, stream)
-    if reason:
-        log.info("torch runs the network: %s", reason)
-    return TORCH if reason else ONNX
+    return (TORCH, reason) if reason else (ONNX, "")
 
 
 def why_not(
