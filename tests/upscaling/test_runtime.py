@@ -189,16 +189,7 @@ def test_nobody_waits_for_torch(tmp_path):
 
 def test_what_it_cannot_do_torch_does(tmp_path):
     save_photo(tmp_path / "photo.jpg", 12, 10)
-    arguments = (
-        "upscale",
-        tmp_path / "photo.jpg",
-        "--steps",
-        1,
-        "--exact",
-        "-v",
-        "--device",
-        "cpu",
-    )
+    plain = ("upscale", tmp_path / "photo.jpg", "--steps", 1, "--device", "cpu")
     code, loaded, said = alone(*plain, "--exact", "-v", "-o", tmp_path / "made.png")
     assert (code, loaded) == (0, True), said
     assert "torch runs the network: --exact" in said

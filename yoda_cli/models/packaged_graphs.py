@@ -18,7 +18,6 @@ from yoda_cli.models.loading import find_model
 from yoda_cli.models.onnx_graphs import PARTS, Inputs, check_exportable, exported, onnx_graph
 
 MODELS = ("general", "face")
-TURNED_BYTES = 8192  # of a matrix that the exporter turned; other numbers of a graph are fewer
 
 
 def packaged_graphs() -> Iterator[tuple[str, bytes]]:
@@ -55,8 +54,8 @@ def without_weights(data: bytes, state: Mapping[str, Tensor]) -> bytes:
     for weight in list(graph.initializer):
         del weight.metadata_props[:]
         key = weight.name.removeprefix("net.")
-        if key not in keys and len(weight.raw_data) >= TURNED_BYTES:
-            key = _turned(onnx.numpy_helper.to_array(weight), state)
+        if key not in keys and (turned := _turned(onnx.numpy_helper.to_array(weight), state)):
+            key = turned
             turn = onnx.helper.make_node("Transpose", [f"<{key}>"], [weight.name], perm=[1, 0])
             graph.node.insert(0, turn)
             weight.name, weight.dims[:] = f"net.{key}", list(state[key].shape)
@@ -69,8 +68,11 @@ def without_weights(data: bytes, state: Mapping[str, Tensor]) -> bytes:
 
 
 def _turned(values: Array, state: Mapping[str, Tensor]) -> str:
-    """The key of the matrix that these are, rows for columns."""
-    return next(key for key, value in state.items() if np.array_equal(as_array(value).T, values))
+    """The key of the matrix that these are, rows for columns; "" for what is no such matrix."""
+    if values.ndim != 2 or min(values.shape) < 2:
+        return ""
+    pairs = ((key, as_array(value)) for key, value in state.items())
+    return next((key for key, own in pairs if np.array_equal(own.T, values)), "")
 
 
 def _move_out(weight: Any, graph: Any, name: str) -> None:
