@@ -105,6 +105,7 @@ def _opened(weights: Path, part: str) -> Graph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ONLY_ERRORS
         options.intra_op_num_threads = threads()
+        options.enable_cpu_mem_arena = False  # it holds more than it hands out
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_external_initializers([f"<{key}>" for key in keys], values)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

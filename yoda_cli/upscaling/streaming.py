@@ -178,8 +178,8 @@ def write_blocks(
             whole = torch.zeros(1, 3, window.height, window.width)
             whole[..., : above.shape[-2], :] = above[..., window.left : window.right]
             whole[..., : shared.shape[-1]] = shared
-            made = block(index)
-            add_product(whole, made, like(made, feather(tile, BLOCK_OVERLAP)))
+            part = block(index)
+            add_product(whole, part, like(part, feather(tile, BLOCK_OVERLAP)))
             finished = right - window.left
             below[..., window.left : window.left + finished] = whole[..., end - top :, :finished]
             part = to_bytes(whole[0, :, : end - top, :finished], grey=channels == 1)
