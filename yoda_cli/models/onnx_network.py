@@ -15,6 +15,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import PlainCpu
 from yoda_cli.devices.graphs import Graph, graph_file
 from yoda_cli.diffusion.schedule import NoiseSchedule
+from yoda_cli.errors import UsageError
 from yoda_cli.models.base import Condition
 from yoda_cli.models.checkpoint import defaults_of, read_header
 from yoda_cli.models.model import Model
@@ -69,8 +70,11 @@ class OnnxNetwork:
 
 def has_graphs(options: UpscaleOptions) -> bool:
     """Whether the model that ``options`` name is a packaged one that comes with graphs."""
-    entry = load_registry().models.get(options.model)
-    if entry is None or not entry.bundled:
+    try:
+        entry = load_registry().model(options.model)
+    except UsageError:  # a file, or a name that nothing has
+        return False
+    if not entry.bundled:
         return False
     weights = entry.path.with_suffix("")
     return all(graph_file(weights, part).is_file() for part in ("encoder", "denoiser"))
