@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW, DamageNet, statistics
+from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW
+from yoda_cli.images.degradation_net import DamageNet, statistics
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
 from yoda_cli.training.degrade import clean_lr, degrade
 from yoda_cli.training.gain import rank_correlation

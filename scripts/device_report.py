@@ -26,7 +26,8 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import YodaError
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Backbone, Guidance
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Guidance
 from yoda_cli.models.latent.addsr import seesr_design
 from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design
 from yoda_cli.models.latent.modulated import ModulatedDenoiser

@@ -10,7 +10,8 @@ from yoda_cli.config import SampleDefaults
 from yoda_cli.diffusion.schedule import make_schedule
 from yoda_cli.images import Animation, frames_of, peek, read_picture, scan_animation
 from yoda_cli.images.resize import as_floats, imresize
-from yoda_cli.models.base import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
 from yoda_cli.models.calibration import costs_of
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.geometry import Geometry

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "yoda_cli"
 
 #: From the ground up; packages on one line do not import each other.
 LAYERS = [
+    {"arrays"},
     {"diffusion", "errors", "config", "version"},
     {"files", "tiling"},
     {"devices", "weights"},
@@ -100,6 +101,12 @@ def test_help_does_not_import_torch():
 
 def test_weights_do_without_torch():
     assert "torch" not in loaded_by("import yoda_cli.weights")
+
+
+def test_a_run_can_be_made_without_torch():
+    """onnxruntime may run the network; nothing else then needs torch."""
+    loaded = loaded_by("import yoda_cli.cli._upscaling, yoda_cli.upscaling.batch.run")
+    assert not {"torch", "cv2"} & loaded
 
 
 def test_training_runs_on_a_bare_gpu_machine():

@@ -7,7 +7,7 @@ from fakes import enlarge, fake_model, photo, plan_of
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import DeviceError, is_out_of_memory
-from yoda_cli.models import Condition
+from yoda_cli.models.base import Condition
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 
 OPTIONS = UpscaleOptions(steps=4, lower_bound=0.1, tile=64, attention="uniform")

@@ -18,7 +18,7 @@ from yoda_cli.diffusion.timesteps import (
     trailing_timesteps,
 )
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
-from yoda_cli.models import Condition
+from yoda_cli.models.base import Condition
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 
 SCHEDULE = make_schedule("scaled_linear", 1000, beta_start=0.00085, beta_end=0.012)

@@ -9,7 +9,8 @@ import torch
 from fakes import photo
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.models import BACKBONES, crop_condition
+from yoda_cli.models import BACKBONES
+from yoda_cli.models.base import crop_condition
 from yoda_cli.models.published import backbone_for, load_reference
 from yoda_cli.models.sr3 import (
     SR3,

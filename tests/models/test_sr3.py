@@ -211,7 +211,7 @@ def level_of_the_step_before(patch):
 
 
 def estimate_not_clipped(patch):
-    patch.setattr("yoda_cli.models.base.clip_to", lambda z, clip: z)
+    patch.setattr("yoda_cli.models.backbone.clip_to", lambda z, clip: z)
 
 
 GROUP_NORM, ROOT = nn.GroupNorm, math.sqrt

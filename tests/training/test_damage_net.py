@@ -9,7 +9,7 @@ from fakes import save_photo
 from safetensors import safe_open
 
 import yoda_cli
-from yoda_cli.images.degradation import DamageNet, statistics
+from yoda_cli.images.degradation_net import DamageNet, statistics
 
 SCRIPT = Path(yoda_cli.__file__).parent.parent / "scripts" / "damage_net.py"
 

@@ -10,7 +10,7 @@ from tiny_recipe import CPU, OPTIONS, RECIPE
 from yoda_cli.config import TrainOptions
 from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
-from yoda_cli.models import Condition
+from yoda_cli.models.base import Condition
 from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.attention.classic import edge, gaussian, sift, uniform
 
-AttentionSource = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+AttentionSource = Callable[["Tensor"], "Tensor"]
 
 SOURCES: dict[str, AttentionSource] = {
     "uniform": uniform,

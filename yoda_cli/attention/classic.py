@@ -6,10 +6,15 @@ min-max normalised; an image without contrast gives a constant map.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from yoda_cli.arrays import as_array, like, zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Map = npt.NDArray[np.float32]
 
@@ -21,16 +26,16 @@ MAX_KEYPOINTS = 2000
 
 def uniform(lr: Tensor) -> Tensor:
     """A ≡ 1: plain diffusion."""
-    return torch.ones_like(lr[:, :1])
+    return zeros(lr, lr.shape[0], 1, *lr.shape[-2:]) + 1
 
 
 def gaussian(lr: Tensor) -> Tensor:
     """A fixed Gaussian at the centre, σ a quarter of each side; 1 in the middle."""
     height, width = lr.shape[-2:]
-    y = (torch.arange(height) + 0.5) / height - 0.5
-    x = (torch.arange(width) + 0.5) / width - 0.5
-    bell = torch.exp(-8 * (y[:, None] ** 2 + x[None, :] ** 2))
-    return (bell / bell.max()).expand(lr.shape[0], 1, height, width).to(lr)
+    y = (np.arange(height, dtype=np.float32) + np.float32(0.5)) / height - np.float32(0.5)
+    x = (np.arange(width, dtype=np.float32) + np.float32(0.5)) / width - np.float32(0.5)
+    bell = np.exp(-8 * (y[:, None] ** 2 + x[None, :] ** 2))
+    return like(lr, np.broadcast_to(bell / bell.max(), (lr.shape[0], 1, height, width)).copy())
 
 
 def min_max_map(values: Map) -> Map:
@@ -45,13 +50,13 @@ def _grey(lr: Tensor) -> npt.NDArray[np.uint8]:
     """(1, 3, h, w) in [0, 1] → (h, w) 8-bit luma."""
     import cv2
 
-    pixels = (lr[0].detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    grey = cv2.cvtColor(np.ascontiguousarray(pixels.numpy()), cv2.COLOR_RGB2GRAY)
+    pixels = (as_array(lr[0]).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     return grey.astype(np.uint8)
 
 
 def _as_map(values: Map, lr: Tensor) -> Tensor:
-    return torch.from_numpy(min_max_map(values))[None, None].to(lr)
+    return like(lr, min_max_map(values)[None, None])
 
 
 def edge(lr: Tensor) -> Tensor:

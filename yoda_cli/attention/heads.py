@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.attention.classic import CONSTANT
 from yoda_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AVG, MAX = "avg", "max"
 
@@ -23,6 +25,8 @@ def check_heads(which: str) -> None:
 
 def min_max(maps: Tensor) -> Tensor:
     """Each (h, w) plane of (…, h, w) to [0, 1]; a constant one becomes ``CONSTANT``."""
+    import torch
+
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     span = high - low
     scaled = (maps - low) / torch.where(span > 0, span, 1)
@@ -31,6 +35,8 @@ def min_max(maps: Tensor) -> Tensor:
 
 def imagenet_normalised(lr: Tensor) -> Tensor:
     """[0, 1] RGB → what the network was trained on."""
+    import torch
+
     mean, std = (torch.tensor(v).view(1, 3, 1, 1).to(lr) for v in (MEAN, STD))
     return (lr - mean) / std
 

@@ -11,10 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.attention import HEADED, LEARNED, SOURCES, AttentionSource, is_windowed, load_headed
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
@@ -22,6 +19,10 @@ from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.images import read_picture
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.inventory import obtain
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 FREE = ", ".join([LEARNED, *SOURCES])
 
@@ -99,6 +100,8 @@ def painted_source(path: Path, changed: int) -> Source:
     def attend(lr: Tensor) -> Tensor:
         if grey.shape[-2:] == lr.shape[-2:]:
             return grey.clamp(0, 1)
+        import torch.nn.functional as F
+
         return F.interpolate(grey, lr.shape[-2:], mode="bilinear", antialias=True).clamp(0, 1)
 
     return Source(os.fspath(path), attend, size=(grey.shape[-2], grey.shape[-1]))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2  # of a line of --json
 NAMED_AT_THE_END = 20  # failed pictures
-IMMATERIAL = ("torch", "precision", "tile", "block", "batch", "device")  # change hardly a pixel
+#: Settings that change hardly a pixel.
+IMMATERIAL = ("torch", "onnxruntime", "precision", "tile", "block", "batch", "device")
 NAMED_SETTINGS = 4  # of a result that was replaced
 
 

@@ -17,6 +17,7 @@ SOURCES = (
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
+RUNTIMES = ("auto", "torch", "onnx")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 RECIPES = (
     "general", "general-stage2", "general-few", "general-base", "face", "face-stage2", "face-x8",

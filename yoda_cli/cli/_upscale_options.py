@@ -153,12 +153,12 @@ Faithful = Annotated[
 ]
 
 Device = Annotated[
-    str,
-    further(
-        WORK, "auto, cpu, cuda, cuda:N or mps (default: auto).", value="NAME",
-        names=_names.DEVICES,
-    ),
+    str, further(WORK, "auto, cpu, cuda, cuda:N or mps (default: auto).", value="NAME",
+                 names=_names.DEVICES),
 ]  # fmt: skip
+Runtime = Annotated[
+    str, further(WORK, "auto, torch or onnx (default: auto).", value="NAME", names=_names.RUNTIMES)
+]
 Precision = Annotated[
     str,
     further(

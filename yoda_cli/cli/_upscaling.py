@@ -37,6 +37,7 @@ class Running:
     shard: str | None
     dry_run: bool
     engine: Engine
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Asked:
 def run(asked: Asked) -> int:
     """The exit code."""
     from yoda_cli.images.opening import read_stream
+    from yoda_cli.models.onnx_network import load_plain
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import check_naming
     from yoda_cli.upscaling.checks import check_model, check_options
@@ -77,7 +79,10 @@ def run(asked: Asked) -> int:
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
-    if files := downloads_of(options):
+    plain = is_plain(asked, found, stream)
+    with _render.waiting("starting", quiet=not show.waits):
+        files = [] if plain else downloads_of(options)  # torch: seconds pass here
+    if files:
         if running.dry_run:
             return say_sketch(asked, found, files, stream)
         agree(files, yes=asked.yes)
@@ -85,7 +90,7 @@ def run(asked: Asked) -> int:
         _render.waiting(f"loading {options.model}", quiet=not show.waits),
         _render_bars.download(quiet=show.quiet, bar=show.bar) as watch,
     ):
-        model = get_model(options, watch)
+        model = load_plain(options) if plain else get_model(options, watch)
     check_model(model, options)
     if asked.inside and only_reduces(model, options.scale):
         raise UsageError("--dump and --report show diffusion, and a scale below 1 runs none")
@@ -93,6 +98,20 @@ def run(asked: Asked) -> int:
         asked.inside, asked.writing, outputs, report_check, model, adaptive=options.adaptive
     )  # fmt: skip
     return run_found(asked, found, model, outputs, watchers, stream)
+
+
+def is_plain(asked: Asked, found: Sequence[Found], stream: bytes | None) -> bool:
+    """Whether onnxruntime does it, without torch."""
+    from yoda_cli.upscaling.batch.runtime import ONNX, pick_runtime
+
+    running = asked.running
+    chosen, reason = pick_runtime(
+        running.runtime, asked.options, found, stream,
+        is_watched=bool(asked.inside), is_here=running.engine.is_here,
+    )  # fmt: skip
+    if not asked.show.quiet:
+        _render.detail(f"torch runs the network: {reason}" if reason else "onnxruntime runs it")
+    return chosen == ONNX
 
 
 def run_found(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yoda_cli.cli import _early, _render
+from yoda_cli.cli import _early, _names, _render
 from yoda_cli.cli import _upscale_at_once as at_once
 from yoda_cli.cli import _upscale_options as o
 from yoda_cli.cli._fates import Show
@@ -50,6 +50,7 @@ def upscale(
     where: o.Where = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
+    runtime: o.Runtime = "auto",
     tile: o.Tile = "auto",
     tile_overlap: o.TileOverlap = None,
     block: o.Block = "auto",
@@ -129,13 +130,14 @@ def upscale(
     inside = Inside(dump, named if any(named) else (True, True, True), every, report)
     _early.check(inputs, files_from, options)
     _early.check_output(inputs, output)
+    _early.one_of("runtime", runtime, _names.RUNTIMES)
     _early.in_range(jobs=(jobs, 1, None), every=(every, 1, None), quality=(quality, 1, 100))
     check_room()
     show = Show(json_lines=json_lines, quiet=quiet, bar=not no_progress)
     with _render.waiting("starting", quiet=quiet or no_progress):
-        from yoda_cli.upscaling.batch.run import Engine  # torch: seconds pass here
+        from yoda_cli.upscaling.batch.run import Engine
 
     running = Running(
-        recursive, files_from, shard, dry_run, Engine(engine, jobs, address, fail_fast)
+        recursive, files_from, shard, dry_run, Engine(engine, jobs, address, fail_fast), runtime
     )  # fmt: skip
     return run(Asked(tuple(inputs), output, options, writing, running, inside, show, yes))

@@ -6,20 +6,25 @@ import contextlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-import torch
-from torch import Tensor, nn
-
+from yoda_cli.arrays import is_plain
 from yoda_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from yoda_cli.files import cache_folder, write_atomically
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Our names of torch's types.
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 # A half-precision result differs from fp32 by rounding; it must pay for that.
 WORTH_IT = 1.15
@@ -27,8 +32,35 @@ HOPELESS = 2.0  # times as slow as fp32: no busy moment explains that three time
 P = ParamSpec("P")
 
 
+@dataclass(frozen=True)
+class PlainCpu:
+    """The CPU, named as ``torch.device`` does, where torch is not loaded."""
+
+    type: str = "cpu"
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type
+
+
+def precision_called(name: str) -> torch.dtype:
+    """torch's type for one of ``PRECISIONS``."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, PRECISIONS[name])
+    return dtype
+
+
+def precision_name(dtype: object) -> str:
+    """fp32, bf16 or fp16, of a type of torch's or NumPy's."""
+    kind = str(dtype).removeprefix("torch.")
+    return next(name for name, known in PRECISIONS.items() if known == kind)
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` takes CUDA, then MPS, then the CPU; any other name must exist."""
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -50,10 +82,12 @@ def pick_device(name: str) -> torch.device:
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """``auto`` measures on the CPU, takes fp16 on MPS, and bf16 (else fp16) on CUDA."""
+    import torch
+
     if name != "auto":
         if name not in PRECISIONS:
             raise UsageError(f"unknown precision {name!r}; use auto, {', '.join(PRECISIONS)}")
-        return PRECISIONS[name]
+        return precision_called(name)
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
@@ -61,8 +95,29 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return _fastest_on_cpu() if may_have_bf16() else torch.float32
 
 
+def may_have_gpu() -> bool:
+    """Whether torch may find something faster than the CPU; torch is not asked."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll").exists()
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+
+
+def may_have_bf16_units() -> bool:
+    """Whether this CPU says that it computes in bf16 (Linux); torch is not asked."""
+    with contextlib.suppress(OSError):
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return any(name in said for name in ("amx_bf16", "avx512_bf16"))
+    return False
+
+
 def may_have_bf16() -> bool:
     """Whether this CPU may compute in bf16: it is asked, not timed, where the library can say."""
+    import torch
+
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):  # built without it, or no longer called so
@@ -76,19 +131,21 @@ def _fastest_on_cpu() -> torch.dtype:
     Measured once per machine and torch version, then read from the cache folder: a busy moment
     must not change the bytes of a result.
     """
+    import torch
+
     try:
         record = cache_folder() / "precision.json"
     except WeightsError:  # no home, no cache: measured every time
-        return PRECISIONS[_measure()]
+        return precision_called(_measure())
     key = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
     with contextlib.suppress(KeyError, TypeError):
-        return PRECISIONS[_recorded(record)[key]]
+        return precision_called(_recorded(record)[key])
     name = _measure()
     with contextlib.suppress(OSError, OutputError):
         record.parent.mkdir(parents=True, exist_ok=True)
         kept = {**_recorded(record), key: name}  # a home may be shared by several machines
         write_atomically(record, json.dumps(kept).encode())
-    return PRECISIONS[name]
+    return precision_called(name)
 
 
 def _recorded(record: Path) -> dict[str, str]:
@@ -99,11 +156,14 @@ def _recorded(record: Path) -> dict[str, str]:
 
 
 def _measure() -> str:
+    import torch
+    from torch import nn
+
     layers, inputs = {}, {}
     for name in ("fp32", "bf16"):
-        conv = nn.Conv2d(64, 64, 3, padding=1).to(PRECISIONS[name])
+        conv = nn.Conv2d(64, 64, 3, padding=1).to(precision_called(name))
         layers[name] = conv.to(memory_format=torch.channels_last)
-        x = torch.zeros(1, 64, 96, 96, dtype=PRECISIONS[name])
+        x = torch.zeros(1, 64, 96, 96, dtype=precision_called(name))
         inputs[name] = x.to(memory_format=torch.channels_last)
     best = dict.fromkeys(layers, float("inf"))
     with torch.inference_mode():
@@ -119,6 +179,8 @@ def _measure() -> str:
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
     """A copy of a host tensor on ``device``; to a GPU from page-locked memory, not waited for."""
+    if is_plain(host):
+        return host
     if device.type != "cuda" or host.device.type != "cpu":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
@@ -127,6 +189,8 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
 def compiled(function: Callable[P, Tensor], device: torch.device) -> Callable[P, Tensor]:
     """``function`` compiled by torch: on CUDA once per shape, replayed as a CUDA graph; elsewhere
     for all shapes at once. What cannot be compiled here runs as it is, and torch logs why."""
+    import torch
+
     graphs = device.type == "cuda"
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
@@ -145,6 +209,8 @@ def compiled(function: Callable[P, Tensor], device: torch.device) -> Callable[P,
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Callable[[], AbstractContextManager[Any]]:
     """A factory of contexts in which networks run in ``dtype``; fp32 is no context at all."""
-    if dtype == torch.float32:
+    if precision_name(dtype) == "fp32":
         return nullcontext
+    import torch
+
     return lambda: torch.autocast(device.type, dtype)

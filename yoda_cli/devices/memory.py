@@ -16,10 +16,11 @@ import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -41,8 +42,11 @@ class Scratch:
 
     folder: Path | None = None
 
-    def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Raises OSError where the disk has no room."""
+    def zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Of torch, fp32 if left out. Raises OSError where the disk has no room."""
+        import torch
+
+        dtype = dtype or torch.float32
         size = math.prod(shape) * dtype.itemsize
         if self.folder is None or size < TO_DISK or not size:
             return torch.zeros(shape, dtype=dtype)
@@ -83,6 +87,8 @@ def reset_peak(device: torch.device) -> None:
     freed memory does not count."""
     trim_heap()
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -138,6 +144,8 @@ def peak_bytes() -> int:
 def free_bytes(device: torch.device) -> int:
     """Memory that can be had on a device now."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     return available_bytes()
 

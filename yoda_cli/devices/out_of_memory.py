@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-
-import torch
 
 from yoda_cli.devices.memory import trim_heap
 from yoda_cli.errors import DeviceError, is_out_of_memory
@@ -102,5 +101,6 @@ def free_memory() -> None:
     """Give back what is no longer used."""
     gc.collect()
     trim_heap()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()

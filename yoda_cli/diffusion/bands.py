@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from yoda_cli.arrays import is_plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BAND_VALUES = 3 << 18  # fp32 values: 3 MB, and a step holds a few bands of them
 
@@ -28,5 +33,6 @@ def bands(x: Tensor) -> list[Band]:
     worth is slow to come by.
     """
     height = x.shape[-2]
-    rows = height if x.device.type != "cpu" else max(BAND_VALUES // (x.numel() // height), 1)
+    is_cached = is_plain(x) or x.device.type == "cpu"
+    rows = max(BAND_VALUES // (math.prod(x.shape) // height), 1) if is_cached else height
     return [Band(top, min(top + rows, height)) for top in range(0, height, rows)]

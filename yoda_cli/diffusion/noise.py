@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from yoda_cli.arrays import Array, is_plain, threads
 from yoda_cli.diffusion.samplers import Sampler
 from yoda_cli.diffusion.yoda import Draw
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 BLOCK = 64
 _FAR = 1 << 63  # block indices may be negative (padding): shift them into uint64
@@ -34,6 +38,12 @@ class NoiseField:
 
     def draw(self, step: int, top: int, left: int, height: int, width: int) -> Tensor:
         """The (1, C, height, width) float32 window at (top, left) of the noise of ``step``."""
+        import torch
+
+        return torch.from_numpy(self.array(step, top, left, height, width))
+
+    def array(self, step: int, top: int, left: int, height: int, width: int) -> Array:
+        """The same in NumPy."""
         out = np.empty((self.channels, height, width), dtype=np.float32)
 
         def fill(row: int) -> None:
@@ -46,11 +56,11 @@ class NoiseField:
                 ]
 
         rows = range(top // BLOCK, -(-(top + height) // BLOCK))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets others run
+        with ThreadPoolExecutor(threads()) as pool:  # numpy lets others run
             list(pool.map(fill, rows))
-        return torch.from_numpy(out).unsqueeze(0)
+        return out[None]
 
-    def _block(self, step: int, row: int, col: int) -> np.ndarray:
+    def _block(self, step: int, row: int, col: int) -> Array:
         counter = np.array([0, col + _FAR, row + _FAR, step], dtype=np.uint64)
         key = np.array([self.seed, 0], dtype=np.uint64)
         generator = np.random.Generator(np.random.Philox(counter=counter, key=key))
@@ -59,7 +69,7 @@ class NoiseField:
 
 def make_draw(
     z_lr: Tensor, seed: int, sampler: Sampler, top: int = 0, left: int = 0, *,
-    upload: Callable[[Tensor, torch.device], Tensor] = Tensor.to,
+    upload: Callable[[Tensor, torch.device], Tensor] = lambda noise, device: noise.to(device),
 ) -> Draw:  # fmt: skip
     """Noise for the canvas of ``z_lr``, whose corner lies at (top, left) of the picture.
 
@@ -71,6 +81,8 @@ def make_draw(
     field = NoiseField(seed, channels)
 
     def draw(step: int) -> Tensor:
+        if is_plain(z_lr):
+            return cast("Tensor", field.array(step, top, left, height, width))
         return upload(field.draw(step, top, left, height, width), z_lr.device)
 
     if sampler.is_stochastic:

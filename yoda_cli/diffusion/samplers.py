@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from yoda_cli.arrays import add_scaled, where, zeros
 from yoda_cli.diffusion.schedule import NoiseSchedule, q_sample
 
-Step = Callable[[NoiseSchedule, Tensor, Tensor, int, int, Tensor, "History | None"], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Step = Callable[[NoiseSchedule, "Tensor", "Tensor", int, int, "Tensor", "History | None"], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def ddim_step(
     ab_t, ab_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     sigma = eta * reverse_std(schedule, t, s)
     eps_scale = math.sqrt(max(1 - ab_s - sigma**2, 0.0)) / schedule.sigma(t)
-    z_s = ((math.sqrt(ab_s) - eps_scale * math.sqrt(ab_t)) * z_0).add_(z_t, alpha=eps_scale)
+    z_s = add_scaled((math.sqrt(ab_s) - eps_scale * math.sqrt(ab_t)) * z_0, z_t, eps_scale)
     return z_s + sigma * noise if sigma > 0 else z_s
 
 
@@ -103,7 +105,7 @@ def dpmpp_2m_step(
         h_last = lambda_t - schedule.half_log_snr(history.t)
         if math.isfinite(h_last):
             extrapolated = z_0 + h / (2 * h_last) * (z_0 - history.z_0)
-            direction = torch.where(history.valid, extrapolated, z_0)
+            direction = where(history.valid, extrapolated, z_0)
     # -expm1(-inf) is 1: the last step lands on ẑ_0.
     return (
         schedule.sigma(s) / schedule.sigma(t) * z_t
@@ -140,17 +142,17 @@ def _differences(
 ) -> tuple[Tensor, Tensor]:
     """First and second divided differences of ẑ_0 over λ, in units of h; 0 without a history."""
     lambda_t, lambda_1 = schedule.half_log_snr(t), schedule.half_log_snr(history.t)
-    zero = torch.zeros_like(z_0)
+    zero = zeros(z_0, *z_0.shape)
     if not math.isfinite(lambda_1):
         return zero, zero
     r_0 = (lambda_t - lambda_1) / h
-    slope = torch.where(history.valid, (z_0 - history.z_0) / r_0, zero)
+    slope = where(history.valid, (z_0 - history.z_0) / r_0, zero)
     before = history.before
     if before is None or not math.isfinite(lambda_2 := schedule.half_log_snr(before.t)):
         return slope, zero
     r_1 = (lambda_1 - lambda_2) / h
     older = (history.z_0 - before.z_0) / r_1
-    bend = torch.where(before.valid & history.valid, (slope - older) / (r_0 + r_1), zero)
+    bend = where(before.valid & history.valid, (slope - older) / (r_0 + r_1), zero)
     return slope + r_0 * bend, bend
 
 

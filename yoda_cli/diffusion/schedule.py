@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from yoda_cli.arrays import add_scaled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Prediction = Literal["eps", "v", "x0"]
 
@@ -23,7 +25,7 @@ ScheduleKind = Literal[
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """A variance schedule; both tensors have T+1 float64 entries."""
+    """A variance schedule; both have T+1 float64 entries, of torch or NumPy."""
 
     beta: Tensor
     alpha_bar: Tensor
@@ -55,6 +57,8 @@ class NoiseSchedule:
 
 
 def _betas(kind: ScheduleKind, n: int, start: float, end: float, cosine_s: float) -> Tensor:
+    import torch
+
     def linspace(a: float, b: float, count: int) -> Tensor:
         return torch.linspace(a, b, count, dtype=torch.float64)
 
@@ -107,6 +111,8 @@ def schedule_from_betas(
     beta: Tensor, *, zero_terminal_snr: bool = False, alpha_bar_min: float = 0.0
 ) -> NoiseSchedule:
     """A schedule from β_1 … β_T (T float64 values in [0, 1])."""
+    import torch
+
     alpha_bar = torch.cumprod(1 - beta.double(), 0)
     if zero_terminal_snr:
         root = alpha_bar.sqrt()
@@ -124,7 +130,7 @@ def schedule_from_betas(
 def q_sample(schedule: NoiseSchedule, z_0: Tensor, t: int, noise: Tensor) -> Tensor:
     """Draw from the forward marginal q(z_t | z_0) = N(√ᾱ_t z_0, (1-ᾱ_t) I)."""
     # In place after the first product: large canvases are bound by memory.
-    return (schedule.signal(t) * z_0).add_(noise, alpha=schedule.sigma(t))
+    return add_scaled(schedule.signal(t) * z_0, noise, schedule.sigma(t))
 
 
 def predict_z0(

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-from torch import Tensor
-
+from yoda_cli.arrays import blank, choose, copied, where, without_gradients
 from yoda_cli.diffusion.bands import bands
 from yoda_cli.diffusion.samplers import History, Step, reverse_std
 from yoda_cli.diffusion.schedule import NoiseSchedule, q_sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def share(mask: Tensor) -> float:
@@ -27,9 +28,9 @@ def share(mask: Tensor) -> float:
     return int(mask.count_nonzero()) / mask.numel()
 
 
-Denoiser = Callable[[Tensor, int, Tensor], Tensor]  # (z_t, t, mask) → ẑ_0, fp32
+Denoiser = Callable[["Tensor", int, "Tensor"], "Tensor"]  # (z_t, t, mask) → ẑ_0, fp32
 
-Draw = Callable[[int], Tensor]  # step → standard normal noise for the whole canvas
+Draw = Callable[[int], "Tensor"]  # step → standard normal noise for the whole canvas
 Start = Literal["noise", "lr"]
 
 
@@ -86,7 +87,7 @@ class Query:
     mask: Tensor
 
 
-@torch.no_grad()
+@without_gradients
 def masked_sample(
     predict: Denoiser,
     step: Step,
@@ -147,10 +148,10 @@ def masked_steps(
             z = q_sample(schedule, z_lr, t, noise)
             mask = policy(t, s, z, None)
             if start == "noise":
-                torch.where(mask, noise, z, out=z)
+                choose(z, mask, noise, z)
         else:
             mask = policy(t, s, z, history.z_0)
-        noise = draw(s) if s > 0 else z.new_zeros(()).expand_as(z)  # the last step is noiseless
+        noise = draw(s) if s > 0 else blank(z, *z.shape)  # the last step is noiseless
         z_0 = yield Query(z * mask if faithful else z, t, s, mask)
         for band in bands(z):  # every pixel for itself: in place, a few rows at a time
             z_t, fresh, lr = band.cut(z), band.cut(noise), band.cut(z_lr)
@@ -160,10 +161,10 @@ def masked_steps(
                 unrefined = lr + reverse_std(schedule, t, s) * fresh
             else:
                 unrefined = q_sample(schedule, lr, s, fresh)
-            torch.where(band.cut(mask), refined, unrefined, out=z_t)
+            choose(z_t, band.cut(mask), refined, unrefined)
         history = history.followed_by(z_0, t, mask) if history else History(z_0, t, mask)
         if on_step is not None:
-            on_step(StepRecord(index, t, s, mask, z.clone(), z_0.clone()))
+            on_step(StepRecord(index, t, s, mask, copied(z), copied(z_0)))
     if history is None or not bool(mask.all()):
         raise ValueError("the last mask must cover the picture: is the lower bound below 1/T?")
     return z
@@ -189,8 +190,8 @@ def training_state(
     t, s = t.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
     signal, sigma = schedule.levels(t)
     mask = time_mask(attention, lower_bound, s + 1, total)
-    refined = torch.where(t == total, mask, time_mask(attention, lower_bound, t + 1, total))
-    return signal * torch.where(refined, z_0, z_lr) + sigma * noise, mask
+    refined = where(t == total, mask, time_mask(attention, lower_bound, t + 1, total))
+    return signal * where(refined, z_0, z_lr) + sigma * noise, mask
 
 
 def masked_loss(error: Tensor, mask: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices.graphs import has_runtime
+from yoda_cli.models.onnx_network import has_graphs
 
 ROUNDS = 5
 TORCH = "import torch"  # what the other commands are compared with
@@ -60,19 +62,27 @@ class ProcessTiming:
 
 
 def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[str, list[str]]:
-    """What is timed: nothing, torch, a mistake, help, and ``picture`` enlarged into ``folder``."""
+    """What is timed: nothing, torch, a mistake, help, and ``picture`` enlarged into ``folder``,
+    without torch too where that is possible."""
     python, yoda = sys.executable, [sys.executable, "-m", "yoda_cli"]
     output = str(folder / "result.png")
     usual = ["--model", options.model, "--device", options.device, "--precision", options.precision]
     usual += ["-o", output, "--overwrite", "-q", "--no-progress"]
-    return {
+    usual_torch = [*usual, "--runtime", "torch"]
+    commands = {
         "python": [python, "-c", "pass"],
         TORCH: [python, "-c", "import torch"],
         "yoda --help": [*yoda, "--help"],
         "a path that is not there": [*yoda, "upscale", str(folder / "missing.png")],
-        "yoda upscale": [*yoda, "upscale", str(picture), *usual],
-        "yoda upscale, base alone": [*yoda, "upscale", str(picture), *usual, "--fidelity", "1"],
-    }
+        "yoda upscale": [*yoda, "upscale", str(picture), *usual_torch],
+        "yoda upscale, base alone": [
+            *yoda, "upscale", str(picture), *usual_torch, "--fidelity", "1",
+        ],
+    }  # fmt: skip
+    if has_runtime() and has_graphs(options) and options.device in ("auto", "cpu"):
+        plain = [*usual, "--precision", "fp32", "--runtime", "onnx"]
+        commands["yoda upscale, onnxruntime"] = [*yoda, "upscale", str(picture), *plain]
+    return commands
 
 
 def time_processes(

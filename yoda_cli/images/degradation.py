@@ -11,66 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import cache
-from importlib.resources import files
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load
-from torch import Tensor, nn
+import numpy as np
 
+from yoda_cli.arrays import Array, as_array, as_float32, is_plain, library_of, on_cpu
+from yoda_cli.devices.graphs import Graph
 from yoda_cli.images.resize import as_floats
+from yoda_cli.weights.entries import PACKAGE
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DAMAGE = PACKAGE / "checkpoints" / "damage"  # a graph, and weights of the same name
 WINDOW = 64  # pixels on a side, as in training
 LEAST_SIDE = 24  # of a window in which every statistic is defined
 ACROSS = 8  # windows along a side, at most
 CLEAN_BELOW = 0.1  # of held-out clean crops 98 % lie below
-STATISTICS = 146
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-LUMA_BANDS = tuple((band, band + 1) for band in range(1, 15))  # diagonals of the transform
-COLOUR_BANDS = ((1, 3), (3, 5), (5, 8), (8, 15))
-
-
-class DamageNet(nn.Module):
-    """(B, 3, h, w) in [0, 1], sides ≥ ``LEAST_SIDE``, to (B,) strengths ≥ 0."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(STATISTICS, 96), nn.SiLU(), nn.Linear(96, 48), nn.SiLU(), nn.Linear(48, 1)
-        )
-        self.register_buffer("mean", torch.zeros(STATISTICS))
-        self.register_buffer("deviation", torch.ones(STATISTICS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.of_statistics(statistics(x))
-
-    def of_statistics(self, seen: Tensor) -> Tensor:
-        """(B,) strengths of (B, ``STATISTICS``)."""
-        z = ((seen - self.mean) / self.deviation).clamp(-4, 4)
-        out: Tensor = F.softplus(self.layers(z))[:, 0]
-        return out
-
-
-def packaged() -> bytes:
-    """The packaged network's file."""
-    return (files("yoda_cli") / "checkpoints" / "damage.safetensors").read_bytes()
-
-
-def damage_net_digest() -> str:
-    """Which network judges, in a few characters."""
-    return hashlib.sha256(packaged()).hexdigest()[:16]
-
-
-@cache
-def damage_net() -> DamageNet:
-    """The packaged network."""
-    net = DamageNet()
-    net.load_state_dict(load(packaged()))
-    return net.eval().requires_grad_(False)
 
 
 def estimate(image: Tensor) -> float:
@@ -85,9 +42,25 @@ def estimate(image: Tensor) -> float:
     for top in _starts(height):
         row = image[..., top : top + WINDOW, :]
         crops = [row[..., left : left + WINDOW] for left in _starts(width)]
-        strengths.append(damage_net()(as_floats(torch.cat(crops)).float().cpu()))
-    strength = float(torch.cat(strengths).median())
+        windows = library_of(image).concatenate(crops)
+        strengths.append(strengths_of(on_cpu(as_float32(as_floats(windows)))))
+    ordered = np.sort(np.concatenate(strengths))
+    strength = float(ordered[(len(ordered) - 1) // 2])
     return 0.0 if strength < CLEAN_BELOW else round(min(strength, 1.0), 2)
+
+
+def strengths_of(windows: Tensor) -> Array:
+    """(B,) of windows (B, 3, h, w) in [0, 1]: by torch, or of NumPy's arrays by onnxruntime."""
+    if is_plain(windows):
+        return Graph.of(DAMAGE).run({"windows": as_array(windows)})[0]
+    from yoda_cli.images.degradation_net import damage_net
+
+    return as_array(damage_net()(windows))
+
+
+def damage_net_digest() -> str:
+    """Which network judges, in a few characters."""
+    return hashlib.sha256(DAMAGE.with_suffix(".safetensors").read_bytes()).hexdigest()[:16]
 
 
 def _starts(length: int) -> list[int]:
@@ -95,94 +68,3 @@ def _starts(length: int) -> list[int]:
     room = max(length - WINDOW, 0)
     count = min(ACROSS, 1 + math.ceil(room / WINDOW))
     return [room * i // max(count - 1, 1) for i in range(count)]
-
-
-def statistics(x: Tensor) -> Tensor:
-    """(B, ``STATISTICS``) of pictures (B, 3, h, w) in [0, 1]."""
-    red, green, blue = (255 * x).unbind(1)
-    y = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
-    cb, cr = (blue[:, None] - y) * 0.564, (red[:, None] - y) * 0.713
-    parts = (
-        _bands(y, LUMA_BANDS),
-        _bands(cb, COLOUR_BANDS),
-        _bands(cr, COLOUR_BANDS),
-        _block_steps(y),
-        _block_steps(cb + cr),
-        _edges(y),
-        _correlations(y),
-    )
-    return torch.cat(parts, dim=1)
-
-
-@cache
-def _cosines() -> Tensor:
-    """(64, 1, 8, 8): the orthonormal DCT-II, row frequency first."""
-    k = torch.arange(8.0)
-    line = torch.cos(math.pi * (2 * k + 1) * k[:, None] / 16) / 2
-    line[0] /= math.sqrt(2)
-    return torch.einsum("ux,vy->uvxy", line, line).reshape(64, 1, 8, 8)
-
-
-def _bands(plane: Tensor, bands: tuple[tuple[int, int], ...]) -> Tensor:
-    """Quantiles over the blocks of the log energy in each band of diagonals."""
-    energy = F.conv2d(plane, _cosines().to(plane), stride=2).square().flatten(2)  # (B, 64, n)
-    diagonal = (torch.arange(64) // 8 + torch.arange(64) % 8).to(plane.device)
-    kept = [(diagonal >= low) & (diagonal < high) for low, high in bands]
-    levels = torch.stack([energy[:, band].mean(1) for band in kept], 1)
-    levels = (levels + 0.25).log() / 2  # of an energy of rounding
-    quantiles = levels.quantile(torch.tensor(QUANTILES).to(plane), dim=-1)
-    return quantiles.permute(1, 2, 0).flatten(1)
-
-
-def _block_steps(plane: Tensor) -> Tensor:
-    """How far steps at one phase of a period exceed the others: 12 numbers."""
-    found = []
-    for turned in (plane, plane.mT):
-        step = turned.diff(dim=-1).abs()
-        excess = step[..., 1:-1] - (step[..., :-2] + step[..., 2:]) / 2
-        usual = step.mean((1, 2, 3)) + 0.5
-        for period in (8, 4, 16):
-            whole = excess.shape[-1] // period * period
-            phases = excess[..., :whole].reshape(*excess.shape[:-1], -1, period).mean((1, 2, 3))
-            first, second = phases.topk(2, dim=-1).values.unbind(-1)
-            found += [first / usual, (first - second) / usual]
-    return torch.stack(found, 1)
-
-
-def _edges(plane: Tensor) -> Tensor:
-    """Quantiles of the gradient, and how sharp the strongest edges are, by two measures."""
-    across = plane[..., 1:-1, 2:] - plane[..., 1:-1, :-2]
-    down = plane[..., 2:, 1:-1] - plane[..., :-2, 1:-1]
-    gradient = (torch.hypot(across, down) / 2).flatten(1)
-    kernel = plane.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    bend = F.conv2d(plane, kernel).abs().flatten(1)
-    top = gradient.quantile(plane.new_tensor([0.5, 0.9, 0.97]), dim=1).mT
-    sharpness = _share(bend, gradient, gradient >= top[:, 1:2])
-    wide = _range(plane, 5)
-    near = _range(plane, 2)[..., : wide.shape[-2], : wide.shape[-1]].flatten(1)
-    wide = wide.flatten(1)
-    steepness = _share(near, wide, wide >= wide.quantile(0.9, dim=1, keepdim=True))
-    return torch.cat([(top + 1).log(), sharpness, steepness], 1)
-
-
-def _range(plane: Tensor, side: int) -> Tensor:
-    """Largest minus least value in every square."""
-    return F.max_pool2d(plane, side, 1) + F.max_pool2d(-plane, side, 1)
-
-
-def _share(part: Tensor, whole: Tensor, where: Tensor) -> Tensor:
-    return (part * where).sum(1, keepdim=True) / ((whole * where).sum(1, keepdim=True) + 1)
-
-
-def _correlations(plane: Tensor) -> Tensor:
-    """Moments of locally normalised luma, and its products with five neighbours."""
-    mean = F.avg_pool2d(plane, 7, 1)
-    deviation = (F.avg_pool2d(plane * plane, 7, 1) - mean * mean).clamp(min=0).sqrt()
-    m = (plane[..., 3:-3, 3:-3] - mean) / (deviation + 1.5)
-    power = m.square().mean((1, 2, 3))
-    found = [power, m.pow(4).mean((1, 2, 3)) / (power**2 + 1e-3)]
-    for rows, columns in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0)):
-        first = m[..., rows:, columns:]
-        second = m[..., : m.shape[-2] - rows, : m.shape[-1] - columns]
-        found.append((first * second).mean((1, 2, 3)))
-    return torch.stack(found, 1)

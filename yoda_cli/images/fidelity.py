@@ -8,9 +8,14 @@ the square root of how far they exceed a limit, and what lies below it keeps all
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from yoda_cli.arrays import Array, as_array, is_plain, library_of, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIMIT = 0.004  # of the mean departure, in [0, 1], at fidelity 0.5
 REACH = 5  # pixels on a side of the square over which a departure is averaged
@@ -24,7 +29,25 @@ def draw_towards_base(sample: Tensor, base: Tensor, fidelity: float) -> Tensor:
     """
     limit = LIMIT * (1 - fidelity) / fidelity
     departure = sample - base
-    mean = departure.abs().mean(dim=1, keepdim=True)
-    mean = F.avg_pool2d(mean, REACH, 1, REACH // 2, count_include_pad=False)
-    gain = torch.sqrt(limit / mean.clamp_(min=limit))
-    return departure.mul_(gain).add_(base)
+    mean = _local_mean(abs(departure).mean(1)[:, None])
+    departure *= library_of(mean).sqrt(limit / mean.clip(min=limit))
+    departure += base
+    return departure
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    """Over the square around each pixel, as much of it as lies inside."""
+    if is_plain(x):
+        one = np.ones((1, 1, *x.shape[-2:]), np.float32)
+        return like(x, _square_sums(as_array(x)) / _square_sums(one))
+    import torch.nn.functional as F
+
+    return F.avg_pool2d(x, REACH, 1, REACH // 2, count_include_pad=False)
+
+
+def _square_sums(x: Array) -> Array:
+    for axis in (-2, -1):
+        wide = np.pad(x, [(0, 0)] * (x.ndim + axis) + [(REACH // 2,) * 2] + [(0, 0)] * (-1 - axis))
+        parts = np.lib.stride_tricks.sliding_window_view(wide, REACH, axis)
+        x = parts.sum(-1)
+    return x

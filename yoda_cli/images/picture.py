@@ -6,11 +6,16 @@ Values are float32 in [0, 1]; transparency is straight (not premultiplied).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+
+from yoda_cli.arrays import Array, as_array, is_plain, like, where, zeros
+from yoda_cli.tiling.grids import bilinear
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ANIMATED = ("PNG", "WEBP", "GIF", "AVIF")
 GREY_MODES = ("1", "L", "LA", "La", "F")  # and "I", "I;16", …
@@ -39,7 +44,8 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Picture:
-    """``rgb`` (1, 3, H, W), as bytes where that was asked for, and ``alpha`` (1, 1, H, W) or None.
+    """``rgb`` (1, 3, H, W), as bytes where that was asked for, and ``alpha`` (1, 1, H, W) or None:
+    tensors of torch, or NumPy's arrays.
 
     ``is_grey``: the picture has no colour (its file may still store three channels). ``bits`` is 8
     or 16. ``notices`` are lines for the user about what reading changed.
@@ -51,6 +57,14 @@ class Picture:
     bits: int = 8
     metadata: Metadata = field(default_factory=Metadata)
     notices: tuple[str, ...] = ()
+
+
+def as_tensors(picture: Picture) -> Picture:
+    """A picture of NumPy's arrays as one of torch, in the same memory."""
+    import torch
+
+    alpha = None if picture.alpha is None else torch.from_numpy(picture.alpha)
+    return replace(picture, rgb=torch.from_numpy(picture.rgb), alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -84,8 +98,8 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
     if bool(visible.all()):
         return rgb
     if not bool(visible.any()):
-        return torch.zeros_like(rgb)
-    return torch.where(visible, rgb, _pull_push(rgb * alpha, alpha))
+        return zeros(rgb, *rgb.shape)
+    return where(visible, rgb, _pull_push(rgb * alpha, alpha))
 
 
 def _pull_push(colour: Tensor, weight: Tensor) -> Tensor:
@@ -94,9 +108,23 @@ def _pull_push(colour: Tensor, weight: Tensor) -> Tensor:
     ``colour`` is premultiplied by ``weight``.
     """
     known = weight > 0
-    own = colour / torch.where(known, weight, torch.ones_like(weight))
+    own = colour / where(known, weight, like(weight, np.ones(1, np.float32)))
     if bool(known.all()):
         return own
-    coarse = _pull_push(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (colour, weight)))
-    near = F.interpolate(coarse, colour.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.where(known, own, near)
+    coarse = _pull_push(*(_halved(x) for x in (colour, weight)))
+    return where(known, own, bilinear(coarse, (colour.shape[-2], colour.shape[-1])))
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Means of 2×2 pixels; at odd borders of those that there are."""
+    if is_plain(x):
+        one = np.ones((1, 1, *x.shape[-2:]), np.float32)
+        return like(x, _sums_of_four(as_array(x)) / _sums_of_four(one))
+    import torch.nn.functional as F
+
+    return F.avg_pool2d(x, 2, ceil_mode=True)
+
+
+def _sums_of_four(x: Array) -> Array:
+    rows, columns = (np.arange(0, length, 2) for length in x.shape[-2:])
+    return cast(Array, np.add.reduceat(np.add.reduceat(x, rows, -2), columns, -1))

@@ -8,11 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageCms
 
 from yoda_cli.errors import InputError, NotFoundError
@@ -20,7 +19,7 @@ from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
 from yoda_cli.images.opening import ACCEPT, KINDS, Source, name_of, opened, read_stream
-from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture
+from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture, as_tensors
 from yoda_cli.images.provenance import (
     BMP_BYTES,
     MARK,
@@ -35,6 +34,9 @@ MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -51,10 +53,11 @@ class Raw:
 
 
 def read_picture(
-    source: Source, *, as_bytes: bool = False, accept_damaged: bool = False
+    source: Source, *, as_bytes: bool = False, accept_damaged: bool = False, plain: bool = False
 ) -> Picture:
     """Decode a file, its bytes or a binary stream; of an animation the first frame.
 
+    ``plain`` gives NumPy's arrays in place of tensors, and needs no torch.
     ``as_bytes`` leaves the colours of a picture of 8 bits a channel as uint8. ``accept_damaged``
     reads what can be read of a damaged file, and a notice says so.
     Raises NotFoundError for a missing file, InputError for anything that is not a sound picture.
@@ -64,14 +67,16 @@ def read_picture(
     try:
         with opened(source) as (image, file):
             refuse_damage(image, file, name_of(source))
-            return _still(image, file, as_bytes=as_bytes)
+            picture = _still(image, file, as_bytes=as_bytes)
+            return picture if plain else as_tensors(picture)
     except InputError as error:
         if not accept_damaged:
             raise
         notice = damage_notice(error)
     with opened(source, accept_damaged=True) as (image, file):
         picture = _still(image, file, as_bytes=as_bytes, fill_gaps=True)
-    return replace(picture, notices=(notice, *picture.notices))
+    picture = replace(picture, notices=(notice, *picture.notices))
+    return picture if plain else as_tensors(picture)
 
 
 def damage_notice(refused: InputError) -> str:
@@ -116,7 +121,8 @@ def _still(
         raw = read_8(image)
         if bits > 8:
             dropped += (f"{bits} bits a channel were read as 8",)
-    picture = picture_of(raw, orientation, metadata, (*further_pictures(image), *dropped))
+    notices = (*further_pictures(image), *dropped)
+    picture = plain_picture_of(raw, orientation, metadata, notices)
     if not as_bytes:
         picture = replace(picture, rgb=as_floats(picture.rgb))
     return picture
@@ -142,17 +148,24 @@ def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, 
 
 
 def picture_of(raw: Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]) -> Picture:
-    """Upright, its colours still as they were stored: bytes or floats."""
+    """Upright, of tensors; its colours still as they were stored: bytes or floats."""
+    return as_tensors(plain_picture_of(raw, orientation, metadata, notices))
+
+
+def plain_picture_of(
+    raw: Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]
+) -> Picture:
+    """The same of NumPy's arrays."""
     upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
-    values = torch.from_numpy(upright.copy(order="C"))  # (1, C, H, W)
+    values = upright.copy(order="C")  # (1, C, H, W)
     channels = values.shape[1]
-    alpha = as_floats(values[:, -1:].contiguous()) if channels in (2, 4) else None
+    alpha = as_floats(cast("Tensor", values[:, -1:].copy())) if channels in (2, 4) else None
     if channels < 3:
-        rgb, is_grey = values[:, :1].repeat(1, 3, 1, 1), True
+        rgb, is_grey = values[:, :1].repeat(3, 1), True
     else:
-        rgb = values[:, :3].contiguous()
-        is_grey = torch.equal(rgb[:, 0], rgb[:, 1]) and torch.equal(rgb[:, 1], rgb[:, 2])
-    return Picture(rgb, alpha, is_grey, raw.bits, metadata, raw.notices + notices)
+        rgb = values[:, :3].copy() if channels > 3 else values
+        is_grey = np.array_equal(rgb[:, 0], rgb[:, 1]) and np.array_equal(rgb[:, 1], rgb[:, 2])
+    return Picture(cast("Tensor", rgb), alpha, is_grey, raw.bits, metadata, raw.notices + notices)
 
 
 def _upright(values: Stored, orientation: int) -> Stored:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from yoda_cli.arrays import Array, add_product, as_array, is_plain, library_of, like, taken
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def crop_to_multiple(hr: Tensor, multiple: int) -> Tensor:
@@ -24,47 +29,51 @@ def as_floats(pixels: Tensor) -> Tensor:
 
     Very large pictures are held as bytes, a quarter, and turned where they are needed.
     """
-    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+    if is_plain(pixels):
+        values = as_array(pixels)
+        return cast("Tensor", values / np.float32(255)) if values.dtype == np.uint8 else pixels
+    return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
 
 REACH = 2  # source pixels on either side that an enlarged pixel sees
 
 
-def _cubic(x: Tensor) -> Tensor:
-    x = x.abs()
+def _cubic(x: Array) -> Array:
+    x = abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _taps(length: int, out_length: int, scale: float) -> tuple[Tensor, Tensor]:
+def _taps(length: int, out_length: int, scale: float) -> tuple[Array, Array]:
     """Source indices and weights, both (out_length, taps); weights float64."""
     widen = min(scale, 1.0)
     support = 4.0 / widen
-    centre = (torch.arange(out_length, dtype=torch.float64) + 0.5) / scale - 0.5
-    first = torch.floor(centre - support / 2).long()
-    index = first[:, None] + torch.arange(math.ceil(support) + 2)
+    centre = (np.arange(out_length) + 0.5) / scale - 0.5
+    first = np.floor(centre - support / 2).astype(np.int64)
+    index = first[:, None] + np.arange(math.ceil(support) + 2)
     weight = _cubic((centre[:, None] - index) * widen)
-    weight = weight / weight.sum(1, keepdim=True)
+    weight = weight / weight.sum(1, keepdims=True)
     keep = (weight != 0).any(0)
     index, weight = index[:, keep], weight[:, keep]
-    index = index.remainder(2 * length)  # mirror: …1 0 | 0 1 … n-1 | n-1 …
-    return torch.where(index >= length, 2 * length - 1 - index, index), weight
+    index = index % (2 * length)  # mirror: …1 0 | 0 1 … n-1 | n-1 …
+    return np.where(index >= length, 2 * length - 1 - index, index), weight
 
 
 def _along(x: Tensor, dim: int, out_length: int, scale: float) -> Tensor:
-    if x.dtype == torch.uint8:
-        out = _along(x.double(), dim, out_length, scale)
-        return out.round().clamp(0, 255).to(torch.uint8)
-    if scale > 1 and scale == int(scale) and out_length == x.shape[dim] * int(scale):
+    if "uint8" in str(x.dtype):
+        values = cast("Tensor", as_array(x).astype(np.float64))
+        return like(x, as_array(_along(values, dim, out_length, scale)).round().clip(0, 255))
+    is_whole = scale > 1 and scale == int(scale) and out_length == x.shape[dim] * int(scale)
+    if is_whole and not is_plain(x):
         return _enlarged(x, dim, int(scale))
-    index, weight = _taps(x.shape[dim], out_length, scale)
-    index, weight = index.to(x.device), weight.to(x)
+    index, weights = _taps(x.shape[dim], out_length, scale)
     shape = [1] * x.ndim
     shape[dim] = out_length
-    out = x.index_select(dim, index[:, 0]) * weight[:, 0].view(shape)
+    weight = like(x, weights)
+    out = taken(x, dim, index[:, 0]) * weight[:, 0].reshape(shape)
     for tap in range(1, index.shape[1]):
-        out.addcmul_(x.index_select(dim, index[:, tap]), weight[:, tap].view(shape))
+        add_product(out, taken(x, dim, index[:, tap]), weight[:, tap].reshape(shape))
     return out
 
 
@@ -73,6 +82,8 @@ def _enlarged(x: Tensor, dim: int, factor: int) -> Tensor:
 
     All pixels of one phase, every ``factor``-th, have the same weights: sums of shifted copies.
     """
+    import torch
+
     length = x.shape[dim]
     if length < REACH:  # a single pixel
         before = after = x.expand(*(REACH if i == dim % x.ndim else -1 for i in range(x.ndim)))
@@ -129,6 +140,7 @@ def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) ->
     height, width = pixels.shape[-2:]
     rows = max(1, together // width)
     if rows >= height:
-        return imresize(as_floats(pixels), size).clamp(0, 1)
-    parts = [imresize(as_floats(p), (p.shape[-2], size[1])) for p in torch.split(pixels, rows, -2)]
-    return imresize(torch.cat(parts, dim=-2), size).clamp(0, 1)
+        return imresize(as_floats(pixels), size).clip(0, 1)
+    cuts = (pixels[..., top : top + rows, :] for top in range(0, height, rows))
+    parts = [imresize(as_floats(cut), (cut.shape[-2], size[1])) for cut in cuts]
+    return imresize(library_of(pixels).concatenate(parts, axis=-2), size).clip(0, 1)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -53,6 +52,8 @@ def read_strips(source: Path, scratch: Scratch) -> Picture | None:
         notices = (*further_pictures(image), *dropped)
         (width, height), is_grey = size_as_stored(image), image.mode in GREY_MODES
     turned = (width, height) if orientation >= 5 else (height, width)
+    import torch
+
     room = scratch.zeros(*turned, 1 if is_grey else 3, dtype=torch.uint8)
     pixels = room.numpy()
     with opened(source):

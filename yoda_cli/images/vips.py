@@ -6,9 +6,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from yoda_cli.config import WriteOptions
 from yoda_cli.devices.memory import release_pages
@@ -16,6 +14,9 @@ from yoda_cli.errors import OutputError
 from yoda_cli.files import Check, shown, whole_file
 from yoda_cli.images.picture import Picture
 from yoda_cli.images.writing import QUALITY, to_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SYSTEM_ERROR = re.compile(r"^(?:unix|system) error: (.+)$", re.MULTILINE)
 

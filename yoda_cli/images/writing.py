@@ -12,13 +12,13 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, PngImagePlugin
 
+from yoda_cli.arrays import as_array
 from yoda_cli.errors import DeviceError, OutputError, YodaError, is_out_of_memory
 from yoda_cli.files import write_atomically
 from yoda_cli.images.animation import save_frames
@@ -29,6 +29,9 @@ from yoda_cli.images.picture import ANIMATED, Animation, Metadata, Picture, stor
 from yoda_cli.images.png import encode_png_16
 from yoda_cli.images.provenance import MARK, XMP_TEXT, as_json, behind_pixels, mark_xmp
 from yoda_cli.images.tiff import encode_tiff
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[Any]
 
@@ -147,7 +150,8 @@ def write_frames(
 def _frame_pixels(frame: Picture, *, has_alpha: bool, is_narrow: bool) -> Pixels:
     """Bytes with the channels that all frames of an animation have."""
     if has_alpha and frame.alpha is None:
-        frame = replace(frame, alpha=torch.ones_like(frame.rgb[:, :1]))
+        opaque = np.ones((1, 1, *frame.rgb.shape[-2:]), np.float32)
+        frame = replace(frame, alpha=cast("Tensor", opaque))
     plain = replace(frame, is_grey=is_narrow, metadata=Metadata(mode="L" if is_narrow else "RGB"))
     pixels = _pixels(plain, "PNG", is_deep=False)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
@@ -182,20 +186,25 @@ def _pixels(picture: Picture, kind: str, *, is_deep: bool) -> Pixels:
 
 
 def _band(picture: Picture, kind: str, *, is_deep: bool) -> Pixels:
-    rgb, alpha = picture.rgb, picture.alpha
+    rgb = as_array(picture.rgb)
+    alpha = None if picture.alpha is None else as_array(picture.alpha)
     if alpha is not None and not FORMATS[kind].has_alpha:
         rgb, alpha = rgb * alpha + (1 - alpha), None  # onto white
-    grey = rgb.mean(1, keepdim=True) if picture.is_grey else rgb
+    grey = rgb.mean(1, keepdims=True) if picture.is_grey else rgb
     is_narrow = stores_one_channel(picture) and not (
         kind == "TIFF" and is_deep and alpha is not None
     )
-    planes = [grey if is_narrow or not picture.is_grey else grey.expand(-1, 3, -1, -1)]
+    is_spread = picture.is_grey and not is_narrow
+    planes = [np.broadcast_to(grey, rgb.shape) if is_spread else grey]
     planes += [alpha] if alpha is not None else []
     top, dtype = (65535, np.uint16) if is_deep else (255, np.uint8)
-    values = torch.cat(planes, dim=1)[0].permute(1, 2, 0).contiguous()  # (H, W, C)
-    if not bool(torch.isfinite(values).all()):
+    values = np.concatenate(planes, axis=1)[0].transpose(1, 2, 0).copy(order="C")  # (H, W, C)
+    if not np.isfinite(values).all():
         raise ValueError("a picture holds values that are not finite")
-    return values.clamp_(0, 1).mul_(top).add_(0.5).floor_().numpy().astype(dtype)
+    values = values.clip(0, 1, out=values)
+    values *= top
+    values += 0.5
+    return cast(Pixels, np.floor(values, out=values).astype(dtype))
 
 
 def _image(pixels: Pixels) -> Image.Image:

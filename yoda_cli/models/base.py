@@ -1,27 +1,21 @@
-"""What the loop needs from a network: a Backbone, and the Condition it makes of an image.
+"""What a network makes of an image, its Condition, and how its configuration is read.
 
-A backbone knows how its network was trained (prediction type, residual space, clamps, ranges) and
-hands over ẑ_0 in fp32. It knows no sampler, no tile and no file.
+Conditions are tensors of torch or NumPy's arrays.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-import torch
-from torch import Tensor, nn
-
-from yoda_cli.devices.device import compiled
-from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, predict_z0
-from yoda_cli.tiling.geometry import Geometry
+from yoda_cli.arrays import joined
 from yoda_cli.tiling.windows import Window
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from torch import Tensor
 
 LARGEST = 1e30  # of a configuration's numbers; neither infinite nor nan
 
@@ -81,8 +75,8 @@ def stack_conditions(conditions: Sequence[Condition]) -> Condition:
     if len(conditions) == 1:
         return first
     return Condition(
-        torch.cat([c.z_lr for c in conditions]),
-        {name: torch.cat([c.maps[name] for c in conditions]) for name in first.maps},
+        joined([c.z_lr for c in conditions]),
+        {name: joined([c.maps[name] for c in conditions]) for name in first.maps},
         guidance=first.guidance,
     )
 
@@ -143,62 +137,3 @@ def is_of(value: object, hint: Any) -> bool:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return is_number and abs(cast(float, value)) <= LARGEST
     return type(value) is hint
-
-
-class Backbone(nn.Module, ABC):
-    """A diffusion super-resolution network.
-
-    ``prediction`` is what ``denoise`` puts out, ``geometry`` how the network looks from outside.
-    """
-
-    geometry: Geometry
-    prediction: Prediction
-    schedule: NoiseSchedule
-    is_compiled: bool = False
-
-    def compile_denoise(self, device: torch.device) -> None:
-        """Have torch compile the network: its first calls are slow then, the others faster."""
-        self.denoise = compiled(self.denoise, device)  # type: ignore[method-assign]
-        self.is_compiled = True
-
-    @abstractmethod
-    def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        """From the LR image (B, 3, h, w) in [0, 1]; sides divide by the stride. Once per image.
-
-        ``strength`` in [0, 1], a number or (B,), is the degradation to expect in it; networks
-        that were not trained for it ignore it.
-        """
-
-    @abstractmethod
-    def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
-        """ẑ_0 in fp32 for the state z_t (B, C, H, W) at time t in 1…T.
-
-        ``mask`` (B, 1, H, W) is where the result will be read; networks may use it as an input.
-        """
-
-    @abstractmethod
-    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
-        """The image (B, 3, H, W), nominally in [0, 1], not clipped; of latents, z_0 itself."""
-
-    @abstractmethod
-    def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
-        """The inverse of ``decode``: where an HR image (B, 3, H, W) in [0, 1] lies in z space."""
-
-    @abstractmethod
-    def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        """The network's raw output for times ``t`` (B,), for training."""
-
-
-def predict_clipped(
-    net: Backbone, z_t: Tensor, t: int, condition: Condition, mask: Tensor, clip: float
-) -> Tensor:
-    """ẑ_0 in fp32 from what ``net.denoise`` puts out, clamped to ± ``clip`` unless that is 0."""
-    times = torch.full((z_t.shape[0],), t, device=z_t.device)
-    output = net.denoise(z_t, times, condition, mask).float()
-    signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
-    return clip_to(predict_z0(net.prediction, output, z_t, signal, sigma), clip)
-
-
-def clip_to(z: Tensor, clip: float) -> Tensor:
-    """``z`` clamped to ± ``clip``; 0 leaves it."""
-    return z.clamp(-clip, clip) if clip > 0 else z

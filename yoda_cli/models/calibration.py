@@ -20,8 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from yoda_cli.arrays import threads
 from yoda_cli.errors import OutputError, WeightsError
 from yoda_cli.files import cache_folder, make_folder, write_atomically
 from yoda_cli.models.model import Model
@@ -75,11 +74,10 @@ def learn(model: Model, forecast: float, seconds: float) -> None:
 
 def _key(model: Model, variant: str = "") -> str:
     net = model.backbone
-    parameters = sum(p.numel() for p in net.parameters())
     how = "compiled" if net.is_compiled else variant
-    name = f"{type(net).__name__} {parameters} {how} {model.precision} {model.device}"
-    machine = f"{platform.machine()} {platform.node()} {os.cpu_count()} {torch.__version__}"
-    return f"{name} {machine} {torch.get_num_threads()} threads"
+    name = f"{type(net).__name__} {net.parameter_count} {how} {model.precision} {model.device}"
+    machine = f"{platform.machine()} {platform.node()} {os.cpu_count()} {model.software[1]}"
+    return f"{name} {machine} {threads()} threads"
 
 
 _KNOWN: dict[str, Costs] = {}

@@ -11,17 +11,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from yoda_cli.config import SampleDefaults
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
-from yoda_cli.models import BACKBONES, Backbone
+from yoda_cli.models import BACKBONES
+from yoda_cli.models.base import build_config
+from yoda_cli.models.model import wrong_default
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from yoda_cli.models.backbone import Backbone
 
 FORMAT = 1
 LARGEST = 1 << 16  # of a network's settings: widths, blocks, steps
@@ -44,7 +48,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The metadata of a yoda checkpoint."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError as error:
         raise WeightsError(f"no such checkpoint: {path}") from error
@@ -66,7 +70,7 @@ def read_header(path: Path) -> Header:
 def has_header(path: Path) -> bool:
     """Whether a .safetensors file is one of ours; one that cannot be read is not."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             return "yoda" in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
@@ -79,6 +83,17 @@ def check_card(card: object, path: Path) -> None:
     degrade = options.get("degrade", 0) if isinstance(options, Mapping) else None
     if not isinstance(degrade, (int, float)):
         raise WeightsError(f"{path} cannot be used: its card is not made as a card is")
+
+
+def defaults_of(header: Header, path: Path) -> SampleDefaults:
+    """How a checkpoint says that it likes to be sampled."""
+    try:
+        defaults = build_config(SampleDefaults, header.card.get("defaults", {}))
+    except ValueError as error:
+        raise WeightsError(f"{path}: the defaults in its card cannot be used: {error}") from error
+    if wrong := wrong_default(defaults):
+        raise WeightsError(f"{path}: the defaults in its card cannot be used: {': '.join(wrong)}")
+    return defaults
 
 
 def load_checkpoint(path: Path) -> tuple[Backbone, Header]:
@@ -104,6 +119,8 @@ def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
 
     A file of some bytes may describe a network that no machine can hold.
     """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
     count, values = len(state), sum(value.numel() for value in state.values())
 
     def check(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
@@ -122,7 +139,6 @@ def no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
 
 def fill(net: Backbone, state: Mapping[str, Tensor], name: str) -> None:
     """Load ``state`` into ``net``; every key must be there, fit, be known, and be finite."""
-    assert isinstance(net, nn.Module)
     own = net.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
@@ -146,6 +162,9 @@ def save_checkpoint(
     card: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write weights (as fp16) and metadata beside ``path`` and rename."""
+    import torch
+    from safetensors.torch import save
+
     tensors = {
         key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else value.dtype)
         .contiguous()

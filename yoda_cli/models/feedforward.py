@@ -20,7 +20,8 @@ from yoda_cli.devices.device import pick_device, pick_precision
 from yoda_cli.diffusion.schedule import Prediction, schedule_from_betas
 from yoda_cli.errors import UsageError
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
 from yoda_cli.models.image_networks import Network, image_network
 from yoda_cli.models.network_facts import Facts, facts_of
 from yoda_cli.tiling.geometry import Geometry

@@ -12,8 +12,9 @@ from yoda_cli.devices.device import pick_device, pick_precision
 from yoda_cli.devices.memory import keep_freed
 from yoda_cli.errors import UsageError, WeightsError, need
 from yoda_cli.models import BACKBONES
-from yoda_cli.models.base import Backbone, build_config
-from yoda_cli.models.checkpoint import has_header, load_checkpoint
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import build_config
+from yoda_cli.models.checkpoint import defaults_of, has_header, load_checkpoint
 from yoda_cli.models.face_detector import DETECTOR, FaceDetector
 from yoda_cli.models.feedforward import (
     FEEDFORWARD,
@@ -249,12 +250,7 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
     backbone, header = load_checkpoint(path)
-    try:
-        defaults = build_config(SampleDefaults, header.card.get("defaults", {}))
-    except ValueError as error:
-        raise WeightsError(f"{path}: the defaults in its card cannot be used: {error}") from error
-    if wrong := wrong_default(defaults):
-        raise WeightsError(f"{path}: the defaults in its card cannot be used: {': '.join(wrong)}")
+    defaults = defaults_of(header, path)
     return replace(put_on_device(backbone, name, defaults, options), card=header.card)
 
 

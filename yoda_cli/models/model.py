@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from yoda_cli.config import SampleDefaults
-from yoda_cli.devices.device import autocast
+from yoda_cli.devices.device import PlainCpu, autocast
+from yoda_cli.devices.graphs import RUNTIME, runtime_version
 from yoda_cli.diffusion.samplers import SAMPLERS
-from yoda_cli.models.base import Backbone
-from yoda_cli.models.face_detector import Face
-from yoda_cli.models.gain import JudgeOf
-from yoda_cli.models.latent.family import LatentFamily
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from yoda_cli.models.backbone import Backbone
+    from yoda_cli.models.face_detector import Face
+    from yoda_cli.models.gain import JudgeOf
+    from yoda_cli.models.latent.family import LatentFamily
 
 FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
 
@@ -94,6 +97,20 @@ class Model:
         if self.family is not None and self.family.wraps:
             return self.defaults.fidelity
         return max(self.defaults.fidelity, min(DRIEST, FIDELITY_PER_DENOISE * strength))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether onnxruntime runs it, and pictures are NumPy's arrays."""
+        return isinstance(self.device, PlainCpu)
+
+    @property
+    def software(self) -> tuple[str, str]:
+        """What runs it, and the version of that."""
+        if self.is_plain:
+            return RUNTIME, runtime_version()
+        import torch
+
+        return "torch", torch.__version__
 
     def context(self) -> AbstractContextManager[Any]:
         """What network calls run under."""

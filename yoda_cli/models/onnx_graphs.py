@@ -3,8 +3,8 @@
 Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``strength`` (B,) in
 [0, 1] → ``features`` (B, C, h, w), ``base`` (B, 3, H, W) and ``attention`` (B, 1, h, w).
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
-and 1 → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are float32 but ``t``, int64.
-Their metadata has what the loop needs beside them.
+and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are
+float32 but ``t``, int64. Their metadata has what the loop needs beside them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any, Literal
 
@@ -23,9 +23,13 @@ from torch.export import Dim
 
 from yoda_cli.errors import UsageError, YodaError, need
 from yoda_cli.images.resize import phase_taps
-from yoda_cli.models.base import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
+from yoda_cli.models.sr3 import SR3
 from yoda_cli.models.srdiff import SRDiff
 
+Compact = SRDiff | SR3
+ANCHOR = {SRDiff: "anchor", SR3: "base"}  # the map that a residual is added to
 Part = Literal["encoder", "denoiser"]
 PARTS: tuple[Part, ...] = ("encoder", "denoiser")
 OPSET = 18
@@ -37,7 +41,7 @@ TOLERANCE = 1e-4
 class EncoderGraph(nn.Module):
     """``encode`` with tensors alone."""
 
-    def __init__(self, net: SRDiff) -> None:
+    def __init__(self, net: Compact) -> None:
         super().__init__()
         self.net = net
 
@@ -45,18 +49,21 @@ class EncoderGraph(nn.Module):
         condition = self.net.encode(lr, strength)
         assert condition.attention is not None
         maps = condition.maps
-        return maps["features"], maps["anchor"], condition.attention
+        return maps["features"], maps[ANCHOR[type(self.net)]], condition.attention
 
 
 class DenoiserGraph(nn.Module):
     """``denoise`` with tensors alone; its output is ẑ_0."""
 
-    def __init__(self, net: SRDiff) -> None:
+    def __init__(self, net: Compact) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, z_t: Tensor, t: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        return self.net.denoise(z_t, t, Condition(z_t, {"features": features}), mask)
+    def forward(
+        self, z_t: Tensor, t: Tensor, features: Tensor, mask: Tensor, base: Tensor | None = None
+    ) -> Tensor:
+        maps = {"features": features} | ({} if base is None else {"seen": base * 2 - 1})
+        return self.net.denoise(z_t, t, Condition(z_t, maps), mask)
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,14 @@ class Inputs:
     outputs: Sequence[str]
 
 
-def check_exportable(net: Backbone, name: str) -> SRDiff:
+def check_exportable(net: Backbone, name: str) -> Compact:
     """``net`` as a compact network; UsageError for any other."""
-    if isinstance(net, SRDiff) and net.is_compact and _puts_out_z0(net):
+    if isinstance(net, (SRDiff, SR3)) and net.is_compact and _puts_out_z0(net):
         return net
     raise UsageError(f"{name} is no compact network; only networks like general and face can go")
 
 
-def _puts_out_z0(net: SRDiff) -> bool:
+def _puts_out_z0(net: Compact) -> bool:
     return net.prediction == "x0" and net.config.clip_z0 == 0
 
 
@@ -85,11 +92,14 @@ def check_packages() -> None:
         need(package, "onnx")
 
 
-def onnx_graph(net: SRDiff, part: Part) -> bytes:
+def onnx_graph(net: Compact, part: Part) -> bytes:
     """A file's content: one part of a compact network in fp32 on the CPU, its weights included."""
     phase_taps(net.config.scale)  # constants; made while it exports they would be taken for inputs
-    inputs = _inputs(net, part)
-    graph = _graph(net, part)
+    return exported(_graph(net, part), _inputs(net, part), facts_of(net, part))
+
+
+def exported(graph: nn.Module, inputs: Inputs, facts: Mapping[str, Any]) -> bytes:
+    """A file's content: a module of any size of input, its weights included."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):  # it speaks of its own progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -106,11 +116,11 @@ def onnx_graph(net: SRDiff, part: Part) -> bytes:
     model = program.model_proto
     model.producer_name = "yoda"
     entry = model.metadata_props.add()
-    entry.key, entry.value = "yoda", json.dumps(facts_of(net, part), sort_keys=True)
+    entry.key, entry.value = "yoda", json.dumps(facts, sort_keys=True)
     return bytes(model.SerializeToString())
 
 
-def difference(net: SRDiff, part: Part, data: bytes) -> float:
+def difference(net: Compact, part: Part, data: bytes) -> float:
     """The largest difference between onnxruntime's outputs and torch's, which are about 1.
 
     Raises ``YodaError`` where it is above ``TOLERANCE``: such a file is of no use.
@@ -131,11 +141,11 @@ def difference(net: SRDiff, part: Part, data: bytes) -> float:
     return most
 
 
-def _graph(net: SRDiff, part: Part) -> nn.Module:
+def _graph(net: Compact, part: Part) -> nn.Module:
     return (EncoderGraph(net) if part == "encoder" else DenoiserGraph(net)).eval()
 
 
-def facts_of(net: SRDiff, part: Part) -> dict[str, Any]:
+def facts_of(net: Compact, part: Part) -> dict[str, Any]:
     """What one must know to run the graphs: the picture is ``base`` + ``residual`` · ẑ_0, z_lr is
     zero, and ᾱ_t with t in 0…T is in ``alpha_bar``."""
     return {
@@ -143,13 +153,19 @@ def facts_of(net: SRDiff, part: Part) -> dict[str, Any]:
         "scale": net.config.scale,
         "stride": net.geometry.stride,
         "halo": net.geometry.halo,
+        "geometry": asdict(net.geometry),
         "residual": 0.5 / net.config.residual_scale,
         "num_steps": net.schedule.num_steps,
         "alpha_bar": [float(a) for a in net.schedule.alpha_bar],
     }
 
 
-def _inputs(net: SRDiff, part: Part, sizes: tuple[int, int, int] = TRACED) -> Inputs:
+@torch.no_grad()
+def _features(net: Compact, lr: Tensor) -> Tensor:
+    return net.encode(lr).maps["features"].clone()
+
+
+def _inputs(net: Compact, part: Part, sizes: tuple[int, int, int] = TRACED) -> Inputs:
     scale, stride = net.config.scale, net.geometry.stride
     batch, rows, columns = sizes
     count, down, across = Dim("batch", min=1), Dim("rows", min=1), Dim("columns", min=1)
@@ -166,8 +182,10 @@ def _inputs(net: SRDiff, part: Part, sizes: tuple[int, int, int] = TRACED) -> In
     tensors = {
         "z_t": torch.randn(batch, 3, tall, wide),
         "t": torch.randint(1, net.schedule.num_steps + 1, (batch,)),
-        "features": torch.rand(batch, net.config.dim, height, width),
+        "features": _features(net, torch.rand(batch, 3, height, width)),
         "mask": torch.ones(batch, 1, tall, wide),
     }
     sides = {"z_t": large, "t": {0: count}, "features": small, "mask": large}
+    if isinstance(net, SR3):
+        tensors["base"], sides["base"] = torch.rand(batch, 3, tall, wide), large
     return Inputs(tensors, sides, ("z_0",))

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.models import Backbone, sr3, srdiff
+from yoda_cli.models import sr3, srdiff
+from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.checkpoint import fill
 from yoda_cli.weights.structures import SCHEDULE_BUFFERS, identify
 from yoda_cli.weights.tensors import read_tensors

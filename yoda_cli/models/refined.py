@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
 from yoda_cli.models.feedforward import FeedForward
 from yoda_cli.models.srdiff import SRDiff
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from yoda_cli.diffusion.schedule import Prediction, ScheduleKind, make_schedule
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Backbone, Condition, build_config, predict_clipped
+from yoda_cli.models.backbone import Backbone, predict_clipped
+from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.sr3 import Norm, SR3UNet
 from yoda_cli.tiling.geometry import Geometry

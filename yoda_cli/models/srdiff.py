@@ -23,7 +23,8 @@ from yoda_cli.diffusion.schedule import (
     schedule_from_betas,
 )
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.base import Backbone, Condition, build_config, clip_to, predict_clipped
+from yoda_cli.models.backbone import Backbone, clip_to, predict_clipped
+from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from yoda_cli.arrays import as_float32, for_inference, on_cpu, zeros
 from yoda_cli.diffusion.noise import NoiseField
 from yoda_cli.diffusion.samplers import ddim_step
-from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.diffusion.schedule import NoiseSchedule
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.fidelity import draw_towards_base
@@ -34,7 +35,10 @@ LARGEST_BYTES = 2 << 30  # of a window that is timed
 #: two quiet machines they differ less than two moments of a busy one, and a plan must not.
 SMALL_SIDE, CALL_PIXELS, SHAPE_PIXELS = 96, 2700, 8000
 
-ConditionOf = Callable[[Tensor], Condition]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ConditionOf = Callable[["Tensor"], Condition]
 
 
 def measure(model: Model, condition_of: ConditionOf | None = None) -> Costs:
@@ -44,7 +48,7 @@ def measure(model: Model, condition_of: ConditionOf | None = None) -> Costs:
     return measure_fully(model, condition_of)
 
 
-@torch.inference_mode()
+@for_inference
 def measure_small(model: Model) -> Costs:
     """Time one small window and its encoding on a CPU: a small part of a small picture's work."""
     grid = model.backbone.geometry.align
@@ -58,7 +62,7 @@ def measure_small(model: Model) -> Costs:
     return Costs(CALL_PIXELS * pixel, pixel, encode, step, SHAPE_PIXELS * pixel, once)
 
 
-@torch.inference_mode()
+@for_inference
 def measure_fully(model: Model, condition_of: ConditionOf | None = None) -> Costs:
     """Time the encoder, the network on a few windows, and the loop around it."""
     net = model.backbone.geometry
@@ -105,12 +109,11 @@ class Canvas:
         """Large enough for windows of ``side`` at several places."""
         net = model.backbone.geometry
         side += min(8 * net.align, side)
-        lr = torch.full((1, net.in_channels, side // net.scale, side // net.scale), 0.5)
-        lr = lr.to(model.device)
+        lr = _zeros(model, 1, net.in_channels, side // net.scale, side // net.scale) + 0.5
         with model.context():
             condition = condition_of(lr)
-        z_t = torch.zeros_like(condition.z_lr).contiguous()
-        mask = torch.ones_like(z_t[:, :1], dtype=torch.bool)
+        z_t = zeros(condition.z_lr, *condition.z_lr.shape)
+        mask = z_t[:, :1] == 0
         return Canvas(model, lr, condition, z_t, mask, condition_of)
 
     @property
@@ -133,20 +136,30 @@ class Canvas:
             seen = crop_condition(self.condition, window)
             t = net.schedule.num_steps
             z_0 = net.predict(window.cut(self.z_t), t, seen, window.cut(self.mask))
-        window.cut(self.z_t).copy_(z_0)
+        window.cut(self.z_t)[...] = z_0
+
+
+def _zeros(model: Model, *shape: int) -> Tensor:
+    """Of the library and on the device that a model computes with."""
+    if model.is_plain:
+        return cast("Tensor", np.zeros(shape, np.float32))
+    import torch
+
+    return torch.zeros(shape, device=model.device)
 
 
 def _step_seconds(model: Model, side: int = 1024, repeats: int = REPEATS) -> float:
     """Of the loop around the network, per output pixel and step."""
     steps = 4
-    z = torch.zeros(1, model.backbone.geometry.z_channels, side, side, device=model.device)
-    attention = torch.full_like(z[:, :1], 0.5)
-    schedule = make_schedule("cosine", 100)
+    z = _zeros(model, 1, model.backbone.geometry.z_channels, side, side)
+    attention = z[:, :1] + 0.5
+    falling = cast("Tensor", np.linspace(1.0, 0.01, 101))
+    schedule = NoiseSchedule(1 - falling, falling)
     times = spaced_timesteps(100, steps)
 
     def run() -> None:
         masked_sample(
-            lambda z, t, mask: torch.zeros_like(z), ddim_step, schedule, times,
+            lambda z, t, mask: zeros(z, *z.shape), ddim_step, schedule, times,
             AttentionMask(attention, 0.3, 100), z, lambda step: z,
         )  # fmt: skip
 
@@ -160,10 +173,10 @@ def _seconds_once(model: Model, canvas: Canvas, repeats: int = REPEATS) -> float
     field = NoiseField(0, net.geometry.z_channels)
 
     def run() -> None:
-        field.draw(0, 0, 0, height, width)
-        image = net.decode(canvas.z_t, canvas.condition).float()
-        base = net.decode(canvas.condition.z_lr, canvas.condition).float()
-        draw_towards_base(image, base, 0.5).clamp(0, 1).cpu()
+        field.array(0, 0, 0, height, width)
+        image = as_float32(net.decode(canvas.z_t, canvas.condition))
+        base = as_float32(net.decode(canvas.condition.z_lr, canvas.condition))
+        on_cpu(draw_towards_base(image, base, 0.5).clip(0, 1))
 
     return _least(run, model, repeats=repeats) / canvas.pixels
 
@@ -176,6 +189,8 @@ def _timed(run: Callable[[], object], model: Model) -> float:
     began = time.perf_counter()
     run()
     if model.device.type == "cuda":
+        import torch
+
         torch.cuda.synchronize(model.device)
     return time.perf_counter() - began
 

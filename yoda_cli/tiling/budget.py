@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from yoda_cli.arrays import zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXPONENTS = (1 / 32, 4.0)
 WEAKEST = 1 / 64
@@ -42,8 +46,8 @@ def spend(
 
     ``seconds_of(A, l)`` is the forecast. The nearest that there is, where nothing meets it.
     """
-    base = attention.clamp(min=SMALLEST_A)
-    dense = seconds_of(attention.new_ones(attention.shape), lower_bound)
+    base = attention.clip(min=SMALLEST_A)
+    dense = seconds_of(zeros(attention, *attention.shape) + 1, lower_bound)
 
     def spent(exponent: float, weight: float, lower: float) -> Spent:
         bent = weight * base**exponent

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.tiling.windows import Window
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIANCE = 0.01  # of the bell, in window sides
 
@@ -40,12 +41,15 @@ def blend(see: Callable[[Window], Tensor], windows: Sequence[Window], canvas: Te
 
 def tent(size: int, like: Tensor) -> Tensor:
     """Rises to the middle and falls again, above 0 everywhere."""
+    import torch
+
     position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
     return 1 - (2 * position / size - 1).abs() * 0.98
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:
     """DiffBIR's weights (h, w) of a window, fp64: rows peak half a pixel late, as published."""
+    import torch
 
     def bell(length: int, middle: float) -> Tensor:
         at = (torch.arange(length, dtype=torch.float64) - middle) / length

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
+from yoda_cli.arrays import Array, as_array
 from yoda_cli.config import MIN_TILE
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.tiling.cost import Costs
@@ -22,6 +22,9 @@ from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.tiling.overlap import sliding_windows
 from yoda_cli.tiling.partition import Canvas, partitions
 from yoda_cli.tiling.windows import Tile, make_tiles, of_one_shape, rounded_up, with_halo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW = 64  # what Stable Diffusion 2.1 was trained on
 EXACT_TILE = 256
@@ -167,11 +170,11 @@ def fixed_layouts(
     num_steps: int = 0,
 ) -> list[Layout]:  # fmt: skip
     """The same tiles in every transition; ``num_steps`` is T, the chain's first time if 0."""
-    peaks = torch.stack([tile.core.cut(attention).amax() for tile in tiles])
+    peaks = np.array([float(tile.core.cut(attention).max()) for tile in tiles], np.float32)
     layouts: dict[tuple[bool, ...], Layout] = {}
     result = []
     for _, s in pairwise(timesteps):
-        mask = time_mask(peaks, lower_bound, s + 1, num_steps or timesteps[0])
+        mask = _needed(peaks, lower_bound, s + 1, num_steps or timesteps[0])
         active = tuple(mask.tolist())
         if active not in layouts:
             pairs = list(zip(tiles, active, strict=True))
@@ -187,12 +190,12 @@ def cheapest_layouts(
     attention: Tensor, timesteps: Sequence[int], lower_bound: float, canvas: Canvas
 ) -> list[Layout]:
     """For every transition the cheapest partition into active and idle tiles."""
-    peaks = F.max_pool2d(attention, canvas.cell, ceil_mode=True)[0, 0].cpu()
+    peaks = _peaks(as_array(attention)[0, 0], canvas.cell)
     times = [s + 1 for _, s in pairwise(timesteps)]
-    active = torch.stack([time_mask(peaks, lower_bound, t, timesteps[0]) for t in times])
+    active = np.stack([_needed(peaks, lower_bound, t, timesteps[0]) for t in times])
     layouts: dict[int, Layout] = {}
     result = []
-    for cores in partitions(active.numpy(), canvas):
+    for cores in partitions(active, canvas):
         if id(cores) not in layouts:  # equal patterns share one list
             tiles: dict[bool, list[Tile]] = {True: [], False: []}
             for core, needed in cores:
@@ -200,6 +203,17 @@ def cheapest_layouts(
             layouts[id(cores)] = Layout(tuple(tiles[True]), tuple(tiles[False]))
         result.append(layouts[id(cores)])
     return result
+
+
+def _peaks(attention: Array, cell: int) -> Array:
+    """The largest A in every square cell of (H, W)."""
+    rows, columns = (np.arange(0, length, cell) for length in attention.shape)
+    return np.maximum.reduceat(np.maximum.reduceat(attention, rows, 0), columns, 1)
+
+
+def _needed(peaks: Array, lower_bound: float, t: int, num_steps: int) -> Array:
+    """M(t) of each peak, in the arithmetic of the loop's own masks."""
+    return as_array(time_mask(cast("Tensor", peaks), lower_bound, t, num_steps))
 
 
 def canvas_of(

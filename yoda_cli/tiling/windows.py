@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from yoda_cli.arrays import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Tile:
 
     def paste(self, canvas: Tensor, result: Tensor) -> None:
         """Copy the core of ``result``, computed on the window, into ``canvas``."""
-        self.core.cut(canvas).copy_(self.core.within(self.window).cut(result))
+        self.core.cut(canvas)[...] = self.core.within(self.window).cut(result)
 
 
 def with_halo(core: Window, halo: int, height: int, width: int) -> Tile:
@@ -160,18 +165,18 @@ def halves(tile: Tile, halo: int, align: int, height: int, width: int) -> list[T
     return [with_halo(half, halo, height, width) for half in cores]
 
 
-def feather(block: Tile, overlap: int) -> Tensor:
+def feather(block: Tile, overlap: int) -> Array:
     """Weights (1, 1, h, w) of a block's window, to be summed over all blocks of a canvas: 1.
 
     Linear over the middle half of the band that two windows share; the outermost quarter, which
     saw least of its surroundings, is not used. Cores must not be smaller than ``overlap``.
     """
 
-    def ramp(core: tuple[int, int], window: tuple[int, int]) -> Tensor:
-        at = torch.arange(*window, dtype=torch.float32) + 0.5
+    def ramp(core: tuple[int, int], window: tuple[int, int]) -> Array:
+        at = np.arange(*window, dtype=np.float32) + np.float32(0.5)
         rise = (at - core[0]) / max(overlap, 1) + 0.5 if core[0] > window[0] else at + 1
         fall = (core[1] - at) / max(overlap, 1) + 0.5 if core[1] < window[1] else at + 1
-        return torch.minimum(rise, fall).clamp(0, 1)
+        return np.minimum(rise, fall).clip(0, 1)
 
     core, window = block.core, block.window
     rows = ramp((core.top, core.bottom), (window.top, window.bottom))

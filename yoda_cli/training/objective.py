@@ -24,7 +24,8 @@ from yoda_cli.diffusion.yoda import (
     training_state,
 )
 from yoda_cli.errors import UsageError
-from yoda_cli.models import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
 from yoda_cli.training.texture_loss import texture_loss

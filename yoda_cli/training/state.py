@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from yoda_cli.config import Recipe
 from yoda_cli.errors import UsageError
-from yoda_cli.models.base import Backbone
+from yoda_cli.models.backbone import Backbone
 from yoda_cli.training.optimizers import Optimizers
 
 #: What reading half a file, or one of another kind, ends in.

@@ -19,7 +19,7 @@ from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.evaluation.metrics import psnr, quantise, texture_distance
 from yoda_cli.images.resize import imresize
-from yoda_cli.models import Backbone
+from yoda_cli.models.backbone import Backbone
 
 CROP = 256
 

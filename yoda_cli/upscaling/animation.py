@@ -11,9 +11,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import reset_peak
@@ -46,6 +44,9 @@ from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.stable_source import hash_of_stable_file
 from yoda_cli.upscaling.streaming import stream as stream_picture
 from yoda_cli.upscaling.streaming import wants_stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COUNTS = ("planned_calls", "calls", "dense_calls", "seconds")
 
@@ -121,7 +122,7 @@ def animate(
             write_frames(
                 out, work.enlarge(itertools.chain([first], frames)), header, kind=item.kind,
                 quality=writing.quality, strip_metadata=writing.strip_metadata,
-                provenance=provenance(model.name, settings),
+                provenance=provenance(model, settings),
             )  # fmt: skip
     assert work.total is not None
     frame_count = len(header.milliseconds)

@@ -145,7 +145,7 @@ def enlarge(
     lr, picture, settings = _settled(image, model, options)
     check_result((int(lr.shape[-1]), int(lr.shape[-2])), model, options)
     result = upscale_tensor(lr, model, settings, _observer(progress))
-    mark = provenance(model.name, settings)
+    mark = provenance(model, settings)
     record = _record(result, model, settings) | {"notices": list(picture.notices)}
     return Upscaled(result.image, record, picture.metadata, mark)
 

@@ -10,10 +10,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from yoda_cli.arrays import (
+    add_product,
+    as_array,
+    as_float32,
+    is_plain,
+    like,
+    on_cpu,
+    zeros,
+)
 from yoda_cli.attention import LEARNED
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.memory import Scratch, release_pages, trim_heap
@@ -27,7 +36,6 @@ from yoda_cli.models.model import Model
 from yoda_cli.tiling.grids import grid_window, replicated
 from yoda_cli.tiling.plan import plan_halo
 from yoda_cli.tiling.windows import Tile, feather
-from yoda_cli.upscaling.adaptive import Region, RegionRun, measured, sample_regions
 from yoda_cli.upscaling.conditioning import attention_map, encode, padded_size
 from yoda_cli.upscaling.denoisers import TiledDenoiser
 from yoda_cli.upscaling.memory_limits import (
@@ -41,6 +49,11 @@ from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
 from yoda_cli.upscaling.result import Observer, PassBegin
 from yoda_cli.upscaling.settings import Settings
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from yoda_cli.upscaling.adaptive import RegionRun
+
 HASHED = 1 << 20  # values turned into numbers of 16 bits at once
 KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
 
@@ -50,9 +63,9 @@ def picture_seed(seed: int, lr: Tensor) -> int:
     digest = hashlib.sha256(f"{seed} {tuple(lr.shape)} ".encode())
     together = max(HASHED // lr.shape[-1], 1)
     for plane in lr[0]:
-        for rows in plane.split(together):
-            pixels = (as_floats(rows).clamp(0, 1) * 65535).round().to(torch.int32).cpu()
-            digest.update(pixels.contiguous().numpy().tobytes())
+        for top in range(0, plane.shape[0], together):
+            rows = as_array(as_floats(plane[top : top + together])).clip(0, 1)
+            digest.update((rows * 65535).round().astype(np.int32).tobytes())
             release_pages()
     return int.from_bytes(digest.digest()[:8], "little")
 
@@ -87,12 +100,13 @@ class Conditions:
         What was encoded for it is kept for the run where all of it can be.
         """
         scale = self.model.backbone.geometry.scale
-        canvas = self.scratch.zeros(1, 1, *padded_size(self.lr, self.model))
+        shape = (1, 1, *padded_size(self.lr, self.model))
+        canvas = zeros(self.lr, *shape) if self.model.is_plain else self.scratch.zeros(*shape)
         for index, block in enumerate(self.blocks):
             condition = self.take(index)
             if condition.attention is None:
                 return None
-            block.divided(scale).paste(canvas, condition.attention.float().cpu())
+            block.divided(scale).paste(canvas, on_cpu(as_float32(condition.attention)))
             if bytes_of(condition) * len(self.blocks) <= self.keep_bytes or len(self.blocks) == 1:
                 self.kept[index] = condition
             else:
@@ -102,6 +116,8 @@ class Conditions:
 
 def bytes_of(condition: Condition) -> int:
     """Memory that the maps of a condition hold, nearly all of what it holds."""
+    if any(is_plain(kept) for kept in condition.maps.values()):
+        return sum(kept.nbytes for kept in condition.maps.values())
     tensors = {t.untyped_storage().data_ptr(): t for t in condition.maps.values()}
     return sum(t.untyped_storage().nbytes() for t in tensors.values())
 
@@ -182,6 +198,8 @@ def run_regions(
     settings: Settings, observer: Observer, seed: int, counter: Counter,
 ) -> list[BlockEnd]:  # fmt: skip
     """Blocks that decide on their way, those at the same time together."""
+    from yoda_cli.upscaling.adaptive import Region, measured, sample_regions
+
     net, adaptive = model.backbone, settings.sampling.adaptive
     assert adaptive is not None
     halo = plan_halo(net.geometry, settings.tiles)
@@ -214,11 +232,11 @@ def _decoded(z: Tensor, condition: Condition, model: Model) -> Tensor:
 def picture_of(z_0: Tensor, condition: Condition, model: Model, settings: Settings) -> Tensor:
     """The end of a trajectory as a picture, drawn towards the unrefined one as was asked."""
     net, fidelity = model.backbone, settings.sampling.fidelity
-    image = net.decode(z_0, condition).float()
+    image = as_float32(net.decode(z_0, condition))
     if settings.refines and fidelity > 0:
-        base = net.decode(condition.z_lr, condition).float()
+        base = as_float32(net.decode(condition.z_lr, condition))
         image = draw_towards_base(image, base, fidelity)
-    return image.clamp_(0, 1).cpu()
+    return on_cpu(image.clip(0, 1))
 
 
 def blend_blocks(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
@@ -227,9 +245,12 @@ def blend_blocks(plan: PicturePlan, made: Iterable[Tensor]) -> Tensor:
         (only,) = made
         return plan.cut(only)
     canvas = plan.blocks[-1].core
-    image = torch.zeros(1, 3, canvas.bottom, canvas.right)
+    image: Tensor | None = None
     for block, window in zip(plan.blocks, made, strict=True):
-        block.window.cut(image).addcmul_(window, feather(block, BLOCK_OVERLAP))
+        image = zeros(window, 1, 3, canvas.bottom, canvas.right) if image is None else image
+        weights = like(window, feather(block, BLOCK_OVERLAP))
+        add_product(block.window.cut(image), window, weights)
         if canvas.bottom * canvas.right > LEAN_PIXELS:
             trim_heap()
+    assert image is not None
     return plan.cut(image)

@@ -6,9 +6,9 @@ Images and maps on the LR grid are (1, C, h, w) in [0, 1]; padding repeats borde
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from yoda_cli.arrays import as_float32, is_blank, on_cpu, spread, zeros
 from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import MIN_TILE
@@ -21,6 +21,9 @@ from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.windows import Tile, halves, rounded_up
 from yoda_cli.upscaling.memory_limits import encoder_halo, encoder_tiles
 from yoda_cli.upscaling.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def encode(
@@ -59,10 +62,10 @@ def stitch(parts: Sequence[tuple[Tile, Condition]], height: int, width: int) -> 
 
     def join(pick: Callable[[Condition], Tensor]) -> Tensor:
         sample = pick(first)
-        if not any(sample.stride()):  # one number for the whole picture
-            return sample[..., :1, :1].expand(*sample.shape[:2], height, width)
+        if is_blank(sample):  # one number for the whole picture
+            return spread(sample[..., :1, :1], *sample.shape[:2], height, width)
         factor = parts[0][0].window.bottom // sample.shape[-2]
-        canvas = sample.new_empty(*sample.shape[:2], height // factor, width // factor)
+        canvas = zeros(sample, *sample.shape[:2], height // factor, width // factor)
         for tile, condition in parts:
             tile.divided(factor).paste(canvas, pick(condition))
         return canvas
@@ -85,7 +88,7 @@ def learned_map(lr: Tensor, model: Model, settings: Settings) -> Tensor | None:
     """The checkpoint's own attention, tile by tile; nothing else of the encoder is kept."""
     scale = model.backbone.geometry.scale
     padded = replicate(upload(lr, model.device), *padded_size(lr, model))
-    canvas = padded.new_empty(1, 1, *padded.shape[-2:])
+    canvas = zeros(padded, 1, 1, *padded.shape[-2:])
     height, width = (n * scale for n in padded.shape[-2:])
     for tile in encoder_tiles(height, width, model, settings.tiles):
         with model.context():
@@ -107,7 +110,7 @@ def attention_map(lr: Tensor, model: Model, settings: Settings) -> Tensor:
     learned = learned_map(lr, model, settings)
     if learned is None:
         raise UsageError(f"model {model.name} has no learned attention; use another source")
-    return learned[..., : lr.shape[-2], : lr.shape[-1]].float().cpu()
+    return on_cpu(as_float32(learned[..., : lr.shape[-2], : lr.shape[-1]]))
 
 
 def padded_size(lr: Tensor, model: Model) -> tuple[int, int]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from yoda_cli.arrays import joined, where, zeros
 from yoda_cli.config import MIN_TILE
 from yoda_cli.devices.out_of_memory import Counter, run_with_less_memory
 from yoda_cli.diffusion.samplers import SAMPLERS
@@ -20,6 +19,9 @@ from yoda_cli.models.model import Model
 from yoda_cli.tiling.overlap import gaussian_weights
 from yoda_cli.tiling.plan import Plan
 from yoda_cli.tiling.windows import Tile, Window, halves
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IN_HISTORY = max(sampler.history for sampler in SAMPLERS.values())
 GROUP_PIXELS = 1 << 20  # windows that go through a GPU together have no more pixels than this
@@ -42,12 +44,12 @@ def run_network(
     cuts = [crop_condition(condition, w) for condition, w in zip(conditions, windows, strict=True)]
     with model.context():
         z_0 = model.backbone.predict(
-            torch.cat([window.cut(z_t) for window, z_t in zip(windows, states, strict=True)]),
+            joined([window.cut(z_t) for window, z_t in zip(windows, states, strict=True)]),
             t,
             stack_conditions(cuts),
-            torch.cat([window.cut(mask) for window, mask in zip(windows, masks, strict=True)]),
+            joined([window.cut(mask) for window, mask in zip(windows, masks, strict=True)]),
         )
-    return torch.split(z_0, 1)
+    return [z_0[i : i + 1] for i in range(len(windows))]
 
 
 def halves_of(tile: Tile, model: Model, halo: int, size: Sequence[int]) -> Sequence[Tile]:
@@ -106,7 +108,9 @@ class TiledDenoiser:
         """Zeros. Fresh memory is slow to come by: those of earlier calls are taken in turn, each
         once no sampler's history can hold it any longer."""
         used = len(self.canvases) == IN_HISTORY + 1
-        out = self.canvases.pop(0).zero_() if used else torch.zeros_like(like)
+        out = self.canvases.pop(0) if used else zeros(like, *like.shape)
+        if used:
+            out[...] = 0
         self.canvases.append(out)
         return out
 
@@ -201,8 +205,8 @@ class WindowedDenoiser:
     counter: Counter = field(default_factory=Counter)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        total = torch.zeros_like(z_t)
-        weights = torch.zeros_like(z_t[:, :1])
+        total = zeros(z_t, *z_t.shape)
+        weights = zeros(z_t, *z_t[:, :1].shape)
 
         def work(windows: Sequence[Window]) -> None:
             results = call_network(self.model, self.condition, windows, z_t, t, mask)
@@ -216,7 +220,7 @@ class WindowedDenoiser:
         for start in range(0, len(tiles), self.group):
             windows = [tile.window for tile in tiles[start : start + self.group]]
             run_with_less_memory(windows, work, lambda _: (), self.counter, self.refusal)
-        return torch.where(weights > 0, total / weights, 0.0)
+        return where(weights > 0, total / weights, 0.0)
 
     def refusal(self, window: Window) -> str:
         """What is said where one window is too large."""
@@ -242,5 +246,5 @@ class RefiningDenoiser:
             condition = self.refine(self.denoiser.condition, self.z_0)
             self.denoiser = replace(self.denoiser, condition=condition)
         z_0 = self.denoiser(z_t, t, mask)
-        self.z_0 = torch.where(mask, z_0, self.denoiser.condition.z_lr)
+        self.z_0 = where(mask, z_0, self.denoiser.condition.z_lr)
         return z_0

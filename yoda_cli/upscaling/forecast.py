@@ -9,9 +9,7 @@ import contextlib
 import sys
 from dataclasses import dataclass
 
-import torch
-
-from yoda_cli.devices.memory import free_bytes
+from yoda_cli.devices.memory import available_bytes
 from yoda_cli.errors import DeviceError, InputError
 from yoda_cli.files import shown
 from yoda_cli.models.model import Model
@@ -115,7 +113,7 @@ def check_memory(item: Item, scale: float, way: Way) -> None:
 
 def free_memory_bytes() -> int:
     """What this process can still have: of the machine, and of its own limit on addresses."""
-    free = free_bytes(torch.device("cpu"))
+    free = available_bytes()
     if sys.platform == "linux":
         import resource
 

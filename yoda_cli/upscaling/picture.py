@@ -11,9 +11,7 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
-
-from torch import Tensor
+from typing import TYPE_CHECKING, BinaryIO
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.attention.sources import find_source
@@ -45,6 +43,9 @@ from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer, Result
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.stable_source import hash_of_stable_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,14 @@ class Computed:
     picture: Picture
 
 
-def read(item: Item, stream: bytes | None = None) -> Decoded:
-    """A picture; of an animation that its target cannot hold the first frame."""
+def read(item: Item, stream: bytes | None = None, *, plain: bool = False) -> Decoded:
+    """A picture, ``plain`` in NumPy's arrays; of an animation that its target cannot hold the first
+    frame."""
     source = item.source if item.source != STREAM else stream
     assert source is not None
     with hash_of_stable_file(item.source) as digest:
         picture = read_picture(
-            source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged
+            source, as_bytes=item.reduces_bytes, accept_damaged=item.accept_damaged, plain=plain
         )
     return Decoded(picture, digest)
 
@@ -164,7 +166,7 @@ def compute(
 def with_result(picture: Picture, result: Result) -> Picture:
     """An enlarged picture with what its file carried: transparency, metadata."""
     size = (int(result.image.shape[-2]), int(result.image.shape[-1]))
-    alpha = None if picture.alpha is None else imresize(picture.alpha, size).clamp(0, 1)
+    alpha = None if picture.alpha is None else imresize(picture.alpha, size).clip(0, 1)
     return replace(picture, rgb=result.image, alpha=alpha)
 
 
@@ -192,7 +194,7 @@ def write(item: Item, computed: Computed, model: Model, writing: WriteOptions) -
     done = computed.finished
     data = encode_picture(
         computed.picture, kind=item.kind, quality=writing.quality,
-        strip_metadata=writing.strip_metadata, provenance=provenance(model.name, done.settings),
+        strip_metadata=writing.strip_metadata, provenance=provenance(model, done.settings),
     )  # fmt: skip
     if item.target == STREAM:
         send(io.BytesIO(data))
@@ -222,7 +224,7 @@ def look_ahead(
 ) -> tuple[PicturePlan, Settings]:
     """The plan of a picture's first frame and pass, without running it."""
     source = item.source if stream is None else stream
-    picture = read_picture(source, accept_damaged=item.accept_damaged)
+    picture = read_picture(source, accept_damaged=item.accept_damaged, plain=model.is_plain)
     lr = visible_colors(picture)
     settings, _ = resolve_for_picture(lr, model, item.settled(options))
     return plan_picture(lr, model, settings), settings

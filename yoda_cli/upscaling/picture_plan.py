@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from yoda_cli.arrays import as_float32, where
 from yoda_cli.devices.memory import release_pages
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.models.calibration import costs_of
@@ -20,9 +19,11 @@ from yoda_cli.tiling.budget import Spent, spend
 from yoda_cli.tiling.grids import grid_window, to_grid
 from yoda_cli.tiling.plan import Plan, forecast_seconds, make_plan
 from yoda_cli.tiling.windows import Tile
-from yoda_cli.upscaling.adaptive import expected_steps
 from yoda_cli.upscaling.memory_limits import LEAN_PIXELS, largest_window
 from yoda_cli.upscaling.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def plans_of(
             continue
         seen = grid_window(attention, block.window, geometry.scale)
         if wanted is not None:
-            read = grid_window(wanted.float(), block.window, geometry.scale) > 0
-            seen = torch.where(read.to(seen.device), seen, -1.0)
+            read = grid_window(as_float32(wanted), block.window, geometry.scale) > 0
+            seen = where(read.to(seen.device), seen, -1.0)
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
         release_pages()
@@ -138,6 +139,8 @@ def with_expected(plan: Plan, settings: Settings) -> Plan:
     adaptive = settings.sampling.adaptive
     if adaptive is None or not settings.refines:
         return plan
+    from yoda_cli.upscaling.adaptive import expected_steps
+
     return replace(plan, expected=expected_steps(plan.timesteps, adaptive.rule))
 
 

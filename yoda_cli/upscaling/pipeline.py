@@ -9,28 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from yoda_cli.arrays import blank, for_inference
 from yoda_cli.attention import HEADED, LEARNED, SOURCES
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
 from yoda_cli.errors import DeviceError, is_out_of_memory
 from yoda_cli.images.resize import imresize, shrink
-from yoda_cli.models.loading import (
-    files_needed,
-    find_entry,
-    find_model,
-    with_faces,
-    with_judge,
-    with_other,
-    with_refinement,
-)
 from yoda_cli.models.model import Model
+from yoda_cli.tiling.grids import bilinear
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
 from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of, sum_of
@@ -39,6 +28,9 @@ from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.inventory import missing
 from yoda_cli.weights.registry import mistake
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
@@ -84,6 +76,15 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
 
     Downloads what is missing; ``watch`` is told what, how large, under which licence, to where.
     """
+    from yoda_cli.models.loading import (
+        find_entry,
+        find_model,
+        with_faces,
+        with_judge,
+        with_other,
+        with_refinement,
+    )
+
     device = pick_device(options.device)  # refuse before a long download
     if options.attention not in (None, LEARNED):
         find_source(str(options.attention), options.heads, device, watch or Watch())
@@ -103,6 +104,8 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
 
 def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
     """What ``get_model`` would download; opens no connection."""
+    from yoda_cli.models.loading import files_needed
+
     names = files_needed(options)
     if options.attention in HEADED:
         names.append(HEADED[str(options.attention)])
@@ -115,6 +118,8 @@ def exact_kernels(asked: bool) -> Iterator[None]:
     if not asked:
         yield
         return
+    import torch
+
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn.deterministic
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
@@ -136,7 +141,7 @@ def name_memory_errors() -> Iterator[None]:
         raise DeviceError("out of memory for the canvas; give a smaller --block") from error
 
 
-@torch.inference_mode()
+@for_inference
 def upscale_tensor(
     lr: Tensor,
     model: Model,
@@ -162,6 +167,7 @@ def upscale_tensor(
         observer = observer or Observer()
         return upscale_blended(lr, model, settings, observer, attention, noise_of)
     began, asked = time.perf_counter(), settings
+    noise_of = lr if noise_of is None else noise_of  # rounding in a first pass draws no other
     is_one_pass = settings.scale / model.scale <= RESIZE_ONLY
     pipeline = pipeline_of(model, wanted if is_one_pass else None)
     told: list[Ahead] = []
@@ -181,7 +187,7 @@ def upscale_tensor(
         image = passes[-1].image
         reached *= model.scale
     if tuple(image.shape[-2:]) != (height, width):
-        image = imresize(image, (height, width)).clamp(0, 1)
+        image = imresize(image, (height, width)).clip(0, 1)
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
     forecast = passes[0].forecast_seconds + (told[0].seconds if told else 0.0)
@@ -197,8 +203,9 @@ def further_passes(
     reached *= model.scale
     while not pipeline.one_pass and settings.scale / reached > RESIZE_ONLY:
         settings = settings.for_next_pass()
-        attention = F.interpolate(attention, scale_factor=float(model.scale), mode="bilinear")
-        nothing = torch.zeros(1, 1, 1, 1).expand(1, 3, *attention.shape[-2:])
+        rows, columns = (n * model.scale for n in attention.shape[-2:])
+        attention = bilinear(attention, (rows, columns))
+        nothing = blank(attention, 1, 3, rows, columns)
         later = pipeline.plan(nothing, settings, attention)
         seconds = later.forecast_seconds or 0.0
         ahead += Ahead(later.planned_calls, later.dense_calls, len(later.blocks), seconds)
@@ -252,12 +259,12 @@ def reduce(lr: Tensor, settings: Settings) -> Result:
     began = time.perf_counter()
     height, width = (max(1, round(n * settings.scale)) for n in lr.shape[-2:])
     image = shrink(lr, (height, width))
-    nowhere = torch.zeros(1, 1, 1, 1).expand(1, 1, *lr.shape[-2:])
+    nowhere = blank(image, 1, 1, *lr.shape[-2:])
     seconds = time.perf_counter() - began
     return Result(image, nowhere, 0, 0, 0, seconds, 0.0, 0, settings.mask.lower_bound)
 
 
-@torch.inference_mode()
+@for_inference
 def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
     """Where a run's first pass would work and what it would cost, without running it.
 
@@ -273,7 +280,7 @@ def plan_picture(lr: Tensor, model: Model, settings: Settings) -> PicturePlan:
     return replace(plans[0], forecast_seconds=seconds, attention=weight)
 
 
-@torch.inference_mode()
+@for_inference
 def foresee(plan: PicturePlan, model: Model, settings: Settings) -> Ahead:
     """What all passes will take, the one that was planned and those after it."""
     seconds = plan.forecast_seconds or 0.0

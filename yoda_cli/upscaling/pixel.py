@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
-from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.blocks import (
     BlockEnd,
     Conditions,
@@ -24,6 +22,11 @@ from yoda_cli.upscaling.blocks import (
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.result import Observer, PassEnd
 from yoda_cli.upscaling.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from yoda_cli.upscaling.adaptive import RegionRun
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
-import torch
+import numpy as np
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.samplers import SAMPLERS, Sampler
 from yoda_cli.diffusion.timesteps import CHAINS
 from yoda_cli.diffusion.yoda import time_mask
 from yoda_cli.errors import UsageError
-from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.plan import TileChoice
 from yoda_cli.upscaling.adaptive_settings import region_side, resolve_adaptive
@@ -23,6 +23,9 @@ from yoda_cli.upscaling.settings import (
     SamplingSettings,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GROUP = 8  # windows that go through a GPU together, where nothing is said
 LATENT_GROUP = 4  # of latents: each is a whole U-Net of Stable Diffusion
@@ -42,7 +45,8 @@ def resolve(asked: UpscaleOptions, model: Model) -> Settings:
     strength = asked.denoise or 0.0
     lower_bound = asked.lower_bound or model.defaults.lower_bound
     total = model.backbone.schedule.num_steps
-    if not bool(time_mask(torch.zeros(()), lower_bound, 1, total)):
+    zero = cast("Tensor", np.zeros((), np.float32))
+    if not bool(time_mask(zero, lower_bound, 1, total)):
         raise UsageError(
             f"lower bound {lower_bound:g} is below 1/T = 1/{total}: noise would remain"
         )
@@ -117,6 +121,8 @@ def _group(asked: UpscaleOptions, model: Model) -> int:
 def _latent(asked: UpscaleOptions, model: Model, fidelity: float) -> LatentSettings | None:
     if model.family is None:
         return None
+    from yoda_cli.models.latent.family import Steering
+
     own = model.family.settings
     steering = Steering(
         own.prompt if asked.prompt is None else asked.prompt,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from yoda_cli.arrays import as_float32, on_cpu
 from yoda_cli.devices.out_of_memory import Recovered
 from yoda_cli.diffusion.yoda import StepRecord
 from yoda_cli.tiling.budget import Spent
-from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.picture_plan import PicturePlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from yoda_cli.upscaling.adaptive import RegionRun
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class PassBegin:
 
     def decode(self, z: Tensor) -> Tensor:
         """A state as a picture (1, 3, H, W) in [0, 1], on the CPU."""
-        return self.decode_state(z).float().clamp(0, 1).cpu()
+        return on_cpu(as_float32(self.decode_state(z)).clip(0, 1))
 
 
 @dataclass(frozen=True)

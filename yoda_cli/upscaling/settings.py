@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from yoda_cli.config import WriteOptions
+from yoda_cli.devices.device import precision_name
 from yoda_cli.diffusion.samplers import Sampler
-from yoda_cli.models.latent.family import Steering
 from yoda_cli.tiling.plan import TileChoice
 from yoda_cli.upscaling.adaptive_settings import AdaptiveSettings
 from yoda_cli.upscaling.checks import DIFFUSION_ONLY
 from yoda_cli.upscaling.shell import plain_path, shell_word
 
-PRECISION_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+if TYPE_CHECKING:
+    import torch
+
+    from yoda_cli.models.latent.family import Steering
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Settings:
             ("fidelity", sampling.fidelity),
             ("denoise", sampling.strength),
             ("device", self.device),
-            ("precision", PRECISION_NAMES[self.precision]),
+            ("precision", precision_name(self.precision)),
             ("tile", "auto" if tiles.core is None else tiles.core),
         ]
         asked = {

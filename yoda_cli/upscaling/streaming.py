@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from yoda_cli.arrays import add_product, for_inference, like
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.memory import Scratch, keep_few_kernels, peak_bytes, reset_peak, trim_heap
 from yoda_cli.devices.out_of_memory import Counter
@@ -28,7 +27,6 @@ from yoda_cli.models.calibration import learn
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.windows import feather
 from yoda_cli.upscaling import forecast
-from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.blocks import begin, picture_seed, run_block
 from yoda_cli.upscaling.memory_limits import BLOCK_OVERLAP
@@ -43,6 +41,11 @@ from yoda_cli.upscaling.pipeline import exact_kernels, name_memory_errors, pipel
 from yoda_cli.upscaling.provenance import provenance
 from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.stable_source import hash_of_stable_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from yoda_cli.upscaling.adaptive import RegionRun
 
 STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
@@ -84,11 +87,13 @@ def wants_stream(item: Item, model: Model, options: UpscaleOptions) -> bool:
     return True
 
 
-@torch.inference_mode()
+@for_inference
 def stream(
     item: Item, model: Model, options: UpscaleOptions, writing: WriteOptions, observer: Observer
 ) -> Finished:
     """Read, enlarge and write one picture; ``Result.image`` of the record is empty."""
+    import torch
+
     keep_few_kernels()
     reset_peak(model.device)
     began, scratch = time.perf_counter(), Scratch(item.target.parent)
@@ -123,7 +128,7 @@ def stream(
 
         write_blocks(seen, block, made, scratch)
         check = replacing(writing.existing, item.is_ours)
-        mark = provenance(model.name, settings)
+        mark = provenance(model, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
     if not (seen.first.fixed or seen.first.expected or recovered):
@@ -155,6 +160,8 @@ def write_blocks(
     The sums are those of ``blend_blocks``, in its order. Held is one block and what it shares with
     its left neighbour, as floats; what it shares with the row above is in scratch.
     """
+    import torch
+
     height, width, channels = made.shape
     rows = [
         list(members) for _, members in groupby(enumerate(seen.blocks), lambda one: one[1].core.top)
@@ -171,7 +178,8 @@ def write_blocks(
             whole = torch.zeros(1, 3, window.height, window.width)
             whole[..., : above.shape[-2], :] = above[..., window.left : window.right]
             whole[..., : shared.shape[-1]] = shared
-            whole.addcmul_(block(index), feather(tile, BLOCK_OVERLAP))
+            part = block(index)
+            add_product(whole, part, like(part, feather(tile, BLOCK_OVERLAP)))
             finished = right - window.left
             below[..., window.left : window.left + finished] = whole[..., end - top :, :finished]
             part = to_bytes(whole[0, :, : end - top, :finished], grey=channels == 1)

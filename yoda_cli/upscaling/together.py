@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from yoda_cli.arrays import as_float32, for_inference, joined, like, on_cpu, zeros
 from yoda_cli.attention import LEARNED
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.out_of_memory import Counter, run_with_less_memory
@@ -33,6 +34,9 @@ from yoda_cli.upscaling.memory_limits import make_blocks, overlap_of
 from yoda_cli.upscaling.picture_plan import PicturePlan, plan_blocks
 from yoda_cli.upscaling.result import Observer, PassEnd, Result, result_of
 from yoda_cli.upscaling.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOGETHER_PIXELS = 1 << 21  # output pixels of all pictures of a batch
 MOST = 16  # pictures; more share nothing that matters
@@ -77,7 +81,7 @@ class TogetherDenoiser:
     calls: list[int] = field(default_factory=list)
 
     def __call__(self, z_t: Tensor, t: int, mask: Tensor) -> Tensor:
-        out = torch.zeros_like(z_t)
+        out = zeros(z_t, *z_t.shape)
 
         def work(group: Sequence[tuple[int, Tile]]) -> None:
             z_0 = run_network(
@@ -113,7 +117,7 @@ class TogetherDenoiser:
         yield from shapes.values()
 
 
-@torch.inference_mode()
+@for_inference
 def upscale_together(
     lrs: Sequence[Tensor], model: Model, settings: Sequence[Settings],
     observers: Sequence[Observer],
@@ -132,7 +136,7 @@ def upscale_together(
     forecasts = [plan.forecast_seconds or 0.0 for plan in plans]
     for observer, plan, forecast in zip(observers, plans, forecasts, strict=True):
         observer.on_plan(plan.planned_calls, forecast)
-    z_lr = torch.cat([condition.z_lr for condition in conditions])
+    z_lr = joined([condition.z_lr for condition in conditions])
     first, common = plans[0].first, settings[0]
     denoise = TogetherDenoiser(
         model, conditions, plans, plan_halo(model.backbone.geometry, common.tiles), counter,
@@ -140,7 +144,7 @@ def upscale_together(
     )  # fmt: skip
     scale, window = model.backbone.geometry.scale, plans[0].blocks[0].window
     on_grid = upload(
-        torch.cat([grid_window(plan.attention, window, scale) for plan in plans]), model.device
+        joined([grid_window(plan.attention, window, scale) for plan in plans]), model.device
     )
     num_steps = model.backbone.schedule.num_steps
     z_0 = masked_sample(
@@ -170,10 +174,12 @@ def encode_together(
 ) -> tuple[list[Condition], Tensor]:
     """The condition of every picture, and their maps (B, 1, h, w), not padded, on the CPU."""
     height, width = padded_size(lrs[0], model)
-    padded = torch.cat([replicate(as_floats(lr), height, width) for lr in lrs])
-    strength = torch.tensor([own.sampling.strength for own in settings], device=model.device)
+    padded = joined([replicate(as_floats(lr), height, width) for lr in lrs])
+    padded = upload(padded, model.device)
+    strengths = np.array([own.sampling.strength for own in settings], np.float32)
+    strength = like(padded, strengths)
     with model.context():
-        made = model.backbone.encode(upload(padded, model.device), strength)
+        made = model.backbone.encode(padded, strength)
     assert made.attention is not None  # the source that all of them have
     conditions = [
         Condition(
@@ -183,7 +189,8 @@ def encode_together(
         )
         for i in range(len(lrs))
     ]
-    return conditions, made.attention[..., : lrs[0].shape[-2], : lrs[0].shape[-1]].float().cpu()
+    attention = made.attention[..., : lrs[0].shape[-2], : lrs[0].shape[-1]]
+    return conditions, on_cpu(as_float32(attention))
 
 
 def plan_alone(lr: Tensor, attention: Tensor, model: Model, settings: Settings) -> PicturePlan:
@@ -204,8 +211,8 @@ def draw_together(
         for lr in lrs
     ]
     if sampling.sampler.is_stochastic:
-        return lambda step: torch.cat([draw(step) for draw in draws])
-    once = torch.cat([draw(0) for draw in draws])
+        return lambda step: joined([draw(step) for draw in draws])
+    once = joined([draw(0) for draw in draws])
     return lambda step: once
 
 
@@ -214,7 +221,8 @@ def finished(
 ) -> Tensor:
     """The picture (1, 3, H, W) in [0, 1] of a trajectory's end, on the CPU."""
     net = model.backbone
-    image = net.decode(z_0, condition).float()
+    image = as_float32(net.decode(z_0, condition))
     if fidelity > 0:
-        image = draw_towards_base(image, net.decode(condition.z_lr, condition).float(), fidelity)
-    return plan.cut(image.clamp_(0, 1).cpu())
+        base = as_float32(net.decode(condition.z_lr, condition))
+        image = draw_towards_base(image, base, fidelity)
+    return plan.cut(on_cpu(image.clip(0, 1)))

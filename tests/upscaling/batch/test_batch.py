@@ -312,9 +312,9 @@ def test_an_input_deleted_during_the_run_is_one_failure(upscale, folder, monkeyp
 
     read = yoda_cli.upscaling.batch.local.read
 
-    def deleting(item, stream=None):
+    def deleting(item, stream=None, **how):
         (folder / "b.png").unlink(missing_ok=True)
-        return read(item, stream)
+        return read(item, stream, **how)
 
     monkeypatch.setattr(yoda_cli.upscaling.batch.local, "read", deleting)
     done = upscale(folder)
@@ -544,10 +544,10 @@ def test_a_surprise_in_any_stage_is_that_picture_s_alone(yoda, tmp_path, monkeyp
         save_photo(folder / f"{index}.png", 8, 8, seed=index)
     there = getattr(batch, stage)
 
-    def breaks(item, *rest):
+    def breaks(item, *rest, **how):
         if item.source.name == "1.png":
             raise ZeroDivisionError("a bug")
-        return there(item, *rest)
+        return there(item, *rest, **how)
 
     monkeypatch.setattr(batch, stage, breaks)
     extra = ["--stream"] if stage == "make_in_parts" else []

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from yoda_cli.diffusion.schedule import Prediction
-from yoda_cli.models.base import Condition, predict_clipped
+from yoda_cli.models.backbone import predict_clipped
+from yoda_cli.models.base import Condition
 from yoda_cli.models.latent.denoising import (
     NUM_STEPS,
     LatentDenoiser,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from yoda_cli.diffusion.schedule import NoiseSchedule, Prediction, make_schedule
-from yoda_cli.models.base import Backbone, Condition, Guidance
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.nets.filling import Named, check_fit, fill_skeleton
 from yoda_cli.tiling.geometry import Geometry
 

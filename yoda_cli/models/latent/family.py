@@ -15,7 +15,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from yoda_cli.models.base import Backbone, Condition
+from yoda_cli.models.backbone import Backbone
+from yoda_cli.models.base import Condition
 from yoda_cli.models.latent.settings import FamilySettings
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.memory import reset_peak
@@ -23,6 +22,9 @@ from yoda_cli.upscaling.pipeline import name_memory_errors
 from yoda_cli.upscaling.result import Observer
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.together import common_settings, how_many, upscale_together
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def groups_of(

@@ -46,7 +46,7 @@ def run_here(
         run = _Run(batch, model, options, writing, events, observer_of, on_done, writer, stream)
         each: Iterator[Sequence[Item]] = ([item] for item in batch.items)
         groups = each if apart else groups_of(batch.items, model, options)
-        for items, decoded in read_ahead(reader, groups, stream):
+        for items, decoded in read_ahead(reader, groups, stream, plain=model.is_plain):
             run.make(items, decoded)
             if run.failures and fail_fast:
                 break
@@ -131,12 +131,16 @@ class _Run:
 
 
 def read_ahead(
-    reader: ThreadPoolExecutor, groups: Iterator[Sequence[Item]], stream: bytes | None
+    reader: ThreadPoolExecutor,
+    groups: Iterator[Sequence[Item]],
+    stream: bytes | None,
+    *,
+    plain: bool = False,
 ) -> Iterator[tuple[Sequence[Item], Callable[[], Sequence[Future[Decoded]]]]]:
     """Every group and what gives its frames; a small one is read while the one before is used."""
 
     def begin(items: Sequence[Item]) -> list[Future[Decoded]]:
-        return [reader.submit(read, item, stream) for item in items]
+        return [reader.submit(read, item, stream, plain=plain) for item in items]
 
     now: Sequence[Item] | None = next(groups, None)
     begun: list[Future[Decoded]] | None = None

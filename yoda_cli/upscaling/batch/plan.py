@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError
 from yoda_cli.files import make_folder
@@ -170,7 +168,7 @@ def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) 
     """What decides the bytes of a result, but for its source."""
     asked = asdict(replace(options, max_pixels=MAX_RESULT_PIXELS))  # a bound changes no pixel
     facts = [
-        __version__, torch.__version__, model.name, dict(model.card), asked,
+        __version__, *model.software, model.name, dict(model.card), asked,
         str(model.precision), asdict(replace(writing, existing="own")),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -38,6 +38,7 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "peak_mb": round(done.peak_bytes / 1e6),
         "device": str(model.device),
         "precision": str(model.precision).removeprefix("torch."),
+        "runtime": " ".join(model.software),
         "notices": list(done.notices),
     }
     if result.regions:

@@ -1,0 +1,116 @@
+"""Networks as graphs that onnxruntime runs, without torch: a small file, its weights in another.
+
+A graph's weights are called ``<KEY>`` in it, and are the tensors of that key in a .safetensors
+file. ``scripts/make_graphs.py`` writes the packaged ones. Everything is fp32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yoda_cli.arrays import Array, threads
+from yoda_cli.errors import WeightsError, need
+
+WEIGHT = re.compile(rb"<([\w.]+)>")
+EXTRA = "onnx"  # of the installation
+RUNTIME = "onnxruntime"
+ONLY_ERRORS = 3  # of the levels of its log, which goes to stderr
+
+
+def has_runtime() -> bool:
+    """Whether onnxruntime is installed."""
+    return importlib.util.find_spec(RUNTIME) is not None
+
+
+def runtime_version() -> str:
+    """Of onnxruntime."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network ready to run; ``facts`` is what its file says of it.
+
+    ``weights`` are held because the session reads them where they are.
+    """
+
+    session: Any
+    weights: Sequence[Any]
+
+    @staticmethod
+    def of(weights: Path, part: str = "") -> Graph:
+        """The packaged graph of a checkpoint (its path without suffix), or of a part of it; kept.
+
+        WeightsError where onnxruntime or a file is missing or damaged.
+        """
+        return _opened(weights, part)
+
+    @property
+    def values(self) -> int:
+        """How many numbers its weights are."""
+        return sum(tensor.size for tensor in self.weights if isinstance(tensor, np.ndarray))
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The names of what it takes."""
+        return frozenset(one.name for one in self.session.get_inputs())
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the file says of its network."""
+        said: Mapping[str, Any] = json.loads(
+            self.session.get_modelmeta().custom_metadata_map["yoda"]
+        )
+        return said
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The outputs in their order. RuntimeError says what went wrong, a lack of memory too."""
+        ready = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        try:
+            made: list[Array] = self.session.run(None, ready)
+        except Exception as error:  # its classes derive from nothing else
+            raise RuntimeError(str(error)) from error
+        return made
+
+
+def graph_file(weights: Path, part: str = "") -> Path:
+    """Where the packaged graph of a checkpoint is, or of a part of it."""
+    return weights.with_name(f"{weights.name}-{part}.onnx" if part else f"{weights.name}.onnx")
+
+
+@cache
+def _opened(weights: Path, part: str) -> Graph:
+    need(RUNTIME, EXTRA)
+    import onnxruntime
+    from safetensors import SafetensorError, safe_open
+
+    path = graph_file(weights, part)
+    try:
+        data = path.read_bytes()
+        keys = sorted({name.decode() for name in WEIGHT.findall(data)})
+        with safe_open(weights.with_suffix(".safetensors"), "np") as file:
+            tensors = [file.get_tensor(key).astype(np.float32) for key in keys]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ONLY_ERRORS
+        options.intra_op_num_threads = threads()
+        options.enable_cpu_mem_arena = False  # it holds more than it hands out
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_external_initializers([f"<{key}>" for key in keys], values)
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # onnxruntime's derive from nothing else
+        raise WeightsError(f"{path} does not fit its weights or this {RUNTIME}: {error}") from error
+    return Graph(session, [*values, *tensors])
