@@ -357,7 +357,7 @@ def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path,
     lines = done.err.splitlines()
     assert lines[0].startswith("mine.pth: size not stated; licence: CC-BY-NC-4.0 (non-commercial)")
     assert "no published hash; pinned SHA-256" in lines[1]
-    assert "tiles to compute" in lines[2]
+    assert "1 tile to compute" in lines[2]
 
 
 def test_without_a_home_pictures_are_still_enlarged(yoda, tmp_path, monkeypatch):

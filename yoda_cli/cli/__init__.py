@@ -60,6 +60,13 @@ class Group(TyperGroup):
             raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """The parser would end the process without a word where anything met a broken pipe."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputError("what should take or give data is gone: broken pipe") from error
+
 
 PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from yoda_cli.files import counted
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.picture import Finished
 
@@ -60,10 +61,10 @@ def line_of(record: Mapping[str, Any]) -> str:
     """The same for a person, in one line."""
     frames = f", {record['frames']} frames" if record["frames"] > 1 else ""
     calls, dense = record["calls"], record["dense_calls"]
-    of = f" of {dense}" if dense > calls else ""
+    tiles = f"{calls} of {counted(dense, 'tile')}" if dense > calls else counted(calls, "tile")
     device = str(record["device"]).split(":")[0]
     line = (
-        f"{record['width']}×{record['height']}{frames}, {calls}{of} tiles computed, "
+        f"{record['width']}×{record['height']}{frames}, {tiles} computed, "
         f"{record['seconds']:.1f} s on {device}"
     )
     if "regions" in record:
