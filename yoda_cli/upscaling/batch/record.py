@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from yoda_cli.files import counted
+from yoda_cli.files import counted, digest_of
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.picture import Finished
 
 SCHEMA = 2  # of a line of --json
@@ -21,7 +22,8 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "status": "done",
         "input": str(done.source),
         "output": str(done.target),
-        "sha256": done.sha256,
+        "source_sha256": done.sha256,
+        "sha256": "" if done.target == STREAM else digest_of(done.target),
         "model": model.name,
         "width": done.size[0],
         "height": done.size[1],
