@@ -45,7 +45,9 @@ def test_a_picture_goes_in_and_a_larger_one_comes_out(upscale, picture, tmp_path
     assert "\r" not in done.err
     started, finished = done.err.splitlines()
     assert re.fullmatch(r"in\.png: \d tiles? to compute, about \d+\.\d s", started)
-    assert re.match(r"in\.png: 52×36, \d( of \d tiles| tiles?) computed, \d+\.\d s on cpu", finished)
+    assert re.match(
+        r"in\.png: 52×36, \d( of \d tiles| tiles?) computed, \d+\.\d s on cpu", finished
+    )
 
 
 def test_without_an_output_the_result_stands_beside_the_input(upscale, picture, tmp_path):
