@@ -396,6 +396,12 @@ def test_a_report_works_in_a_browser(report, tmp_path, scheme):
         sizes = "[...document.images].map(i => i.naturalWidth)"
         assert min(page.evaluate(sizes)) > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        whole = page.locator("#command").inner_text()
+        assert whole == page.evaluate("data.command")
+        lines = (
+            "[...document.querySelectorAll('#command span')].map(s => s.getClientRects().length)"
+        )
+        assert set(page.evaluate(lines)) == {1}  # no option is cut in two
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(251, 251, 249)" if scheme == "light" else "rgb(21, 23, 27)"
         )
