@@ -77,7 +77,8 @@ def packages() -> list[Finding]:
 
 #: An optional part, and the module that shows whether it is there.
 EXTRAS = {
-    "diffbir": "diffusers", "metrics": "piq", "ray": "ray", "vips": "pyvips",
+    "diffbir": "diffusers", "metrics": "piq", "onnx": "onnx", "identity": "dlib", "ray": "ray",
+    "vips": "pyvips",
 }  # fmt: skip
 
 
