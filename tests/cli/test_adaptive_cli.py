@@ -38,7 +38,7 @@ def pixels(path):
 def test_a_picture_is_made_and_its_steps_are_told(adaptive, tmp_path):
     done = adaptive("-o", tmp_path / "out.png")
     assert done.code == 0, done.err
-    assert re.search(r"in.png: about \d+ tiles to compute", done.err)
+    assert re.search(r"in.png: about \d+ tiles? to compute", done.err)
     assert re.search(r"; \d+ (to \d+ )?of 12 steps each", done.err)
     assert pixels(tmp_path / "out.png")[0] == (400, 320)
     record = json.loads(adaptive("-o", tmp_path / "out.png", "--json").out)

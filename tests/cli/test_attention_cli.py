@@ -361,6 +361,24 @@ def test_a_report_replaces_a_report_and_nothing_else(report, upscale, picture, t
     assert not (tmp_path / "o3.png").exists()
 
 
+@pytest.mark.parametrize("name", ["map.png", "map.npy"])
+def test_a_place_that_is_named_gets_the_map(yoda, picture, tmp_path, name):
+    options = ("--source", "edge", "--device", "cpu")
+    done = yoda("attention", picture, "-o", tmp_path / name, *options)
+    assert (done.code, done.out) == (0, f"{tmp_path / name}\n"), done.err
+    assert (tmp_path / name).is_file()
+    done = yoda("attention", picture, "-o", tmp_path / "maps", *options)
+    assert done.out == f"{tmp_path / 'maps' / 'in_attention.png'}\n"
+
+
+def test_one_file_takes_one_map_of_its_kind(yoda, picture, tmp_path):
+    command = ("attention", picture, "--source", "edge", "--save-map")
+    done = yoda(*command, "-o", tmp_path / "map.png", "--overlay")
+    assert (done.code, "2 are wanted; give a folder" in done.err) == (2, True)
+    done = yoda(*command, "-o", tmp_path / "map.png", "--format", "npy")
+    assert (done.code, "should end in .npy" in done.err) == (2, True)
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -396,6 +414,12 @@ def test_a_report_works_in_a_browser(report, tmp_path, scheme):
         sizes = "[...document.images].map(i => i.naturalWidth)"
         assert min(page.evaluate(sizes)) > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        whole = page.locator("#command").inner_text()
+        assert whole == page.evaluate("data.command")
+        lines = (
+            "[...document.querySelectorAll('#command span')].map(s => s.getClientRects().length)"
+        )
+        assert set(page.evaluate(lines)) == {1}  # no option is cut in two
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(251, 251, 249)" if scheme == "light" else "rgb(21, 23, 27)"
         )

@@ -127,3 +127,16 @@ def test_sizes_stand_in_names_as_they_were_asked_and_other_contents_are_named(up
     done = upscale(folder / "noext", "--width", 20)
     assert done.out.strip().endswith("noext_tiny_w20.png")
     assert "noext: is PNG by its content" in done.err
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 tiles"), (1, "1 tile"), (2, "2 tiles")])
+def test_counts_are_said_as_a_person_says_them(count, words):
+    from yoda_cli.files import counted
+    from yoda_cli.upscaling.batch.record import line_of
+
+    assert counted(count, "tile") == words
+    record = {
+        "width": 4, "height": 4, "frames": 1, "calls": count, "dense_calls": count,
+        "seconds": 1.0, "device": "cpu",
+    }  # fmt: skip
+    assert line_of(record) == f"4×4, {words} computed, 1.0 s on cpu"

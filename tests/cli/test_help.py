@@ -61,6 +61,7 @@ def test_no_command_shows_the_help_and_no_other_line(yoda):
         (["upscal", "photo.png"], 2, "Did you mean 'upscale'?"),
         (["upscale"], 2, "no pictures were named"),
         (["upscale", "phto.png"], 3, "did you mean photo.png?"),
+        (["upscale", "zoo.png"], 3, "no such file: zoo.png\n"),
         (["upscale", "https://example.com/a.png"], 4, "https://example.com/a.png: addresses are"),
         (["upscale", "photo.png", "--model", "genral"], 2, "did you mean general?"),
         (["upscale", "photo.png", "--model", "none.pth"], 5, "no such checkpoint: none.pth"),
@@ -94,10 +95,12 @@ def test_what_cannot_be_meant_is_said_in_one_line(
     [["nosuch.png"], ["here.png", "--model", "genral"], ["here.png", "--scale", "17"]],
 )
 def test_a_mistake_is_answered_before_torch_is_loaded(tmp_path, arguments):
+    """Nor is what checks values loaded, which takes as long as all the rest."""
     save_photo(tmp_path / "here.png", 8, 8)
     program = (
         "import sys; from yoda_cli.cli import run; "
-        f"code = run(['upscale', *{arguments!r}]); print(code, 'torch' in sys.modules)"
+        f"code = run(['upscale', *{arguments!r}]); "
+        "print(code, bool({'torch', 'pydantic'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path

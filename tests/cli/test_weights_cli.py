@@ -357,7 +357,7 @@ def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path,
     lines = done.err.splitlines()
     assert lines[0].startswith("mine.pth: size not stated; licence: CC-BY-NC-4.0 (non-commercial)")
     assert "no published hash; pinned SHA-256" in lines[1]
-    assert "tiles to compute" in lines[2]
+    assert " to compute, about " in lines[2]
 
 
 def test_without_a_home_pictures_are_still_enlarged(yoda, tmp_path, monkeypatch):
@@ -372,3 +372,10 @@ def test_without_a_home_pictures_are_still_enlarged(yoda, tmp_path, monkeypatch)
     done = yoda("upscale", tmp_path / "in.png", "--steps", 2)
     devices._fastest_on_cpu.cache_clear()
     assert done.code == 0, done.err
+
+
+def test_the_card_of_a_model_is_prose_not_json(yoda):
+    done = yoda("weights", "show", "general")
+    assert done.code == 0
+    assert "measured, Set5: base psnr gain 3.17, psnr gain" in done.out
+    assert "{" not in done.out

@@ -251,6 +251,16 @@ def test_sizes_that_do_not_match_are_reported(tmp_path, bench):
     assert "a.png times 4 is 64×48" in done.err
 
 
+def test_a_small_picture_ends_no_benchmark(tmp_path, bench):
+    (tmp_path / "Set").mkdir()
+    save_photo(tmp_path / "Set" / "a.png", 48, 64)
+    save_photo(tmp_path / "Set" / "tiny.png", 8, 8)
+    done = bench("--dataset", tmp_path / "Set", "--peer", "bicubic", "--json")
+    assert done.code == 4
+    assert "set/tiny: a border of 4 leaves nothing of 8×8 pixels" in done.err
+    assert {row["pictures"] for row in json.loads(done.out)["summary"]} == {1}
+
+
 def test_bad_wishes(bench, pictures, tmp_path):
     for arguments, code, message in [
         (("--dataset", "nosuch"), 2, "unknown data set 'nosuch'"),
@@ -260,7 +270,7 @@ def test_bad_wishes(bench, pictures, tmp_path):
         (("--dataset", pictures, "--peer", "vibes"), 2, "unknown peer 'vibes'"),
         (("--dataset", pictures, "--ablate", "vibes"), 2, "unknown ablation"),
         (("--dataset", pictures, "--channel", "cmyk"), 2, "use y or rgb"),
-        (("--dataset", pictures, "--border", "99"), 2, "border 99 leaves nothing"),
+        (("--dataset", pictures, "--border", "99"), 4, "a border of 99 leaves nothing of "),
         (("--dataset", pictures, "--border", "-1"), 2, "0 or more"),
         (("--dataset", "div2k", "--offline"), 5, "yoda weights pull DIV2K_valid_HR.zip"),
         (("--dataset", "div2k", "--offline"), 5, "by hand from https://data.vision.ee.ethz.ch"),

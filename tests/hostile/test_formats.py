@@ -254,6 +254,13 @@ def accepted(data):
     assert said.isprintable()
 
 
+@pytest.mark.parametrize("length", range(17))
+def test_a_stream_of_a_few_bytes_is_refused(length):
+    for head in (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"BM" + bytes(14), bytes(range(40, 56))):
+        with pytest.raises(InputError):
+            read_picture(io.BytesIO(head[:length]))
+
+
 def test_mutated_files_are_read_or_refused_and_nothing_else():
     fuzz(300, 0)
 

@@ -386,6 +386,7 @@ def test_a_damaged_frame_is_met_before_any_work_and_read_where_that_is_asked_for
     done = yoda(*command, "--accept-damaged")
     assert done.code == 0, done.err
     assert "in.png: damaged: " in done.err
+    assert done.err.count("damaged") == 1
     assert json.loads(done.out)["frames"] == len(enlarged.made) == 4
 
 

@@ -135,7 +135,7 @@ def test_an_error_ends_the_workers_of_the_run_and_no_other_process(
         raise ZeroDivisionError("the caller's own")
 
     with pytest.raises(ZeroDivisionError):
-        processes.run_workers(batch, options, writing, Events(broken), 2)
+        processes.run_workers(batch, options, writing, Events(broken), 2, instead=list)
     assert other.is_alive()
     mine = [p for p in psutil.Process().children() if "spawn_main" in str(p.cmdline())]
     assert [p.pid for p in mine] == [other.pid]

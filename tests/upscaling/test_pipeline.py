@@ -46,6 +46,17 @@ def test_factor_eight_is_two_passes_and_five_is_one():
     assert enlarge(lr, fake_model(), options(scale=5, tile=0)).dense_calls == one
 
 
+def test_the_record_keeps_the_calls_that_were_told_before_the_first():
+    """The second pass has a map of its own, which nobody knew when the first began."""
+    told = []
+    observer = Observer(on_plan=lambda calls, seconds: told.append(calls))
+    lr = photo(24, 24)
+    result = enlarge(
+        lr, fake_model(), options(scale=8, tile=64), observer, attention=torch.zeros(1, 1, 24, 24)
+    )
+    assert result.planned_calls == told[0] != result.calls
+
+
 @pytest.mark.parametrize("attention", ["learned", "edge", "sift", "gaussian", "uniform"])
 def test_skipping_idle_tiles_changes_no_byte_and_calls_equal_the_plan(attention):
     lr = photo(64, 96)

@@ -54,11 +54,21 @@ Exit codes, from 0 to 130, are explained by: yoda help exit-codes
 class Group(TyperGroup):
     """The commands; a picture in place of a command is met with what was meant."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _spared(super().get_params(ctx))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0] if args else ""
         if name not in self.commands and not name.startswith("-") and is_picture(name):
             raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """The parser would end the process without a word where anything met a broken pipe."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputError("what should take or give data is gone: broken pipe") from error
 
 
 PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
@@ -70,18 +80,41 @@ def is_picture(name: str) -> bool:
 
 
 class Command(TyperCommand):
-    """A command whose options cost nothing where nothing was said of them: typer would make a
-    checker of values for each, and have none to check."""
+    """A command whose options cost nothing where there is nothing to check: typer would make a
+    checker for each, by a library that takes as long to load as all the rest."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for parameter in self.params:
-            parameter.process_value = partial(_if_said, parameter, parameter.process_value)  # type: ignore[method-assign]
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _spared(super().get_params(ctx))
+
+
+def _spared(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if not isinstance(parameter.process_value, partial):
+            parameter.process_value = partial(_if_said, parameter, parameter.process_value)
+    return parameters
 
 
 def _if_said(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
-    silent = value is None and not (parameter.required or parameter.multiple or parameter.callback)
-    return None if silent and parameter.nargs == 1 else process(context, value)
+    """A value without typer's checker where there is nothing to check: nothing was said, or a word
+    or a file's name, or the number that stands in the signature."""
+    if not value and parameter.required:
+        return process(context, value)
+    if value is None:
+        if parameter.callback:
+            return parameter.callback(context, parameter, None)
+        return () if parameter.multiple or parameter.nargs != 1 else None
+    if parameter.callback:
+        return process(context, value)
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is int and type(value) is int and value == parameter.default:
+        return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind == list[Path] and all(isinstance(each, str) for each in value):
+        return [Path(each) for each in value]
+    return process(context, value)
 
 
 logging.getLogger("yoda_cli").addHandler(logging.NullHandler())

@@ -64,7 +64,7 @@ def beside(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         return ""
-    close = _names.nearest(path.name, names) if names else ""
+    close = _names.nearest(path.name, names, likeness=0.8) if names else ""
     return f"; {close}" if close.startswith("did you mean") else ""
 
 

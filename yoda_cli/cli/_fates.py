@@ -13,6 +13,7 @@ from yoda_cli.cli import _render
 from yoda_cli.cli._render_bars import spell
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, YodaError
+from yoda_cli.files import counted
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
@@ -78,8 +79,9 @@ def by_content(item: Item) -> list[str]:
 def details_of(record: Mapping[str, Any]) -> str:
     """What ``-v`` adds to the line of a picture."""
     blocks = f" in {record['blocks']} blocks" if record["blocks"] > 1 else ""
+    calls = counted(record["calls"], "network call")
     return (
-        f"{record['calls']} network calls of {record['planned_calls']} planned{blocks}, "
+        f"{calls} of {record['planned_calls']} planned{blocks}, "
         f"{record['forecast_seconds']:.1f} s forecast, {record['peak_mb']} MB, "
         f"{record['precision']}"
     )
@@ -217,4 +219,4 @@ def range_of(record: Mapping[str, Any]) -> str:
         return ""
     (least, most), (soon, late) = record["calls_range"], record["seconds_range"]
     calls = record["planned_calls"]
-    return f" ({soon:.1f} to {late:.1f} s), {calls} tiles ({least} to {most})"
+    return f" ({soon:.1f} to {late:.1f} s), {counted(calls, 'tile')} ({least} to {most})"

@@ -33,10 +33,10 @@ METRICS = (
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
-def nearest(name: str, known: Iterable[str], count: int = 1) -> str:
-    """``Did you mean …?``, or all that is known."""
+def nearest(name: str, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> str:
+    """``Did you mean …?``, or all that is known. Names of a likeness from 0 to 1 are near."""
     names = list(known)
-    close = get_close_matches(name, names, count)
+    close = get_close_matches(name, names, count, likeness)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"use {', '.join(names)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yoda_cli.cli import _render
-from yoda_cli.files import one_line
+from yoda_cli.files import counted, one_line
 
 if TYPE_CHECKING:
     from yoda_cli.weights import Watch
@@ -119,11 +119,13 @@ def _lines(pixels: Mapping[Path, int], label: str, about: str = "") -> Overall:
     spoken, alone = time.monotonic(), len(pixels) == 1
     name = next(iter(pixels)).name
     if not alone:
-        _render.note(f"{len(pixels)} pictures to make")
+        _render.note(f"{counted(len(pixels), 'picture')} to make")
 
     def foretold(run: Overall, calls: int, seconds: float) -> None:
         if alone:
-            _render.note(f"{name}: {about}{calls} tiles to compute, about {seconds:.1f} s")
+            _render.note(
+                f"{name}: {about}{counted(calls, 'tile')} to compute, about {seconds:.1f} s"
+            )
 
     def show(run: Overall) -> None:
         nonlocal spoken
@@ -155,7 +157,7 @@ def _bar(pixels: Mapping[Path, int], label: str) -> Iterator[Overall]:
             )  # fmt: skip
 
         def foretold(run: Overall, calls: int, seconds: float) -> None:
-            _render.detail(f"{run.name or label}: {calls} network calls to make")
+            _render.detail(f"{run.name or label}: {counted(calls, 'network call')} to make")
 
         yield Overall(pixels, label, show, foretold)
 

@@ -119,6 +119,7 @@ def run_found(
     stream: bytes | None,
 ) -> int:  # fmt: skip
     """Plan the pictures that were found, make them, and sum up: the exit code."""
+    from yoda_cli.files import counted
     from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
     from yoda_cli.upscaling.checks import size_label
@@ -138,7 +139,7 @@ def run_found(
     for failure in batch.failures:
         show.failed(failure)
     if not show.quiet and batch.done:
-        _render.note(f"{len(batch.done)} of {len(found)} pictures are there already")
+        _render.note(f"{len(batch.done)} of {counted(len(found), 'picture')} there already")
     for item in batch.done:
         show.skipped(item)
     prepare(batch)
@@ -212,7 +213,14 @@ def make(
         overall.end(item.source)
         show.finished(item, record, replaced.by(item))
 
-    events = Events(finished, failed, lambda item, share: overall.at(item.source, share))
+    def notice(words: str) -> None:
+        if not show.quiet:
+            _render.note(words)
+
+    def on_progress(item: Item, share: float) -> None:
+        overall.at(item.source, share)
+
+    events = Events(finished, failed, on_progress, notice)
     pixels = {item.source: item.pixels for item in batch.items}
     with _render_bars.overall(
         pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar, about=asked.options.adaptive

@@ -43,7 +43,7 @@ DARK = 0.6  # the largest value of a map that looks dark as a picture
 def attention(
     inputs: Inputs,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for what is written.")
+        Path | None, typer.Option("-o", "--output", help="File or folder for what is written.")
     ] = None,
     source: Source = None,
     heads: Heads = None,
@@ -78,7 +78,7 @@ def attention(
     """Show where detail would be added first, without adding it."""
     check_room()
     from yoda_cli.files.overwriting import Outputs
-    from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, look
+    from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, is_file_name, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
     from yoda_cli.upscaling.pipeline import downloads_of, get_model
@@ -87,10 +87,13 @@ def attention(
         raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
     options = UpscaleOptions(model=model, attention=source, heads=heads, lower_bound=lower_bound,
                              steps=steps, device=device)  # fmt: skip
-    kind = map_format if save_map else ""
-    wanted = MapOptions(kind, overlay, grid, parse_steps(masks))
+    wanted = MapOptions(map_format if save_map else "", overlay, grid, parse_steps(masks))
+    if output is not None and not wanted:  # a place was named, so something is to be there
+        wanted = MapOptions("npy" if output.suffix.lower() == ".npy" else map_format)
     check_options(options)
     found = find_inputs(inputs, None, recursive=False, output=None)
+    if output is not None and is_file_name(output):
+        check_file(output, wanted.names(), len(found))
     agree(downloads_of(options), yes=yes)
     with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
         ready = get_model(options, watch)
@@ -108,6 +111,17 @@ def attention(
             _render.fault(error)
     show(done, json_lines=json_lines, quiet=quiet, wrote=bool(wanted))
     return failures[0].exit_code if len(failures) == len(found) else 4 if failures else 0
+
+
+def check_file(output: Path, names: Sequence[str], pictures: int) -> None:
+    """Refuse one file's name for several files, or for a file of another kind."""
+    if len(names) * pictures > 1:
+        raise UsageError(
+            f"{output} is one file, and {len(names) * pictures} are wanted; give a folder"
+        )
+    suffix = Path(names[0]).suffix
+    if output.suffix.lower() != suffix:
+        raise UsageError(f"{output} should end in {suffix}")
 
 
 def parse_steps(text: str | None) -> tuple[int, ...]:

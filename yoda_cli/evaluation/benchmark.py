@@ -101,7 +101,8 @@ def run_bench(
 
 
 def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterator[dict[str, Any]]:
-    """One picture through every method; a picture that cannot be read is a row that says so."""
+    """One picture through every method; one that cannot be read or is too
+    small is a row that says so."""
     picture = one_line(pair.name)  # it goes into pages and tables
     known = [journal.rows.get((dataset, picture, method.name)) for method in bench.methods]
     if all(row is not None and (not bench.crops or "crop" in row) for row in known):
@@ -111,6 +112,10 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
         if pair.problem:
             raise InputError(pair.problem)
         hr, lr = load_pair(pair, bench.scale)
+        height, width = hr.shape[-2:]
+        if 2 * bench.frame.border >= min(height, width):
+            border = f"a border of {bench.frame.border}"
+            raise InputError(f"{border} leaves nothing of {width}×{height} pixels")
     except YodaError as error:
         yield {"dataset": dataset, "picture": picture, "method": "", "error": str(error)}
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 from yoda_cli.evaluation.benchmark import Bench
 from yoda_cli.evaluation.charts import MARK, Point, line_chart
+from yoda_cli.files import counted
 
 CSV_MARK = b"dataset,picture,method,width,height,"
 PAGE_MARK = b'<meta name="generator" content="yoda">'
@@ -123,7 +124,7 @@ def page(
     content = {
         "about": f"{document['model']}, x{document['scale']}, {document['date']}, yoda "
         f"{document['yoda']}, torch {document['torch']}, {document['device']}, "
-        f"{document['precision']}, {document['threads']} threads",
+        f"{document['precision']}, {counted(document['threads'], 'thread')}",
         "command": document["command"],
         "definitions": list(document["definitions"].items()),
         "printed": published_lines(document, bench),
@@ -170,14 +171,14 @@ def caption(row: Mapping[str, Any], metric: str) -> str:
 def as_markdown(document: Mapping[str, Any]) -> str:
     """The means as tables for a README, with when, where and how they were taken."""
     shown = [name for name in ("psnr", "ssim", "texture", "colour") if name in document["better"]]
-    counted = ("calls", "GFLOP", "seconds")
+    beside = ("calls", "GFLOP", "seconds")
     sets = list(dict.fromkeys(line["dataset"] for line in document["summary"]))
     lines = []
     for dataset in sets:
         mine = [line for line in document["summary"] if line["dataset"] == dataset]
         lines += [
-            f"| {dataset} ({mine[0]['pictures']}) | {' | '.join([*shown, *counted])} |",
-            "|" + "---|" * (1 + len(shown) + len(counted)),
+            f"| {dataset} ({mine[0]['pictures']}) | {' | '.join([*shown, *beside])} |",
+            "|" + "---|" * (1 + len(shown) + len(beside)),
         ]
         for line in mine:
             numbers = [f"{line[name]:.{2 if name == 'psnr' else 3}f}" for name in shown]
@@ -187,7 +188,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         lines.append("")
     lines += [f"{name}: {document['definitions'][name]}." for name in shown]
     count = document["threads"]
-    threads = f"{count} thread" if count == 1 else f"{count} threads"
+    threads = counted(count, "thread")
     lines += [
         "",
         f"`{document['command']}`, {document['date']}: yoda {document['yoda']}, torch "

@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(map(_printable, text))
 
 
+def counted(count: int, thing: str) -> str:
+    """``1 tile``, ``2 tiles``: a count as a person says it."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def _printable(character: str) -> str:
     if character.isprintable():
         return character

@@ -152,7 +152,8 @@ def begins_like_a_picture(head: bytes) -> bool:
         return True
     load_plugins()
     accepts = (Image.OPEN[kind][1] for kind in READABLE if kind in Image.OPEN)
-    return any(accept is not None and accept(head[:16]) for accept in accepts)
+    head = head[:16].ljust(16, b"\0")  # they unpack it without asking how long it is
+    return any(accept is not None and accept(head) for accept in accepts)
 
 
 def _refuse_empty(length: int, name: str) -> None:

@@ -81,7 +81,8 @@ def read_picture(
 
 def damage_notice(refused: InputError) -> str:
     """What is said of a damaged file that is read all the same."""
-    return f"damaged: {str(refused).removesuffix(ACCEPT)}"
+    what = str(refused).removesuffix(ACCEPT)
+    return f"damaged: {what.partition(' is damaged: ')[2] or what}"
 
 
 def refuse_damage(image: Image.Image, file: BinaryIO, name: str) -> None:

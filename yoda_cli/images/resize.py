@@ -60,6 +60,12 @@ def _taps(length: int, out_length: int, scale: float) -> tuple[Array, Array]:
     return np.where(index >= length, 2 * length - 1 - index, index), weight
 
 
+def _turned(x: Tensor) -> Tensor:
+    """Rows for columns, in memory too."""
+    turned = library_of(x).swapaxes(x, -1, -2)
+    return cast("Tensor", np.ascontiguousarray(turned)) if is_plain(x) else turned.contiguous()
+
+
 def _along(x: Tensor, dim: int, out_length: int, scale: float) -> Tensor:
     if "uint8" in str(x.dtype):
         values = cast("Tensor", as_array(x).astype(np.float64))
@@ -67,6 +73,8 @@ def _along(x: Tensor, dim: int, out_length: int, scale: float) -> Tensor:
     is_whole = scale > 1 and scale == int(scale) and out_length == x.shape[dim] * int(scale)
     if is_whole and not is_plain(x):
         return _enlarged(x, dim, int(scale))
+    if dim % x.ndim == x.ndim - 1:  # whole rows are copied ten times as fast as single pixels
+        return _turned(_along(_turned(x), dim - 1, out_length, scale))
     index, weights = _taps(x.shape[dim], out_length, scale)
     shape = [1] * x.ndim
     shape[dim] = out_length
@@ -137,6 +145,8 @@ def imresize(
 def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) -> Tensor:
     """``imresize`` to no larger a ``size``, in [0, 1]; bytes become floats a few rows at a time,
     some ``together`` values at once."""
+    if pixels.ndim == 4 and pixels.shape[1] > 1 and pixels.stride(1) == 0:  # grey, shown as colour
+        return shrink(pixels[:, :1], size, together=together).expand(-1, pixels.shape[1], -1, -1)
     height, width = pixels.shape[-2:]
     rows = max(1, together // width)
     if rows >= height:

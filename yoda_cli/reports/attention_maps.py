@@ -89,11 +89,12 @@ class Looked:
 
 @torch.inference_mode()
 def look(
-    source: Path, folder: Path | None, model: Model, options: UpscaleOptions,
+    source: Path, output: Path | None, model: Model, options: UpscaleOptions,
     wanted: MapOptions, outputs: Outputs,
 ) -> Looked:  # fmt: skip
-    """Compute one picture's map and write what is wanted, beside it or into ``folder``."""
-    targets = {name: path_for(source, folder, name) for name in wanted.names()}
+    """Compute one picture's map and write what is wanted, beside it, into the folder ``output``, or
+    to the file of that name."""
+    targets = {name: path_for(source, output, name) for name in wanted.names()}
     checks = {
         name: outputs.claim(target, shown(source), made_by_yoda)
         for name, target in targets.items()
@@ -116,9 +117,16 @@ def look(
     )  # fmt: skip
 
 
-def path_for(source: Path, folder: Path | None, name: str) -> Path:
+def is_file_name(output: Path | None) -> bool:
+    """Whether an output names one file, not a folder."""
+    return output is not None and output.suffix.lower() in (".png", ".npy") and not output.is_dir()
+
+
+def path_for(source: Path, output: Path | None, name: str) -> Path:
     """Where a file about ``source`` goes; makes the folder."""
-    folder = source.parent if folder is None else folder
+    if output is not None and is_file_name(output):
+        return output
+    folder = source.parent if output is None else output
     make_folder(folder)
     return folder / fitting(source.stem, f"_{name}")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from yoda_cli.errors import YodaError, how_to_install
-from yoda_cli.files import cache_folder
+from yoda_cli.files import cache_folder, counted
 from yoda_cli.version import __version__
 from yoda_cli.weights import Cache, load_registry
 from yoda_cli.weights.network import is_offline
@@ -77,7 +77,8 @@ def packages() -> list[Finding]:
 
 #: An optional part, and the module that shows whether it is there.
 EXTRAS = {
-    "diffbir": "diffusers", "metrics": "piq", "onnx": "onnxruntime", "ray": "ray", "vips": "pyvips",
+    "diffbir": "diffusers", "metrics": "piq", "onnx": "onnxruntime", "identity": "dlib",
+    "ray": "ray", "vips": "pyvips",
 }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def cpu() -> list[Finding]:
     precision = str(pick_precision("auto", torch.device("cpu"))).removeprefix("torch.")
     features = torch.backends.cpu.get_cpu_capability()
     return [
-        Finding("CPU", f"{features}, {torch.get_num_threads()} threads", ok=None),
+        Finding("CPU", f"{features}, {counted(torch.get_num_threads(), 'thread')}", ok=None),
         Finding("CPU precision", f"{precision} (measured)", ok=None),
     ]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from yoda_cli.config import WriteOptions
 from yoda_cli.diffusion.yoda import StepRecord
-from yoda_cli.files import Check
+from yoda_cli.files import Check, counted
 from yoda_cli.files.overwriting import Outputs, has_mark
 from yoda_cli.images import Metadata, Picture, encode_picture, shown, write_atomically
 from yoda_cli.images.resize import imresize
@@ -201,7 +201,7 @@ def facts(done: Finished, model: Model) -> list[tuple[str, str]]:
             "time",
             f"{result.seconds:.2f} s on {model.device}, {result.forecast_seconds:.2f} forecast",
         ),
-        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads"),
+        ("machine", f"{platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"),
         ("software", f"yoda {__version__}, torch {torch.__version__}"),
         ("result", shown(done.target)),
     ]

@@ -9,6 +9,11 @@ function showViewer(data) {
   at("before").alt = data.left; at("after").alt = data.right;
   at("left").textContent = "left: " + data.left; at("right").textContent = "right: " + data.right;
   at("shown").textContent = data.shown;
+  const showSize = () => {  // both as wide as the larger one is
+    const wide = Math.max(at("before").naturalWidth, at("after").naturalWidth);
+    box.style.width = `min(100%, ${wide + 2}px)`;  // and the border
+  };
+  for (const name of ["before", "after"]) at(name).addEventListener("load", showSize);
   const showSplit = () => box.style.setProperty("--at", split.value + "%");
   split.addEventListener("input", showSplit);
   at("difference").addEventListener("change", event => {

@@ -190,8 +190,11 @@ def upscale_tensor(
         image = imresize(image, (height, width)).clip(0, 1)
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
-    forecast = passes[0].forecast_seconds + (told[0].seconds if told else 0.0)
-    return replace(result, faces=faces, forecast_seconds=forecast)
+    first, later = passes[0], told[0] if told else Ahead()  # what was told before the first call
+    return replace(
+        result, faces=faces, forecast_seconds=first.forecast_seconds + later.seconds,
+        planned_calls=first.plan.planned_calls + later.calls,
+    )  # fmt: skip
 
 
 def further_passes(

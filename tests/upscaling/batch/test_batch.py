@@ -73,7 +73,7 @@ def test_the_same_command_again_does_nothing_and_after_changes_what_changed(
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     again = upscale(folder, "-r")
     assert again.out == ""
-    assert "4 of 5 pictures are there already" in again.err
+    assert "4 of 5 pictures there already" in again.err
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.png")} == times
     save_photo(folder / "a.png", 7, 7, seed=9)  # another source
     (out / "b.png").write_bytes((out / "b.png").read_bytes()[:-9])  # a damaged result

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol
 
+from yoda_cli.errors import DeviceError, is_out_of_memory
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -26,12 +28,21 @@ class Reader(Protocol):
 
 
 def begin(reader: Reader, module: str, function: str, *arguments: object) -> None:
-    """Tie this worker to ``reader``, then call ``module.function``."""
+    """Tie this worker to ``reader``, then call ``module.function``.
+
+    Ends with the exit code of a DeviceError where memory does not suffice to import it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     end_with(reader)
-    getattr(importlib.import_module(module), function)(*arguments)
+    try:
+        called = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        if is_out_of_memory(error):  # too little even for a traceback
+            os._exit(DeviceError.exit_code)
+        raise
+    called(*arguments)
 
 
 def end_with(reader: Reader) -> None:

@@ -69,14 +69,14 @@ class Manifest:
     def add(self, source: Path, target: Path, settings: str, record: Mapping[str, Any]) -> None:
         """One more finished picture, on the disk before this returns.
 
-        ``record["sha256"]`` is the hash of the source's bytes that were decoded.
+        ``record`` has the hashes: of the source's bytes that were decoded, and of the result.
         """
         name = self.key(target)
         entry = {
             "source": str(source),
-            "source_sha256": record["sha256"],
+            "source_sha256": record["source_sha256"],
             "target": name,
-            "sha256": digest_of(target),
+            "sha256": record["sha256"],
             "bytes": target.stat().st_size,
             "settings": settings,
             "seconds": record.get("seconds"),

@@ -69,13 +69,14 @@ def manifest_at(manifests: dict[Path, Manifest], target: Path) -> Manifest | Non
 class Events:
     """What a caller hears; every callback may be left out.
 
-    ``on_progress`` hears, from any thread, which share of a picture is done, where workers of this
-    machine make it.
+    ``on_progress`` hears which share of a picture is done, where workers of this machine make it;
+    ``on_notice`` what a person should know of the run as a whole.
     """
 
     on_finished: Callable[[Item, dict[str, Any]], None] = lambda item, record: None
     on_failure: Callable[[Failure], None] = lambda failure: None
     on_progress: Callable[[Item, float], None] = lambda item, share: None
+    on_notice: Callable[[str], None] = lambda notice: None
 
 
 def plan_batch(

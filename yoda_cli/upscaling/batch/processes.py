@@ -1,36 +1,35 @@
 """A batch on several processes of this machine, each with a model and its share of the threads.
 
-A worker that dies is replaced and its picture done again, once; no picture is lost silently.
+A worker that dies is replaced and its picture done again, once and alone; no picture is lost
+silently. Where no worker can begin, this process does the work.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.sharedctypes import RawArray
-from threading import Event, Thread
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import DeviceError, YodaError, name_surprises
+from yoda_cli.errors import NO_MEMORY, DeviceError, YodaError, is_out_of_memory, name_surprises
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.animation import is_held, make_in_parts
-from yoda_cli.upscaling.batch import lifeline
+from yoda_cli.upscaling.batch.crew import Crew, Hand, Word, why_none
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
 from yoda_cli.upscaling.batch.record import record_of
 from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.progress import PictureProgress
 
-LOOK_SECONDS = 0.25  # between two looks at the workers' progress
-NOTHING, ALL_BUT = -1.0, 0.999  # a worker without a picture; the most that a picture's share says
+TELL_SECONDS = 0.25  # between two words of a worker on how far it is
 
 
 @dataclass(frozen=True)
@@ -72,117 +71,142 @@ def devices_for(options: UpscaleOptions, jobs: int) -> list[str]:
     return [f"cuda:{i % count}" if count else options.device for i in range(jobs)]
 
 
-_worker: Worker | None = None  # of this process, if it is one
-_item = 0  # the number of the picture that it makes
+def serve(pipe: Connection, options: UpscaleOptions, writing: WriteOptions, threads: int) -> None:
+    """The life of a worker: pictures come through ``pipe``, and what became of each goes back."""
+    logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
+    with contextlib.suppress(EOFError, ConnectionError):  # nobody has more pictures, or listens
+        try:
+            with name_surprises("a worker"):
+                own = replace(Worker.start(options, writing, threads), on_progress=_teller(pipe))
+        except YodaError as error:
+            pipe.send((Word.UNABLE, str(error)))
+            return
+        pipe.send((Word.READY, None))
+        while True:
+            item = pipe.recv()
+            try:
+                pipe.send((Word.DONE, own.do(item)))
+            except YodaError as error:
+                pipe.send((Word.FAILED, error))
 
 
-def _begin(
-    options: UpscaleOptions, writing: WriteOptions, threads: int, devices: Any, shares: Any
-) -> None:
-    global _worker
-    place, device = devices.get()
+def _teller(pipe: Connection) -> Callable[[float], None]:
+    """Says which share of a picture is done, now and then."""
+    told = 0.0
 
     def tell(share: float) -> None:
-        shares[place] = _item + min(share, ALL_BUT)  # one write: nothing to lock, nothing to break
+        nonlocal told
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            pipe.send((Word.SHARE, share))
 
-    own = Worker.start(replace(options, device=device), writing, threads)
-    _worker = replace(own, on_progress=tell)
-
-
-def _do(item: Item, number: int) -> dict[str, Any]:
-    global _item
-    assert _worker is not None
-    _item = number
-    return _worker.do(item)
+    return tell
 
 
-@contextmanager
-def _pool(
-    options: UpscaleOptions, writing: WriteOptions, jobs: int, shares: Any
-) -> Iterator[ProcessPoolExecutor]:
-    """Processes that are gone when the context is left, however it is left.
-
-    Each writes the number of its picture plus the share that is done to its place in ``shares``.
-    """
-    context = multiprocessing.get_context("spawn")
-    reader, writer = context.Pipe(duplex=False)
-    devices = context.Queue()
-    for place in enumerate(devices_for(options, jobs)):
-        devices.put(place)
-    threads = threads_each(jobs, options.exact)
-    arguments = (reader, __name__, _begin.__name__, options, writing, threads, devices, shares)
-    pool = ProcessPoolExecutor(jobs, context, lifeline.begin, arguments)
-    try:
-        yield pool
-    except BaseException:
-        writer.close()  # ends the workers of this pool, and no other child of this process
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        writer.close()
-        reader.close()
+class NoWorkersError(YodaError):
+    """No worker process could begin; its text is the reason."""
 
 
 def run_workers(
     batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events, jobs: int,
-    *, fail_fast: bool = False,
+    *, instead: Callable[[Sequence[Item]], list[Failure]], fail_fast: bool = False,
 ) -> list[Failure]:  # fmt: skip
-    """All items on ``jobs`` processes."""
-    failures: list[Failure] = []
-    left = list(batch.items)
-    while left and not (failures and fail_fast):
-        left = _round(left, batch, options, writing, events, jobs, failures, fail_fast)
-        # A worker died on one of the first: each alone, so that none fails for its neighbour.
-        suspects, left = left[:jobs], left[jobs:]
-        for item in suspects:
-            if _round([item], batch, options, writing, events, 1, failures, fail_fast):
-                error = DeviceError(f"a worker died twice on {item.source}")
-                failures.append(report_failure(Failure(item.source, error), events))
-    return failures
+    """All items on ``jobs`` processes, or by ``instead`` where none can begin."""
+    with Crew(__name__, serve.__name__) as crew:
+        run = _Run(crew, batch, options, writing, events, jobs, fail_fast)
+        try:
+            run.go(batch.items, jobs)
+            for item in tuple(run.suspects):  # alone, so that none fails for its neighbour
+                if not run.is_over:
+                    run.go([item], 1)
+            return run.failures
+        except NoWorkersError as error:
+            events.on_notice(f"no worker process can begin ({error}): working without")
+    left = [item for item in batch.items if item in run.left and item not in run.suspects]
+    for item in run.suspects & run.left.keys():  # what ended a worker may end this process too
+        run.fail(item, DeviceError(f"a worker died on {item.source}, and no other can begin"))
+    return [*run.failures, *(instead(left) if left and not run.is_over else [])]
 
 
-@contextmanager
-def _watched(shares: Any, items: Sequence[Item], events: Events) -> Iterator[None]:
-    """Tell of the workers' progress while the context lasts."""
-    ended = Event()
+@dataclass
+class _Run:
+    """What became of the pictures so far: ``left`` have no result yet."""
 
-    def look() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            for value in list(shares):
-                if value >= 0:
-                    events.on_progress(items[int(value)], value % 1)
+    crew: Crew
+    batch: Batch
+    options: UpscaleOptions
+    writing: WriteOptions
+    events: Events
+    jobs: int
+    fail_fast: bool
+    failures: list[Failure] = field(default_factory=list)
+    suspects: set[Item] = field(default_factory=set)  # a worker died while it made them
+    left: dict[Item, None] = field(init=False)
+    reason: str = ""  # why a worker could not begin
 
-    thread = Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    def __post_init__(self) -> None:
+        self.left = dict.fromkeys(self.batch.items)
+        self.devices = devices_for(self.options, self.jobs)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the first failure ended the run."""
+        return self.fail_fast and bool(self.failures)
 
-def _round(
-    items: Sequence[Item], batch: Batch, options: UpscaleOptions, writing: WriteOptions,
-    events: Events, jobs: int, failures: list[Failure], fail_fast: bool,
-) -> list[Item]:  # fmt: skip
-    """Work until all is done or a worker dies; what is left."""
-    left = dict.fromkeys(items)
-    shares = RawArray("d", [NOTHING] * jobs)
-    with _pool(options, writing, jobs, shares) as pool, _watched(shares, items, events):
-        with lifeline.interrupts_held():
-            futures = {pool.submit(_do, item, n): item for n, item in enumerate(items)}
-        for future in as_completed(futures):
-            item = futures[future]
-            try:
-                record = future.result()
-            except BrokenProcessPool:
-                break
-            except YodaError as error:
-                failures.append(report_failure(Failure(item.source, error), events))
-                del left[item]
-                if fail_fast:
-                    return []
-                continue
-            del left[item]
-            record_in_manifest(batch, item, record, events)
-    return list(left)
+    def go(self, items: Sequence[Item], jobs: int) -> None:
+        """Make ``items``, ``jobs`` at a time. Those whose worker died become suspects."""
+        waiting = deque(enumerate(items))
+        free = sorted(set(range(self.jobs)) - {worker.place for worker in self.crew.workers})
+        for place in free[: max(0, min(jobs, len(items)) - len(self.crew.workers))]:
+            self.hire(place)
+        while waiting or any(worker.task is not None for worker in self.crew.workers):
+            idle = [w for w in self.crew.workers if w.is_ready and w.task is None]
+            for worker in idle[: len(waiting)]:
+                worker.give(*waiting.popleft())
+            for worker, word, what in self.crew.listen():
+                self.hear(worker, word, what, items)
+                if self.is_over:
+                    return
+                if word is Word.DIED and worker.is_ready and waiting:
+                    self.hire(worker.place)
+            if waiting and not self.crew.workers:
+                raise NoWorkersError(self.reason)
+
+    def hire(self, place: int) -> None:
+        """One worker more, on the device of its place; fewer will do where the system has none."""
+        options = replace(self.options, device=self.devices[place])
+        threads = threads_each(self.jobs, self.options.exact)
+        try:
+            self.crew.hire(place, options, self.writing, threads)
+        except (OSError, RuntimeError) as error:
+            self.reason = NO_MEMORY if is_out_of_memory(error) else why_none(error)
+            if not self.crew.workers:
+                raise NoWorkersError(self.reason) from error
+
+    def hear(self, worker: Hand, word: Word, what: Any, items: Sequence[Item]) -> None:
+        """Take note of what a worker said, of itself or of its picture."""
+        if word is Word.UNABLE:
+            self.reason = what
+        elif word is Word.DIED and not worker.is_ready:
+            self.reason = self.reason or why_none(what)
+        if worker.task is None:
+            return
+        item = items[worker.task]
+        if word is Word.SHARE:
+            self.events.on_progress(item, what)
+            return
+        worker.task = None
+        if word is Word.DONE:
+            self.left.pop(item)
+            record_in_manifest(self.batch, item, what, self.events)
+        elif word is Word.FAILED:
+            self.fail(item, what)
+        elif item in self.suspects:
+            self.fail(item, DeviceError(f"a worker died twice on {item.source}"))
+        else:
+            self.suspects.add(item)
+
+    def fail(self, item: Item, error: YodaError) -> None:
+        """A picture cannot be made."""
+        self.left.pop(item)
+        self.failures.append(report_failure(Failure(item.source, error), self.events))

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from yoda_cli.files import counted, digest_of
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.picture import Finished
 
 SCHEMA = 2  # of a line of --json
@@ -20,7 +22,8 @@ def record_of(done: Finished, model: Model) -> dict[str, Any]:
         "status": "done",
         "input": str(done.source),
         "output": str(done.target),
-        "sha256": done.sha256,
+        "source_sha256": done.sha256,
+        "sha256": "" if done.target == STREAM else digest_of(done.target),
         "model": model.name,
         "width": done.size[0],
         "height": done.size[1],
@@ -61,10 +64,10 @@ def line_of(record: Mapping[str, Any]) -> str:
     """The same for a person, in one line."""
     frames = f", {record['frames']} frames" if record["frames"] > 1 else ""
     calls, dense = record["calls"], record["dense_calls"]
-    of = f" of {dense}" if dense > calls else ""
+    tiles = f"{calls} of {counted(dense, 'tile')}" if dense > calls else counted(calls, "tile")
     device = str(record["device"]).split(":")[0]
     line = (
-        f"{record['width']}×{record['height']}{frames}, {calls}{of} tiles computed, "
+        f"{record['width']}×{record['height']}{frames}, {tiles} computed, "
         f"{record['seconds']:.1f} s on {device}"
     )
     if "regions" in record:

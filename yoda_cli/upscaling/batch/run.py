@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,14 @@ def run_batch(
         from yoda_cli.upscaling.batch.processes import run_workers
 
         jobs = min(engine.jobs, len(batch.items))
-        return run_workers(batch, options, writing, events, jobs, fail_fast=engine.fail_fast)
+        alone = replace(engine, jobs=1)
+        return run_workers(
+            batch, options, writing, events, jobs, fail_fast=engine.fail_fast,
+            instead=lambda items: run_batch(
+                replace(batch, items=items), model, options, writing, events, alone,
+                observing=observing, on_done=on_done,
+            ),
+        )  # fmt: skip
     if model.family is None:  # else the networks are read when stage one is done
         costs_of(model)  # measured before the first picture's time is taken
     return run_here(
