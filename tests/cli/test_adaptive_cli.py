@@ -172,7 +172,7 @@ def test_seams_are_looked_for_in_the_middle_of_what_regions_share():
     def region(top, left, bottom, right):
         from yoda_cli.tiling.windows import Window
 
-        return RegionRun(Window(top, left, bottom, right), (9,), (), (), 0, left=False)
+        return RegionRun(Window(top, left, bottom, right), (9,), (), (), (), 0, left=False)
 
     regions = [region(0, 0, 288, 288), region(0, 224, 288, 512)]
     assert lines_between(regions, 1) == ((), (256,))

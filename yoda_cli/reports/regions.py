@@ -47,7 +47,7 @@ def curves(regions: Sequence[RegionRun]) -> list[dict[str, Any]]:
         {
             "name": f"region {i + 1}: {len(regions[i].times)} steps"
             + (", left early" if regions[i].left else ""),
-            "times": list(regions[i].times[1 : 1 + len(regions[i].gains)]),
+            "times": list(regions[i].judged),
             "fidelity": [gains.fidelity for gains in regions[i].gains],
             "realism": [gains.realism for gains in regions[i].gains],
             "trends": list(regions[i].trends),

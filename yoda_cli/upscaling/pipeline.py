@@ -26,11 +26,11 @@ from yoda_cli.models.loading import (
     find_entry,
     find_model,
     with_faces,
-    with_judge,
     with_other,
     with_refinement,
 )
 from yoda_cli.models.model import Model
+from yoda_cli.models.regressors import with_judge
 from yoda_cli.upscaling.picture_plan import PicturePlan
 from yoda_cli.upscaling.pixel import PixelPipeline
 from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_of, sum_of
