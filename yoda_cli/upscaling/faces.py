@@ -58,7 +58,8 @@ class Placed:
     @property
     def strength(self) -> float:
         """The share of the restored face in what is pasted."""
-        return float(np.interp(self.lean, *zip(UPRIGHT, LEANING, strict=True)))
+        (least, strong), (most, weak) = UPRIGHT, LEANING
+        return float(np.interp(self.lean, (least, most), (strong, weak)))
 
 
 def restored_faces(
