@@ -1,10 +1,11 @@
 """The gain regressor's file: what it holds, and which models it is refused for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from fakes import save_photo
+from fakes import fake_model, save_photo
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -95,6 +96,21 @@ def test_weights_are_told_apart_by_any_tensor_and_not_by_their_file(tiny_checkpo
     name, value = max(state.items(), key=lambda item: item[1].numel())
     assert value.dim() > 1
     assert digest_of(state | {name: value.reshape(-1)}) != own
+
+
+def test_the_weights_of_a_model_of_several_files_are_those_of_its_files(tmp_path):
+    """What a latent model is made of: read where it lies, nothing is loaded for it."""
+    torch.manual_seed(0)
+    one, other = {"unet.a": torch.randn(3, 700)}, {"encoder.b": torch.randn(5)}
+    for name, state in (("one.ckpt", one), ("other.ckpt", other)):
+        torch.save({"state_dict": state}, tmp_path / name)
+    files = (tmp_path / "one.ckpt", tmp_path / "other.ckpt")
+    model = replace(fake_model(), files=files)
+    assert shape_of(model).weights == digest_of(one, other)
+    assert shape_of(model) == shape_of(replace(model, precision=torch.bfloat16))
+    torch.save({"state_dict": {"encoder.b": other["encoder.b"] + 1e-3}}, tmp_path / "other.ckpt")
+    assert shape_of(model).weights != digest_of(one, other)
+    assert shape_of(fake_model()).weights != shape_of(model).weights
 
 
 def test_the_packaged_regressor_is_that_of_the_packaged_weights():
