@@ -70,8 +70,8 @@ def test_a_face_is_restored_under_its_mask_and_nothing_else_moves():
     assert int(columns.min()) >= 4 * 60
     assert int(columns.max()) <= 4 * 124
     middle = made[..., 4 * 48 : 4 * 56, 4 * 88 : 4 * 96]
-    grey = image[..., 4 * 48 : 4 * 56, 4 * 88 : 4 * 96].lerp(torch.tensor(0.5), 0.9)
-    assert torch.allclose(middle, grey, atol=1e-6), "the enlarged face shows through by a tenth"
+    grey = image[..., 4 * 48 : 4 * 56, 4 * 88 : 4 * 96].lerp(torch.tensor(0.5), 0.7)
+    assert torch.allclose(middle, grey, atol=1e-6), "the enlarged face shows through"
     seam = (made - image)[0, :, rows, columns].abs()
     first = rows == rows.min()
     assert float(seam[:, first].max()) < 0.02, "the mask fades out"
