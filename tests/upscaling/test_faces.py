@@ -80,14 +80,14 @@ def test_a_face_is_restored_under_its_mask_and_nothing_else_moves():
 @pytest.mark.parametrize(
     ("degrees", "strength"),
     [
-        (0, 0.9),
-        (-8, 0.9),
-        (17.5, 0.75),
-        (-17.5, 0.75),
-        (30, 0.6),
-        (45, 0.6),
-        (90, 0.9),
-        (107.5, 0.75),
+        (0, 0.7),
+        (-8, 0.7),
+        (17.5, 0.6),
+        (-17.5, 0.6),
+        (30, 0.5),
+        (45, 0.5),
+        (90, 0.7),
+        (107.5, 0.6),
     ],
 )
 def test_the_more_a_face_leans_the_less_of_it_is_pasted(degrees, strength):
