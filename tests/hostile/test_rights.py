@@ -14,6 +14,12 @@ import yoda_cli
 
 PACKAGE = Path(yoda_cli.__file__).parent
 NOBODY = 65_534
+# What a run needs of its interpreter: the libraries, there and in a child.
+PROBE = """
+import subprocess, sys
+import PIL, numpy, torch, typer
+sys.exit(subprocess.call([sys.executable, "-c", "import typer"]))
+"""
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="users and modes of POSIX")
 
@@ -22,18 +28,21 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="users and modes of P
 def stranger():
     """What is put before a command so that a user without rights runs it.
 
-    The interpreter may stand in a folder of root's alone: then this user may read anything, and
-    write no more than any other.
+    The interpreter or its libraries may stand in a folder of root's alone: then this user may read
+    anything, and write no more than any other. Where even that does not help (the libraries are not
+    found), there is no such user to be had here.
     """
     if os.geteuid() != 0:
         return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root, and no setpriv that gives its rights away")
     who = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     may_read = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
     for prefix in ([*who, "--inh-caps=-all"], [*who, *may_read]):
-        command = [*prefix, "--", sys.executable, "-c", ""]
-        if shutil.which("setpriv") and subprocess.run(command, capture_output=True).returncode == 0:
+        command = [*prefix, "--", sys.executable, "-c", PROBE]
+        if subprocess.run(command, capture_output=True).returncode == 0:
             return [*prefix, "--"]
-    pytest.skip("root, and no setpriv that gives its rights away")
+    pytest.skip("root, and a stranger can use neither this interpreter nor its libraries")
 
 
 @pytest.fixture
