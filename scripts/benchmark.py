@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmark_photo import photo
+from benchmark_photo import photo, photo_windows, steps
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -306,6 +306,8 @@ PARTS: dict[str, Callable[[Path, int], Figures]] = {
     "masks": masks,
     "masks-4k": masks_4k,
     "photo": lambda folder, repeats: photo(photos(folder), repeats),
+    "steps": lambda folder, repeats: steps(),
+    "windows": lambda folder, repeats: photo_windows(photos(folder)),
 }
 
 

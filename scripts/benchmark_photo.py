@@ -1,7 +1,8 @@
-"""The part of the benchmark about DiffBIR: full-size networks with random weights."""
+"""The parts of the benchmark about models of latents: full-size networks with random weights."""
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,21 +10,25 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from device_report import families, one_call, randomised
 from torch import Tensor
 
 from yoda_cli.attention.sources import find_source
+from yoda_cli.devices.device import may_have_bf16
 from yoda_cli.devices.memory import peak_bytes
-from yoda_cli.diffusion.timesteps import openai_timesteps
+from yoda_cli.diffusion.timesteps import CHAINS
 from yoda_cli.images import read_picture
 from yoda_cli.images.resize import imresize
-from yoda_cli.models.latent.autoencoder import Autoencoder
-from yoda_cli.models.latent.diffbir import DiffBIR, Guidance, load_vae
-from yoda_cli.models.nets import ldm
+from yoda_cli.models.base import build_config
+from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
+from yoda_cli.models.latent.settings import FamilySettings
 from yoda_cli.tiling.plan import window_plan
-from yoda_cli.upscaling.latent import window_size
+from yoda_cli.weights import load_registry
 from yoda_cli.weights.structures import structures
 
 Figures = dict[str, dict[str, float]]
+MASKED = ("diffbir-v2", "stablesr", "stablesr-turbo", "addsr")
+SMALLEST_FIRST = ("StableSR", "DiffBIR", "AddSR")  # so that each peak is the own one's
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
@@ -36,19 +41,34 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def photo(pictures: Sequence[Path], repeats: int) -> Figures:
-    """DiffBIR at its published size with random weights: seconds of its parts, and what masks save.
+def steps(names: Sequence[str] = SMALLEST_FIRST, *, side: int = 64, small: bool = False) -> Figures:
+    """One step of each family's networks on a window of ``side`` latents, with random weights:
+    processor seconds of a single call, and the process's peak of memory so far."""
+    cpu, found = torch.device("cpu"), {}
+    for name in names:
+        for dtype in (torch.float32, torch.bfloat16)[: 2 if may_have_bf16() else 1]:
+            net = randomised(families(small)[name](), cpu, dtype)
+            began = time.process_time()
+            one_call(net, cpu, side, small)
+            found[f"{name}, one step of {8 * side}×{8 * side}, {str(dtype)[6:]}"] = {
+                "processor seconds": time.process_time() - began,
+                "parameters": float(sum(p.numel() for p in net.parameters())),
+                "peak GB": peak_bytes() / 1e9,
+            }
+            del net
+            gc.collect()
+    return found
 
-    One step of a 512×512 window is timed; the calls of larger outputs are those that the plan of a
-    real picture counts.
+
+def photo(pictures: Sequence[Path], repeats: int) -> Figures:
+    """Models of latents at their published size with random weights: seconds of their parts, and
+    what masks save.
+
+    The calls of larger outputs are those that the plan of a real picture counts.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found: Figures = {}
-    for dtype in (torch.bfloat16, torch.float32):
-        name = str(dtype).removeprefix("torch.")
-        found[f"one step of 512×512, {name}"] = step_row(device, dtype, repeats)
-    vae = Autoencoder(load_vae(random_state("diffbir_vae"), "vae", device), device)
+    vae = Autoencoder(load_vae(random_state("diffbir_vae"), "vae"), torch.device("cpu"))
     image, latent = torch.rand(1, 3, 512, 512) * 2 - 1, torch.randn(1, 4, 64, 64)
+    found = steps()
     found["autoencoder, 512×512"] = {
         "encode": seconds(lambda: vae.encode(image), repeats),
         "decode": seconds(lambda: vae.decode(latent), repeats),
@@ -56,48 +76,15 @@ def photo(pictures: Sequence[Path], repeats: int) -> Figures:
     return found | {f"windows, {name}": row for name, row in photo_windows(pictures).items()}
 
 
-@torch.inference_mode()
-def step_row(device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, float]:
-    """Seconds of a step without and with guidance, and the process's peak so far."""
-    net = full_size(device, dtype)
-    z, text = torch.randn(1, 4, 64, 64, device=device), torch.randn(1, 77, 1024, device=device)
-    condition, mask = net.encode(z), torch.ones_like(z[:, :1], dtype=torch.bool)
-
-    def step() -> None:
-        net.predict(z, 500, condition, mask)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    row = {"parameters": float(sum(p.numel() for p in net.parameters()))}
-    for name, guidance in {
-        "one prompt": Guidance(text), "two prompts": Guidance(text, text, 4.0),
-    }.items():  # fmt: skip
-        net.steer(guidance)
-        row[name] = seconds(step, repeats)
-    row["peak GB"] = peak_bytes() / 1e9
-    return row
-
-
-def full_size(device: torch.device, dtype: torch.dtype) -> DiffBIR:
-    """U-Net and ControlNet with random weights."""
-    states = {part: random_state(name) for part, name in
-              (("unet", "diffbir_unet"), ("control", "diffbir_controlnet"))}  # fmt: skip
-    net = DiffBIR(ldm.infer_unet(states["unet"]), ldm.infer_unet(states["control"]))
-    for part, state in states.items():
-        net.fill(part, state, part, device, dtype)
-    return net
-
-
 def random_state(name: str) -> dict[str, Tensor]:
     """Tensors of a published structure."""
     return {key: 0.02 * torch.randn(shape) for key, shape in structures()[name].items()}
 
 
-def photo_windows(pictures: Sequence[Path]) -> Figures:
-    """Window calls of the default chain at l = 0.3 for outputs of 512 and 2048 pixels."""
+def photo_windows(pictures: Sequence[Path], names: Sequence[str] = MASKED) -> Figures:
+    """Window calls of models' own chains, masks and windows, for outputs of 512 and 2048 pixels."""
     found: Figures = {}
-    chain = openai_timesteps(1000, 50)
-    source = find_source("edge", None, torch.device("cpu"))
+    source, registry = find_source("edge", None, torch.device("cpu")), load_registry()
     for path in pictures:
         picture = read_picture(path).rgb
         row: dict[str, float] = {}
@@ -106,9 +93,13 @@ def photo_windows(pictures: Sequence[Path]) -> Figures:
             size = [max(64, round(n * scale / 64) * 64) for n in picture.shape[-2:]]
             seen = source.attend(imresize(picture, (size[0], size[1])).clamp(0, 1))
             latents = F.max_pool2d(seen, 8)
-            window = window_size(*latents.shape[-2:], None)
-            plan = window_plan(latents, chain, 0.3, 1000, window, skip=True)
-            row[f"{side}: calls"] = plan.planned_calls
-            row[f"{side}: dense over planned"] = plan.dense_calls / plan.planned_calls
+            for name in names:
+                entry = registry.model(name)
+                own = build_config(FamilySettings, entry.settings)
+                chain = CHAINS[own.chain](1000, entry.steps)
+                window = 0 if max(latents.shape[-2:]) <= own.whole else own.window
+                plan = window_plan(latents, chain, entry.lower_bound, 1000, window, skip=True)
+                row[f"{name}, {side}: calls"] = plan.planned_calls
+                row[f"{name}, {side}: left out"] = 1 - plan.planned_calls / plan.dense_calls
         found[path.name] = row
     return found

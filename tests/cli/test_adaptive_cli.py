@@ -10,6 +10,8 @@ from fakes import save_photo
 from PIL import Image
 
 from yoda_cli.evaluation.adaptive import TAUS, compared, lines_between
+from yoda_cli.reports.regions import said
+from yoda_cli.tiling.windows import Window
 from yoda_cli.upscaling.adaptive import RegionRun
 
 
@@ -172,9 +174,16 @@ def test_seams_are_looked_for_in_the_middle_of_what_regions_share():
     def region(top, left, bottom, right):
         from yoda_cli.tiling.windows import Window
 
-        return RegionRun(Window(top, left, bottom, right), (9,), (), (), 0, left=False)
+        return RegionRun(Window(top, left, bottom, right), (9,), (), (), (), 0, left=False)
 
     regions = [region(0, 0, 288, 288), region(0, 224, 288, 512)]
     assert lines_between(regions, 1) == ((), (256,))
     assert lines_between(regions, 4) == ((), (1024,))
     assert lines_between([], 1) == ((), ())
+
+
+def test_regions_of_one_length_are_said_to_have_that_length():
+    window = Window(0, 0, 8, 8)
+    runs = [RegionRun(window, (9,) * n, (), (), (), 0, left=False) for n in (3, 3, 5)]
+    assert said(runs[:2], 9).startswith("2 regions, 3 of 9 steps, 3.0 on average")
+    assert said(runs, 9).startswith("3 regions, 3 to 5 of 9 steps, 3.7 on average")

@@ -37,6 +37,27 @@ def test_a_dry_run_says_what_would_be_downloaded_and_opens_no_connection(yoda, p
     assert not (tmp_path / "cache").exists()
 
 
+def test_files_that_a_person_must_fetch_are_said_before_gigabytes_are_asked_for(yoda, picture):
+    """AddSR's own networks stand where no program may fetch them."""
+    done = yoda("upscale", picture, "--model", "addsr", "--dry-run")
+    assert done.code == 0, done.err
+    by_hand = [line for line in done.out.splitlines() if line.startswith("by hand: ")]
+    assert [line.split(": ")[1] for line in by_hand] == [
+        "addsr_unet.safetensors", "addsr_controlnet.safetensors", "DAPE.pth",
+    ]  # fmt: skip
+    assert all(line.count("yoda weights import") == 1 for line in by_hand)
+    assert "2 files, about 6.0 GB to download and 3 files to fetch by hand first" in done.err
+    told = yoda("upscale", picture, "--model", "addsr", "--dry-run", "--json").out
+    statuses = [json.loads(line)["status"] for line in told.splitlines()]
+    assert statuses == ["by hand"] * 3 + ["to download"] * 2 + ["planned"]
+    for more in ((), ("--yes",)):
+        refused = yoda("upscale", picture, "--model", "addsr", *more)
+        assert refused.code == 5
+        assert "addsr_unet.safetensors has no address a program may use" in refused.err
+        assert "2 more: see --dry-run" in refused.err
+        assert refused.err.count("\n") == 1
+
+
 def test_the_same_as_json_has_its_documented_fields(yoda, picture):
     done = yoda("upscale", picture, "--model", "photo", "--dry-run", "--json")
     *files, planned = map(json.loads, done.out.splitlines())
@@ -84,8 +105,8 @@ def test_what_is_said_is_what_loading_asks_for(options, files, monkeypatch):
         monkeypatch.setattr(loading, "need", lambda *names: None)
         with pytest.raises(Exception):  # noqa: B017, PT011
             loading.published_model(entry, load_registry(), asked, loading.Watch())
-        files = {name for name in wanted if load_registry().files[name].urls}
-        assert wanted
+        files = set(wanted)
+        assert files
     assert {entry.name for entry in downloads_of(asked)} == files
 
 

@@ -129,7 +129,9 @@ def test_peak_bytes_are_those_that_live_at_one_time():
 def test_half_precision_that_departs_too_far_is_left(tmp_path, monkeypatch):
     path = saved(tmp_path / "net.pth", compact(4))
     monkeypatch.setattr("yoda_cli.models.feedforward.pick_precision", picked)
-    for found, expected in ((80.0, torch.bfloat16), (40.0, torch.float32)):
+    for found, expected in (
+        (80.0, torch.bfloat16), (58.5, torch.bfloat16), (57.7, torch.float32), (40.0, torch.float32)
+    ):  # fmt: skip
         facts = network_facts.Facts(16, 1, 100, found)
         monkeypatch.setattr("yoda_cli.models.feedforward.facts_of", lambda *given, f=facts: f)
         assert find_model(UpscaleOptions(model=str(path))).precision == expected

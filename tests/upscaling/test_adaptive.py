@@ -9,6 +9,8 @@ from fakes import enlarge, fake_model, photo
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.adaptive import TAU, Gains
 from yoda_cli.errors import UsageError
+from yoda_cli.evaluation.adaptive import lines_between
+from yoda_cli.evaluation.metrics import seam
 from yoda_cli.upscaling.checks import check_options
 from yoda_cli.upscaling.pipeline import plan_picture, upscale_tensor
 from yoda_cli.upscaling.resolve import resolve
@@ -84,6 +86,41 @@ def test_regions_decide_for_themselves_whoever_stands_beside_them():
         assert min(steps[::3]) > max(steps[1::3] + steps[2::3])  # the left ones go on
     assert torch.equal(*images)
     assert calls[1] < 0.7 * calls[0]
+
+
+def test_nobody_looks_at_a_region_while_nothing_depends_on_it():
+    """The rule heeds the second half of the chain: there, and once before, it is looked."""
+    looked = []
+
+    def judge_of(view):
+        def judge(z_0, t):
+            looked.append(t)
+            return Gains(0.0, 0.0) if len(looked) > 1 else None
+
+        return judge
+
+    result = enlarge(LR, judged(judge_of), options(block=0))
+    (region,) = result.regions
+    late = [t for t in region.times if 2 * t <= 100]
+    assert list(region.judged) == late[:-1], "the last estimate is the result"
+    assert looked == [min(t for t in region.times if 2 * t > 100), *late[:-1]]
+    assert len(looked) < 0.7 * len(region.times)
+
+
+def test_regions_of_different_length_leave_no_seam():
+    """The gradient across the lines between them is that of one uniform chain within 0.02."""
+    asked = options(attention="uniform")
+    result = enlarge(LR, judged(by_place), asked)
+    steps = [len(region.times) for region in result.regions]
+    assert max(steps) > 1.3 * min(steps)
+    lines = lines_between(result.regions, 1)
+    assert [len(along) for along in lines] == [1, 2]
+    uniform = enlarge(LR, fake_model(), replace(asked, adaptive=False, block=0))
+    expected = seam(uniform.image, *lines)
+    assert abs(seam(result.image, *lines) - expected) <= 0.02
+    brighter = result.image.clone()
+    brighter[..., lines[1][0] :] += 0.04
+    assert abs(seam(brighter, *lines) - expected) > 0.02, "a step of 4 % is seen"
 
 
 def test_a_region_that_saturates_holds_the_estimate_it_had_before_it_fell():

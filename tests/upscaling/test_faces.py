@@ -70,10 +70,35 @@ def test_a_face_is_restored_under_its_mask_and_nothing_else_moves():
     assert int(columns.min()) >= 4 * 60
     assert int(columns.max()) <= 4 * 124
     middle = made[..., 4 * 48 : 4 * 56, 4 * 88 : 4 * 96]
-    assert torch.allclose(middle, torch.tensor(0.5))
+    grey = image[..., 4 * 48 : 4 * 56, 4 * 88 : 4 * 96].lerp(torch.tensor(0.5), 0.7)
+    assert torch.allclose(middle, grey, atol=1e-6), "the enlarged face shows through"
     seam = (made - image)[0, :, rows, columns].abs()
     first = rows == rows.min()
     assert float(seam[:, first].max()) < 0.02, "the mask fades out"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "strength"),
+    [
+        (0, 0.7),
+        (-8, 0.7),
+        (17.5, 0.6),
+        (-17.5, 0.6),
+        (30, 0.5),
+        (45, 0.5),
+        (90, 0.7),
+        (107.5, 0.6),
+    ],
+)
+def test_the_more_a_face_leans_the_less_of_it_is_pasted(degrees, strength):
+    """The model of faces was trained on upright ones; a quarter turn costs nothing."""
+    placed = place(face_at(20, 20, 60, degrees))
+    assert placed.strength == pytest.approx(strength, abs=0.01)
+    lr = photo(100, 100)
+    image = enlarge(lr)
+    made, _ = restored_faces(lr, image, [face_at(20, 20, 60, degrees)], lambda s: enlarge(s) * 0)
+    share = 1 - made[..., 190:210, 190:210].mean() / image[..., 190:210, 190:210].mean()
+    assert float(share) == pytest.approx(strength, abs=0.01)
 
 
 def test_faces_at_the_border_are_restored_as_far_as_they_are_seen():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yoda_cli.cli import _render, _render_bars
-from yoda_cli.cli._downloads import agree, summed
+from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
 from yoda_cli.cli._options import files_named
@@ -173,7 +173,7 @@ def say_sketch(
 
     failed = say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
     if not asked.show.quiet:
-        _render.note(f"{summed(files)} to download first; nothing was downloaded or written")
+        _render.note(f"{still_to_do(files)} first; nothing was downloaded or written")
     return InputError.exit_code if failed else 0
 
 

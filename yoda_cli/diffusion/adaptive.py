@@ -67,8 +67,8 @@ class Pace:
     falls: int = 0
 
 
-def judge(pace: Pace, gains: Gains, rule: LeapRule, *, late: bool) -> Pace:
-    """The pace after a step that gained ``gains``.
+def judge(pace: Pace, gains: Gains | None, rule: LeapRule, *, late: bool) -> Pace:
+    """The pace after a step that gained ``gains``; a region that nobody looked at is stable.
 
     In the first half of the chain (not ``late``) noise spoils what is seen of realism, so only
     the second half knows growing and falling regions. Hysteresis: a growing region is stable only
@@ -76,7 +76,7 @@ def judge(pace: Pace, gains: Gains, rule: LeapRule, *, late: bool) -> Pace:
     region leaves after ``FALLS`` falls in a row.
     """
     longer = min(pace.leap + 1, len(rule.leaps) - 1)
-    if not late:
+    if not late or gains is None:
         return Pace(Trend.STABLE, longer)
     least = rule.tau / 2 if pace.trend is Trend.GROWING else rule.tau
     if gains.realism > least:
@@ -95,6 +95,7 @@ class Course:
 
     ``timesteps`` are those of the chain. ``steps`` are the transitions of the chain that the
     region's leaps ended with: the mask and the tiles of a leap are those of its last step.
+    ``gains`` and ``trends`` are what was decided on, at the times ``judged``.
     """
 
     timesteps: Sequence[int]
@@ -103,6 +104,7 @@ class Course:
     at: int = -1  # the place of the last time that was given
     gains: list[Gains] = field(default_factory=list)
     trends: list[Trend] = field(default_factory=list)
+    judged: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
     @property
@@ -121,12 +123,19 @@ class Course:
             self.steps.append(self.at - 1)
         return self.timesteps[self.at]
 
-    def learn(self, gains: Gains, t: int) -> Pace:
-        """Decide on the leap that follows, from what the estimate at time ``t`` gained."""
-        late = 2 * t <= self.timesteps[0]
+    def heeds(self, t: int) -> bool:
+        """Whether what is gained at time ``t`` decides anything: in the second half it does."""
+        return 2 * t <= self.timesteps[0]
+
+    def learn(self, gains: Gains | None, t: int) -> Pace:
+        """Decide on the leap that follows, from what the estimate at time ``t`` gained; None where
+        nobody looked, in the first half."""
+        late = self.heeds(t)
         self.pace = judge(self.pace, gains, self.rule, late=late)
-        self.gains.append(gains)
-        self.trends.append(self.pace.trend)
+        if late and gains is not None:
+            self.gains.append(gains)
+            self.trends.append(self.pace.trend)
+            self.judged.append(t)
         return self.pace
 
 

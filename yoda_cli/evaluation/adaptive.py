@@ -18,8 +18,8 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.evaluation.methods import Method, Outcome, flops_per_pixel
 from yoda_cli.evaluation.metrics.gain import Oracle
 from yoda_cli.models.gain import JudgeOf
-from yoda_cli.models.loading import with_judge
 from yoda_cli.models.model import Model
+from yoda_cli.models.regressors import with_judge
 from yoda_cli.upscaling.adaptive import RegionRun, measured
 from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.resolve import resolve

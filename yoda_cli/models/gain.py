@@ -20,12 +20,12 @@ from torch import Tensor
 from yoda_cli.diffusion.adaptive import Gains
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
-from yoda_cli.models.nets.gain import GainNet
+from yoda_cli.models.nets.gain import PATCH, GainNet
 from yoda_cli.tiling.windows import Window
 
-FORMAT = 1
+FORMAT = 2
 KEY = "yoda-gain"
-LARGEST_WIDTH = 64
+LARGEST_WIDTH, LARGEST_STRIDE = 64, 64
 
 
 class Judge(Protocol):
@@ -53,11 +53,13 @@ JudgeOf = Callable[[RegionView], Judge]
 
 @dataclass(frozen=True)
 class Shape:
-    """What a regressor was made for: a model's name, the C of its diffusion space, its T."""
+    """What a regressor was made for: a model's name, the C of its diffusion space, its T, and what
+    tells its ``weights`` from others."""
 
     model: str
     channels: int
     num_steps: int
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def save_regressor(path: Path, regressor: Regressor) -> None:
     net, shape = regressor.net, regressor.shape
     record = {
         "format": FORMAT, "model": shape.model, "channels": shape.channels,
-        "num_steps": shape.num_steps, "width": net.cells.out_channels, "card": dict(regressor.card),
+        "num_steps": shape.num_steps, "weights": shape.weights, "width": net.cells.out_channels,
+        "stride": net.cells.stride[0], "card": dict(regressor.card),
     }  # fmt: skip
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     make_folder(path.parent)
@@ -120,18 +123,20 @@ def load_regressor(path: Path, wanted: Shape, device: torch.device) -> Regressor
         raise WeightsError(f"{path} is not a readable .safetensors file: {error}") from error
     try:
         record = json.loads(metadata[KEY])
-        found = Shape(
-            str(record["model"]), int(record["channels"]), int(record["num_steps"])
+        if record["format"] != FORMAT:
+            found = record["format"]
+            raise WeightsError(f"{path} has format {found!r}; this yoda reads {FORMAT}")
+        shape = Shape(
+            str(record["model"]), int(record["channels"]), int(record["num_steps"]),
+            str(record["weights"]),
         )  # fmt: skip
-        width, card, version = int(record["width"]), dict(record["card"]), record["format"]
+        width, stride, card = int(record["width"]), int(record["stride"]), dict(record["card"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is no gain regressor") from error
-    if version != FORMAT:
-        raise WeightsError(f"{path} has format {version!r}; this yoda reads {FORMAT}")
-    check_shape(path, found, wanted)
-    if not 1 <= width <= LARGEST_WIDTH:
-        raise WeightsError(f"{path} is damaged: a width of {width}")
-    net = GainNet(found.channels, width)
+    check_shape(path, shape, wanted)
+    if not (1 <= width <= LARGEST_WIDTH and PATCH <= stride <= LARGEST_STRIDE):
+        raise WeightsError(f"{path} is damaged: a width of {width}, a stride of {stride}")
+    net = GainNet(shape.channels, width, stride)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -139,7 +144,7 @@ def load_regressor(path: Path, wanted: Shape, device: torch.device) -> Regressor
         raise WeightsError(f"{path} does not fit its network: {what}") from error
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise WeightsError(f"{path} is damaged: it holds values that are not finite")
-    return Regressor(net.to(device).eval(), found, card)
+    return Regressor(net.to(device).eval(), shape, card)
 
 
 def is_regressor(path: Path) -> bool:
@@ -158,8 +163,13 @@ def check_shape(path: Path, found: Shape, wanted: Shape) -> None:
             f"{path} judges the steps of model {found.model}, not of {wanted.model}: train one "
             f"with yoda train --recipe gain --model {wanted.model}"
         )
-    if found != wanted:
+    if (found.channels, found.num_steps) != (wanted.channels, wanted.num_steps):
         raise WeightsError(
             f"{path} judges {found.channels} channels and {found.num_steps} steps; "
             f"{wanted.model} has {wanted.channels} and {wanted.num_steps}"
+        )
+    if found.weights != wanted.weights:
+        raise WeightsError(
+            f"{path} judges the steps of other weights of model {found.model}: train one with "
+            f"yoda train --recipe gain --model {wanted.model}"
         )

@@ -22,7 +22,6 @@ from yoda_cli.models.feedforward import (
     FeedForward,
     load_feedforward,
 )
-from yoda_cli.models.gain import Shape, load_regressor
 from yoda_cli.models.latent.catalog import FAMILIES
 from yoda_cli.models.latent.settings import TASKS, FamilySettings
 from yoda_cli.models.model import FaceHelp, Model, wrong_default
@@ -30,7 +29,6 @@ from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.models.refined import Refined
 from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
-from yoda_cli.weights.entries import PACKAGE
 from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.registry import hint, mistake
 from yoda_cli.weights.tensors import read_tensors
@@ -109,19 +107,6 @@ def with_other(
     return replace(model, name=f"{model.name}-{other.name}", where=other)
 
 
-def with_judge(model: Model, options: UpscaleOptions) -> Model:
-    """``model`` with its gain regressor: the file asked for, or the packaged one if it has any."""
-    shape = Shape(
-        model.name, model.backbone.geometry.z_channels, model.backbone.schedule.num_steps
-    )  # fmt: skip
-    path = PACKAGE / "checkpoints" / f"{model.name}-gain.safetensors"
-    if options.regressor is not None:
-        path = Path(options.regressor)
-    elif Path(options.model).suffix or not path.is_file():
-        return model
-    return replace(model, judge_of=load_regressor(path, shape, model.device).judge)
-
-
 def published_model(
     entry: ModelEntry, registry: Registry, options: UpscaleOptions, watch: Watch
 ) -> Model:
@@ -141,7 +126,8 @@ def published_model(
         if model.scale != entry.scale:
             raise WeightsError(f"{paths['network']} enlarges by {model.scale}, not {entry.scale}")
         return model
-    return put_on_device(load_reference(paths["network"]), options.model, defaults, options)
+    made = put_on_device(load_reference(paths["network"]), options.model, defaults, options)
+    return replace(made, files=(paths["network"],))
 
 
 def latent_model(
@@ -175,7 +161,10 @@ def latent_model(
         "source": entry.source,
         "files": {role: path.name for role, path in files.items()},
     }
-    return Model(options.model, made.net, defaults, device, precision, card, made, entry.scale)
+    read = tuple(files[role] for role in family.roles)
+    return Model(
+        options.model, made.net, defaults, device, precision, card, made, entry.scale, files=read
+    )  # fmt: skip
 
 
 def latent_roles(
@@ -242,7 +231,8 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in other people's file: SR3, SRDiff, or any single-image one of spandrel's."""
     state = read_tensors(path)
     if is_diffusion(state):
-        return put_on_device(reference_of(state, str(path)), name, PUBLISHED, options)
+        made = put_on_device(reference_of(state, str(path)), name, PUBLISHED, options)
+        return replace(made, files=(path,))
     found = load_feedforward(state, path, options)
     return put_on_device(found.backbone, name, ONE_CALL, options, found.precision)
 
@@ -250,8 +240,8 @@ def foreign_model(path: Path, name: str, options: UpscaleOptions) -> Model:
 def load_model(path: Path, name: str, options: UpscaleOptions) -> Model:
     """The network in one of our checkpoint files, on the device and in the precision asked for."""
     backbone, header = load_checkpoint(path)
-    defaults = defaults_of(header, path)
-    return replace(put_on_device(backbone, name, defaults, options), card=header.card)
+    made = put_on_device(backbone, name, defaults_of(header, path), options)
+    return replace(made, card=header.card, files=(path,))
 
 
 def put_on_device(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yoda_cli.config import SampleDefaults
@@ -53,7 +54,7 @@ class Model:
     ``family`` is what a latent model has beside its network; its ``native`` factor is only a
     default. ``faces`` is there where faces are to be restored apart, ``where`` where another
     model's picture is to be blended in, ``judge_of`` where a network judges the steps of a run that
-    decides on its way.
+    decides on its way. ``files`` hold the weights of what diffuses.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Model:
     faces: FaceHelp | None = None
     where: Model | None = None
     judge_of: JudgeOf | None = None
+    files: Sequence[Path] = ()
 
     @property
     def scale(self) -> int:

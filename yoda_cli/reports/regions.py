@@ -47,7 +47,7 @@ def curves(regions: Sequence[RegionRun]) -> list[dict[str, Any]]:
         {
             "name": f"region {i + 1}: {len(regions[i].times)} steps"
             + (", left early" if regions[i].left else ""),
-            "times": list(regions[i].times[1 : 1 + len(regions[i].gains)]),
+            "times": list(regions[i].judged),
             "fidelity": [gains.fidelity for gains in regions[i].gains],
             "realism": [gains.realism for gains in regions[i].gains],
             "trends": list(regions[i].trends),
@@ -61,7 +61,8 @@ def said(regions: Sequence[RegionRun], chain: int) -> str:
     steps = [len(region.times) for region in regions]
     left = sum(region.left for region in regions)
     count = "1 region" if len(steps) == 1 else f"{len(steps)} regions"
+    span = f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else f"{min(steps)}"
     return (
-        f"{count}, {min(steps)} to {max(steps)} of {chain} steps, {sum(steps) / len(steps):.1f} on "
+        f"{count}, {span} of {chain} steps, {sum(steps) / len(steps):.1f} on "
         f"average; {left} left before the end. Yellow took every step, blue nearly none."
     )

@@ -20,9 +20,11 @@ from yoda_cli.diffusion.adaptive import Gains
 from yoda_cli.errors import InputError, UsageError
 from yoda_cli.evaluation.metrics.gain import Oracle, true_sums
 from yoda_cli.images.resize import as_floats, imresize
-from yoda_cli.models.gain import Judge, RegionView, Regressor, Shape, save_regressor
+from yoda_cli.models.gain import Judge, RegionView, Regressor, save_regressor
 from yoda_cli.models.model import Model
-from yoda_cli.models.nets.gain import GainNet
+from yoda_cli.models.nets.gain import PATCH as CELL
+from yoda_cli.models.nets.gain import STRIDE, GainNet
+from yoda_cli.models.regressors import shape_of
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
 from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.resolve import resolve
@@ -98,16 +100,16 @@ def train_gain(
     kept = collect(model, training, held, minutes, steps, generator, on_status)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = GainNet(model.backbone.geometry.z_channels)
+        stride = STRIDE if model.family is None else CELL
+        net = GainNet(model.backbone.geometry.z_channels, stride=stride)
     fit(net, kept[0], minutes * 60 * (1 - COLLECTING), steps, generator, on_status)
     ranked = rank(net, kept[1])
-    shape = Shape(model.name, model.backbone.geometry.z_channels, model.backbone.schedule.num_steps)
     card = {
         "steps_trained_on": len(kept[0]), "steps_held_out": len(kept[1]), "pictures": data.name,
         "rank_fidelity": round(ranked.fidelity, 3), "rank_realism": round(ranked.realism, 3),
         "measures": "PSNR and multi-scale SSIM; texture distance",
     }  # fmt: skip
-    save_regressor(target, Regressor(net, shape, card))
+    save_regressor(target, Regressor(net, shape_of(model), card))
     return ranked
 
 

@@ -85,14 +85,15 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionRun:
-    """How a region was made: the times at which the network was called, and what each call but the
-    first gained; what the rule then made of it.
+    """How a region was made: the times at which the network was called; what was gained at those
+    that were ``judged``, and what the rule then made of it.
 
     ``pixels`` went through the network; it ``left`` before its chain ended.
     """
 
     window: Window
     times: tuple[int, ...]
+    judged: tuple[int, ...]
     gains: tuple[Gains, ...]
     trends: tuple[str, ...]
     pixels: int
@@ -131,8 +132,9 @@ class Walk:
         self.times.append(query.t)
         self.pixels += self.region.plan.pixels_of(self.course.steps[-1:])
         self.recent.append(seen if complete else None)
-        gains = self.judge(seen, query.t)
-        if gains is not None and query.s > 0:
+        decides = query.s > 0 and self.course.heeds(query.s)  # then the next estimate does, or this
+        gains = self.judge(seen, query.t) if decides else None
+        if len(self.times) > 1 and query.s > 0:
             pace = self.course.learn(gains, query.t)
             self.left = pace.trend is Trend.SATURATED
             best = self.recent[0]
@@ -149,8 +151,8 @@ class Walk:
         course = self.course
         trends = tuple(trend.value for trend in course.trends)
         return RegionRun(
-            self.region.window, tuple(self.times), tuple(course.gains), trends, self.pixels,
-            self.left,
+            self.region.window, tuple(self.times), tuple(course.judged), tuple(course.gains),
+            trends, self.pixels, self.left,
         )  # fmt: skip
 
 

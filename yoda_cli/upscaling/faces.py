@@ -30,6 +30,10 @@ SMALLEST, LARGEST = 20, 160  # input pixels: the side of the square around a fac
 FARTHEST = 0.1  # of the side: how far the five places may lie from the template's on average
 CENTRE, REACH = (0.5, 0.52), (0.36, 0.44)  # of the ellipse that is pasted, in parts of the side
 SOFT = 0.35  # of the ellipse's radius, over which it fades
+#: How much of a restored face is pasted over the enlarged one, by how many degrees it leans: their
+#: errors differ, so that a mix errs less than either, and the model of faces knows upright ones. On
+#: 48 validation faces all of it made four worse, this none.
+UPRIGHT, LEANING = (10.0, 0.7), (25.0, 0.5)
 
 Matrix = NDArray[np.float64]
 
@@ -45,6 +49,18 @@ class Placed:
     to_face: Matrix
     to_square: Matrix
     side: int
+
+    @property
+    def lean(self) -> float:
+        """Degrees, 0 to 45, between the face on its square and an upright one."""
+        angle = math.degrees(math.atan2(self.to_face[1, 0], self.to_face[0, 0]))
+        return abs(angle - 90 * round(angle / 90))
+
+    @property
+    def strength(self) -> float:
+        """The share of the restored face in what is pasted."""
+        (least, strong), (most, weak) = UPRIGHT, LEANING
+        return float(np.interp(self.lean, (least, most), (strong, weak)))
 
 
 def restored_faces(
@@ -127,7 +143,7 @@ def paste(image: Tensor, placed: Placed, face: Tensor, scale: float) -> None:
         _pixels(face), matrix, (window.width, window.height),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
-    mask = soft_mask(to_face, window)
+    mask = placed.strength * soft_mask(to_face, window)
     inside = window.cut(image)
     new = torch.from_numpy(turned).permute(2, 0, 1)[None].clamp(0, 1)
     inside.copy_(torch.where(mask > 0, inside.lerp(new, mask), inside))

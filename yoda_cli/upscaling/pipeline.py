@@ -26,7 +26,7 @@ from yoda_cli.upscaling.result import Ahead, Observer, PassEnd, Result, result_o
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.weights import Cache, Watch, load_registry
 from yoda_cli.weights.entries import FileEntry
-from yoda_cli.weights.inventory import missing
+from yoda_cli.weights.inventory import missing, to_bring
 from yoda_cli.weights.registry import mistake
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
         find_entry,
         find_model,
         with_faces,
-        with_judge,
         with_other,
         with_refinement,
     )
+    from yoda_cli.models.regressors import with_judge
 
     device = pick_device(options.device)  # refuse before a long download
     if options.attention not in (None, LEARNED):
@@ -103,13 +103,17 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
 
 
 def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
-    """What ``get_model`` would download; opens no connection."""
+    """What ``get_model`` lacks: files without ``urls``, which a person must fetch, then those that
+    would be downloaded. Opens no connection."""
     from yoda_cli.models.loading import files_needed
 
     names = files_needed(options)
     if options.attention in HEADED:
         names.append(HEADED[str(options.attention)])
-    return missing(names, load_registry(), Cache.default()) if names else []  # no cache is needed
+    if not names:  # no cache is needed
+        return []
+    registry, cache = load_registry(), Cache.default()
+    return [*to_bring(names, registry, cache), *missing(names, registry, cache)]
 
 
 @contextmanager

@@ -47,10 +47,7 @@ def fetch(
     if path := adopt(entry, cache, watch):
         return path
     if not urls:
-        raise WeightsError(
-            f"{entry.name} has no address a program may use: {entry.manual} ({entry.source}); "
-            f"then: yoda weights import FILE --as {entry.name}"
-        )
+        raise WeightsError(f"{entry.name} has no address a program may use: {by_hand(entry)}")
     if is_offline():
         raise WeightsError(
             f"{entry.name} is not in the cache and yoda is offline; "
@@ -72,6 +69,14 @@ def fetch(
         finally:
             if not locked:
                 partial.restart()
+
+
+def by_hand(entry: FileEntry) -> str:
+    """How a person brings a file that no program may fetch."""
+    way = f"{entry.manual} ({entry.source})"
+    if "yoda weights import" in entry.manual:
+        return way
+    return f"{way}; then: yoda weights import FILE --as {entry.name}"
 
 
 def adopt(entry: FileEntry, cache: Cache, watch: Watch) -> Path | None:

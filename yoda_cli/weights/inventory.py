@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.weights.archive import unpack
-from yoda_cli.weights.cache import Cache, DamagedError, is_orphan, private
+from yoda_cli.weights.cache import Cache, DamagedError, found_elsewhere, is_orphan, private
 from yoda_cli.weights.download import fetch
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import is_offline
@@ -164,6 +164,13 @@ def missing(names: Iterable[str], registry: Registry, cache: Cache) -> list[File
     """Those of the registry's files that would be downloaded, each once."""
     entries = [registry.files[name] for name in dict.fromkeys(names)]
     return [one for one in entries if one.urls and cache.trusted_or_none(one) is None]
+
+
+def to_bring(names: Iterable[str], registry: Registry, cache: Cache) -> list[FileEntry]:
+    """Those of the registry's files that a person must fetch, each once."""
+    entries = [registry.files[name] for name in dict.fromkeys(names)]
+    lacking = [one for one in entries if not one.urls and cache.trusted_or_none(one) is None]
+    return [one for one in lacking if next(found_elsewhere(one), None) is None]
 
 
 def obtain(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:

@@ -54,6 +54,53 @@ def test_the_bytes_are_those_of_the_local_engine_blocks_of_one_picture_too(
 
 
 @pytest.mark.slow
+def test_regions_that_decide_on_actors_give_the_bytes_of_the_local_engine(
+    yoda, cluster, folder, tmp_path, tiny_checkpoint
+):
+    common = ("--model", tiny_checkpoint, "--exact", "--block", "256", "--adaptive", "--steps", 12)
+    expected = None
+    for more in ((), ("-j", "2"), ("--engine", "ray"), ("--engine", "ray", "-j", "1")):
+        target = tmp_path / "-".join(more or ("local",))
+        done = yoda("upscale", folder, "-o", target, *common, *more)
+        assert done.code == 4, done.err
+        expected = expected or results(target)
+        assert results(target) == expected, more
+    assert len(expected) == 5
+
+
+def test_regions_of_one_picture_may_decide_in_different_processes(yoda, tmp_path, tiny_checkpoint):
+    """What actors do to a picture that is cut, in any order: its bytes and its leaps stay."""
+    from yoda_cli.upscaling.batch.ray import Actor
+
+    (tmp_path / "in").mkdir()
+    save_photo(tmp_path / "in" / "a.png", 40, 100)
+    options = UpscaleOptions(
+        model=str(tiny_checkpoint), exact=True, device="cpu", steps=9, block=256, adaptive=True
+    )
+    model, writing = find_model(options), WriteOptions()
+    actors = [Actor(options, writing, {}) for _ in range(2)]
+    made = []
+    for name, order in (("one", 1), ("two", -1)):
+        naming = Naming(tmp_path / name, model.name, 4.0, 0, writing, "x4")
+        found = [Found(tmp_path / "in" / "a.png", tmp_path / "in")]
+        (item,) = plan_batch(found, naming, model, options).items
+        looked = actors[0].look(item)
+        places = range(len(looked.plan.blocks))[::order]
+        blocks = {i: actors[i % 2].block(looked, i) for i in places}
+        actors[1].join(item, looked, *(blocks[i] for i in sorted(blocks)))
+        made.append((item.target.read_bytes(), [blocks[i].region for i in sorted(blocks)]))
+    assert len(made[0][1]) >= 2
+    assert made[0] == made[1]
+    done = yoda(
+        "upscale", tmp_path / "in", "-o", tmp_path / "local", "--model", tiny_checkpoint,
+        "--exact", "--block", "256", "--adaptive", "--steps", 9,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (local,) = results(tmp_path / "local").values()
+    assert local == made[0][0]
+
+
+@pytest.mark.slow
 def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_checkpoint):
     from yoda_cli.upscaling.batch import ray as ray_engine
 

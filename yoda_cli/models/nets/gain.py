@@ -8,22 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PATCH = 4  # latents or pixels to a cell of the first layer
+PATCH = 4  # latents or pixels on a side of a cell of the first layer
+STRIDE = 8  # pixels from cell to cell: a quarter of them tells as much. Latents are fewer: PATCH
 TIMES = 16  # sinusoids of each time
 
 
 class GainNet(nn.Module):
     """Three convolutions over cells, pooled to means and deviations, beside the two times.
 
-    ``channels`` is the C of the diffusion space. It puts out (B, 2): the gains of fidelity and of
-    realism, each in (-1, 1). ``scale`` is how large they are on average in training.
+    ``channels`` is the C of the diffusion space; cells lie ``stride`` apart. It puts out (B, 2):
+    the gains of fidelity and of realism, each in (-1, 1). ``scale`` is how large they are on
+    average in training.
     """
 
     scale: Tensor
 
-    def __init__(self, channels: int, width: int = 24) -> None:
+    def __init__(self, channels: int, width: int = 24, stride: int = STRIDE) -> None:
         super().__init__()
-        self.cells = nn.Conv2d(2 * channels, width, PATCH, stride=PATCH)
+        self.cells = nn.Conv2d(2 * channels, width, PATCH, stride=stride)
         self.middle = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.coarse = nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1)
         self.hidden = nn.Linear(4 * width + 2 * TIMES, 64)
@@ -36,13 +38,14 @@ class GainNet(nn.Module):
         return self.compare(self.look(before), self.look(after), self.look(z_lr), times)
 
     def look(self, z: Tensor) -> Tensor:
-        """What ``compare`` needs of one estimate, (B, 2·width, H/4, W/4).
+        """What ``compare`` needs of one estimate, (B, 2·width, H/stride, W/stride).
 
         The first layer sees before - z_lr and after - before. It is linear, so it takes each of
         them once, whatever it is compared with.
         """
         weight = torch.cat(self.cells.weight.chunk(2, 1))
-        return F.conv2d(pad_to(z, PATCH), weight, stride=PATCH)
+        stride = self.cells.stride[0]
+        return F.conv2d(pad_to(z, stride), weight, stride=stride)
 
     def compare(self, before: Tensor, after: Tensor, z_lr: Tensor, times: Tensor) -> Tensor:
         """The same from what ``look`` gave of each."""
