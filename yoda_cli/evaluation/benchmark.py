@@ -107,7 +107,7 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
     known = [journal.rows.get((dataset, picture, method.name)) for method in bench.methods]
     if all(row is not None and (not bench.crops or "crop" in row) for row in known):
         yield from (row for row in known if row is not None)
-        return
+        return  # nothing is read
     try:
         if pair.problem:
             raise InputError(pair.problem)
@@ -119,10 +119,11 @@ def rows_of(dataset: str, pair: Pair, bench: Bench, journal: Journal) -> Iterato
     except YodaError as error:
         yield {"dataset": dataset, "picture": picture, "method": "", "error": str(error)}
         return
-    for method in bench.methods:
-        row = {"dataset": dataset, "picture": picture, "method": method.name}
-        row |= measure_method(method, hr, lr, bench)
-        journal.add(row)
+    for method, row in zip(bench.methods, known, strict=True):
+        if row is None or (bench.crops and "crop" not in row):
+            row = {"dataset": dataset, "picture": picture, "method": method.name}
+            row |= measure_method(method, hr, lr, bench)
+            journal.add(row)
         yield row
 
 
