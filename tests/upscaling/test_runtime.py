@@ -305,7 +305,7 @@ def test_the_packaged_graphs_hold_no_weights_and_say_what_their_networks_are(mod
 @pytest.mark.parametrize("name", MODELS)
 def test_the_packaged_graphs_give_what_their_networks_give(models, name):
     model, plain = models[name]
-    lr, z_t = photo(12, 18), torch.randn(1, 3, 48, 72)
+    lr, z_t = photo(12, 20), torch.randn(1, 3, 48, 80)
     expected, made = model.backbone.encode(lr, 0.3), plain.backbone.encode(lr.numpy(), 0.3)
     assert np.allclose(made.attention, expected.attention, atol=1e-5)
     for key in ("features", "base"):
@@ -338,11 +338,11 @@ def test_the_packaged_graphs_are_those_that_the_networks_give(tmp_path):
 def example_of(graph):
     """Numbers for every input of a graph."""
     rng = np.random.default_rng(0)
-    sizes = {"lr": (2, 3, 12, 18), "windows": (2, 3, 40, 64), "strength": (2,), "t": (2,)}
-    large = {"features": (2, 64, 12, 18), "mask": (2, 1, 48, 72)}
+    sizes = {"lr": (2, 3, 12, 20), "windows": (2, 3, 40, 64), "strength": (2,), "t": (2,)}
+    large = {"features": (2, 64, 12, 20), "mask": (2, 1, 48, 80)}
     inputs = {}
     for name in graph.inputs:
-        shape = (sizes | large).get(name, (2, 3, 48, 72))
+        shape = (sizes | large).get(name, (2, 3, 48, 80))
         inputs[name] = rng.random(shape, np.float32)
     if "t" in inputs:
         inputs["t"] = np.array([3, 900])
