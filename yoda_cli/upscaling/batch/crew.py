@@ -41,7 +41,7 @@ class Hand:
     """A worker: its process, this end of its pipe, and the number of the task that it does."""
 
     process: BaseProcess
-    pipe: connection.Connection
+    pipe: Any  # multiprocessing's Connection, which has another name on Windows
     place: int
     is_ready: bool = False
     task: int | None = None
@@ -115,7 +115,7 @@ class Crew:
         if kind is not None:
             self._writer.close()  # ends all at once, in the middle of their tasks
         for worker in self.workers:
-            if not worker.is_ready:  # it still loads what nobody needs any more
+            if kind is not None or not worker.is_ready:  # it does or loads what nobody needs now
                 worker.process.kill()
             worker.pipe.close()
         _end([worker.process for worker in self.workers])
