@@ -28,12 +28,9 @@ class TrainOptions:
     ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
     all those of two chains that the network itself runs for each crop. Their loss is the energy
     score, whose two samples should differ as ``spread`` says: 0, not at all; 1, as the truth may;
-    and ``texture_weight`` times the distance of the local distributions of patches. Chains cost
-    much more than the encoder: with ``sampled_crops`` only so many crops of each batch run them,
-    and their loss ends before the encoder, which all crops teach by its base (0: all crops, and it
-    does not end there). With ``none`` only the encoder is trained. Submodules named in ``frozen``
-    stay as they are; the convolutions of those named in ``muon`` are stepped by Muon at
-    ``muon_rate``, all else by AdamW at ``rate``.
+    and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
+    only the encoder is trained. Submodules named in ``frozen`` stay as they are; the convolutions
+    of those named in ``muon`` are stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
     Each crop is the pick of ``candidates``, by chance in proportion to bicubic's error on them.
     """
 
@@ -56,7 +53,6 @@ class TrainOptions:
     states: Literal["forward", "sampled", "none"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
-    sampled_crops: int = 0
     frozen: tuple[str, ...] = ()
     muon: tuple[str, ...] = ()
     muon_rate: float = 0.01
@@ -70,8 +66,8 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        if self.states != "sampled" and (self.spread or self.texture_weight or self.sampled_crops):
-            raise ValueError('spread, texture_weight and sampled_crops need states = "sampled"')
+        if self.states != "sampled" and (self.spread or self.texture_weight):
+            raise ValueError('spread and texture_weight need states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 

@@ -171,33 +171,11 @@ def test_the_gradient_reaches_the_network_and_spares_what_is_frozen():
     assert len(run.optimizers.adam.param_groups[0]["params"]) == len(with_gradient)
 
 
-def test_sampled_crops_run_chains_and_every_crop_teaches_the_base():
-    """The chains' loss ends before the encoder; the base's is the same as without them."""
-    options = replace(SAMPLED, sampled_crops=1, attention={"uniform": 1.0}, batch=2)
-    run = make_run(replace(RECIPE, train=options), CPU, None)
-    batch = batch_of()
-    terms = losses(run.net, batch, options, run.generator, contextlib.nullcontext)
-    alone = losses(
-        run.net, batch, replace(options, states="none", spread=0.0, sampled_crops=0),
-        run.generator, contextlib.nullcontext,
-    )  # fmt: skip
-    assert float(terms["base"].detach()) == float(alone["base"].detach())
-    terms["energy"].backward()
-    reached = {n for n, p in run.net.named_parameters() if p.grad is not None}
-    assert reached
-    assert not any(name.startswith("encoder.") for name in reached)
-    net = Told(0.5)
-    losses(net, batch, options, torch.Generator().manual_seed(5), contextlib.nullcontext)
-    assert {len(z) for _, z, _ in net.shown} == {2}  # one crop, twice
-    assert torch.equal(net.truth, (batch.hr - net.encode(batch.lr, 0).maps["up"])[:1])
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
         {"spread": 1.0},
         {"texture_weight": 1.0},
-        {"sampled_crops": 1},
         {"states": "sampled", "masks": "weights"},
         {"states": "sampled", "divide_by": "crop"},
     ],

@@ -20,8 +20,8 @@ ENGINES = ("local", "ray")
 RUNTIMES = ("auto", "torch", "onnx")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 RECIPES = (
-    "general", "general-stage2", "general-few", "general-base", "face", "face-stage2", "face-x8",
-    "srdiff-df2k", "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512", "gain",
+    "general", "general-stage2", "general-base", "face", "face-stage2", "face-x8", "srdiff-df2k",
+    "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512", "gain",
 )  # fmt: skip
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 METRICS = (

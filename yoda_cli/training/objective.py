@@ -83,8 +83,6 @@ def losses(
                 'states = "none" trains an encoder, and this network has none of its own'
             )
         return encoder
-    if options.sampled_crops:
-        batch, condition = first_crops(batch, condition, options.sampled_crops)
     z_0 = net.to_z(batch.hr, condition)
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound
@@ -92,14 +90,6 @@ def losses(
     task = Task(net, options, condition, z_0, attention, lower, generator, autocast)
     diffusion = task.sampled() if options.states == "sampled" else task.forward()
     return diffusion | encoder
-
-
-def first_crops(batch: Batch, condition: Condition, count: int) -> tuple[Batch, Condition]:
-    """The first ``count`` crops, and what the encoder made of them as if it were given."""
-    maps = {name: x[:count] for name, x in batch.maps.items()}
-    part = Batch(batch.hr[:count], batch.lr[:count], maps, batch.strength[:count])
-    made = {name: x[:count].detach() for name, x in condition.maps.items()}
-    return part, Condition(condition.z_lr[:count].detach(), made)
 
 
 @dataclass(frozen=True)

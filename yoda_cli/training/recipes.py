@@ -69,7 +69,6 @@ def check_recipe(recipe: Recipe) -> None:
         "chains": (bool(options.chains) and min(options.chains) >= 0, "numbers, 0 or more"),
         "attention": (bool(maps) and set(maps) <= set(known), f"weights of {', '.join(known)}"),
         "attention weights": (min(maps.values(), default=0) >= 0 < sum(maps.values()), "positive"),
-        "sampled_crops": (0 <= options.sampled_crops <= options.batch, "0 … batch"),
         "candidates": (options.candidates >= 1, "1 or more"),
         "degrade": (0 <= options.degrade <= 1, "0 … 1"),
         "reduce": (bool(options.reduce) and min(options.reduce) >= 1, "factors of 1 or more"),
