@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Trains the network that sees how damaged a picture is: `scripts/damage_net.py PHOTOS OUT`.
 
-Crops of PHOTOS (every 20th picture in name order is held out) are damaged as `yoda train` does it,
-one in five not at all; the network learns the drawn strength from the crops' statistics. Prints how
-well held-out crops are ranked, and writes OUT, a `damage.safetensors`.
+Crops of PHOTOS (every 20th picture in name order is held out) and drawn pictures are damaged as
+`yoda train` does it, three in ten not at all; the network learns the drawn strength from the crops'
+statistics. Prints how well held-out crops are ranked, and writes OUT, a `damage.safetensors`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from torch import Tensor
 from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW
 from yoda_cli.images.degradation_net import DamageNet, statistics
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
-from yoda_cli.training.degrade import clean_lr, degrade
+from yoda_cli.training.degrade import Bytes, clean_lr, degrade
+from yoda_cli.training.drawings import draw
 from yoda_cli.training.gain import rank_correlation
 
 SCALE = 4
-CLEAN = 0.2  # the share of crops that are not damaged
+CLEAN = 0.3  # the share of crops that are not damaged
+DRAWN = 0.2  # the share of drawn pictures
 SMALLER = 1.6  # copies of pictures are made up to so many times smaller: their detail is finer
 BATCH, RATE, WEIGHT_DECAY = 128, 2e-3, 0.01
 BEND = 0.05  # errors below it count by their square
@@ -39,19 +41,26 @@ def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tupl
     seen: list[Tensor] = []
     strengths: list[float] = []
     while len(seen) < count:
-        picture = load_rgb(paths[int(rng.integers(len(paths)))])
-        if rng.random() < 0.5:
-            picture = smaller(picture, rng.uniform(1, SMALLER))
-        height, width = picture.shape[-2:]
-        if min(height, width) < side:
-            continue
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        hr = picture[0, :, top : top + side, left : left + side].permute(1, 2, 0).numpy().copy()
+        hr = draw(side, [], rng) if rng.random() < DRAWN else crop_of(paths, side, rng)
         clean = rng.random() < CLEAN
         lr, strength = (clean_lr(hr, SCALE), 0.0) if clean else degrade(hr, SCALE, rng)
         seen.append(statistics(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255))
         strengths.append(strength)
     return torch.cat(seen), torch.tensor(strengths)
+
+
+def crop_of(paths: Sequence[Path], side: int, rng: np.random.Generator) -> Bytes:
+    """(side, side, 3) of a photograph, which is made smaller in half of the cases."""
+    while True:
+        picture = load_rgb(paths[int(rng.integers(len(paths)))])
+        if rng.random() < 0.5:
+            picture = smaller(picture, rng.uniform(1, SMALLER))
+        height, width = picture.shape[-2:]
+        if min(height, width) >= side:
+            break
+    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    crop = picture[0, :, top : top + side, left : left + side]
+    return crop.permute(1, 2, 0).numpy().copy()
 
 
 def smaller(picture: Tensor, factor: float) -> Tensor:

@@ -72,6 +72,11 @@ def is_blank(x: Tensor) -> bool:
     return not any(as_array(x).strides if is_plain(x) else x.stride())
 
 
+def is_repeated(x: Tensor, axis: int) -> bool:
+    """Whether all along ``axis`` is one piece of memory."""
+    return not (as_array(x).strides[axis] if is_plain(x) else x.stride(axis))
+
+
 def spread(x: Tensor, *shape: int) -> Tensor:
     """``x`` repeated to a shape, to be read only."""
     return cast("Tensor", library_of(x).broadcast_to(x, shape))

@@ -72,7 +72,9 @@ def test_a_whole_factor_gives_what_gathering_every_tap_gives(factor, shape):
     expected = x
     for dim in (2, 3):
         index, weight = _taps(expected.shape[dim], expected.shape[dim] * factor, factor)
-        gathered = expected.movedim(dim, -1)[..., index] * weight
+        gathered = expected.movedim(dim, -1)[..., torch.from_numpy(index)] * torch.from_numpy(
+            weight
+        )
         expected = gathered.sum(-1).movedim(-1, dim)
     assert torch.allclose(imresize(x, scale=factor), expected, rtol=0, atol=1e-12)
 

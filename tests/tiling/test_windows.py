@@ -92,7 +92,7 @@ def test_the_weights_of_all_blocks_sum_to_one(sides):
     total = torch.zeros(1, 1, height, width)
     outermost = []
     for block in make_tiles(height, width, core=64, halo=16, align=1):
-        weight = feather(block, 16)
+        weight = torch.from_numpy(feather(block, 16))
         block.window.cut(total).add_(weight)
         if block.window.top > 0:
             outermost.append(weight[..., :8, :].max())

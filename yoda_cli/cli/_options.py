@@ -155,9 +155,7 @@ LowerBound = Annotated[
         metavar="L", help="How much detail calm areas get: above 0, at most 1 (default: 0.3)."
     ),
 ]
-Steps = Annotated[
-    int | None, typer.Option(metavar="N", help="Diffusion steps (default: the model's, 2).")
-]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Diffusion steps (default: 2).")]
 Device = Annotated[
     str,
     typer.Option(

@@ -69,7 +69,7 @@ Fidelity = Annotated[
     float | None, shown(LOOK, "0: most detail … 1: smoothest (default: 0.188).", value="F")
 ]
 Seed = Annotated[int, shown(LOOK, "Another number, other fine detail (default: 0).", value="N")]
-Steps = Annotated[int | None, shown(LOOK, "Diffusion steps (default: the model's, 2).", value="N")]
+Steps = Annotated[int | None, shown(LOOK, "Diffusion steps (default: 2).", value="N")]
 
 Recursive = Annotated[bool, shown(FOLDERS, "Enter folders in folders too.", "-r", "--recursive")]
 Jobs = Annotated[int, shown(FOLDERS, "Pictures at a time (default: 1).", "-j", "--jobs", value="N")]

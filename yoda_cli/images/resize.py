@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from yoda_cli.arrays import Array, add_product, as_array, is_plain, library_of, like, taken
+from yoda_cli.arrays import (
+    Array,
+    add_product,
+    as_array,
+    is_plain,
+    is_repeated,
+    library_of,
+    like,
+    spread,
+    taken,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,8 +155,9 @@ def imresize(
 def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) -> Tensor:
     """``imresize`` to no larger a ``size``, in [0, 1]; bytes become floats a few rows at a time,
     some ``together`` values at once."""
-    if pixels.ndim == 4 and pixels.shape[1] > 1 and pixels.stride(1) == 0:  # grey, shown as colour
-        return shrink(pixels[:, :1], size, together=together).expand(-1, pixels.shape[1], -1, -1)
+    if pixels.ndim == 4 and pixels.shape[1] > 1 and is_repeated(pixels, 1):  # grey, as colour
+        made = shrink(pixels[:, :1], size, together=together)
+        return spread(made, made.shape[0], pixels.shape[1], *size)
     height, width = pixels.shape[-2:]
     rows = max(1, together // width)
     if rows >= height:
