@@ -9,9 +9,12 @@ import torch
 from fakes import photo, save_photo
 from PIL import Image
 
+from yoda_cli.evaluation.datasets import SAMPLE
+from yoda_cli.images import read_picture
 from yoda_cli.images.degradation import _starts, estimate
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import DRIEST, FIDELITY_PER_DENOISE
+from yoda_cli.training.drawings import draw
 
 
 def smooth(height=128, width=160):
@@ -39,9 +42,21 @@ def clean(height=96, width=128):
     return (imresize(photo(4 * height, 4 * width), scale=1 / 4).clamp(0, 1) * 255).round() / 255
 
 
-@pytest.mark.parametrize("size", [(1, 1), (23, 300), (64, 64), (96, 128), (25, 200)])
-def test_clean_pictures_of_any_size_get_light_treatment_at_most(size):
-    assert estimate(clean(*size)) < 0.2
+@pytest.mark.parametrize("path", sorted(SAMPLE.iterdir()), ids=lambda path: path.stem)
+@pytest.mark.parametrize("size", [(1, 1), (23, 128), (64, 64), (96, 128), (25, 60)])
+def test_clean_photographs_of_any_size_get_light_treatment_at_most(path, size):
+    hr = read_picture(path).rgb
+    height, width = (min(4 * n, m // 4 * 4) for n, m in zip(size, hr.shape[-2:], strict=True))
+    lr = imresize(hr[..., :height, :width], scale=1 / 4).clamp(0, 1)
+    assert estimate((lr * 255).round() / 255) < 0.2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_drawings_are_left_alone(seed):
+    """Sharp edges and flat areas are no damage."""
+    drawn = torch.from_numpy(draw(384, [], np.random.default_rng(seed)).copy())
+    lr = imresize(drawn.permute(2, 0, 1)[None], scale=1 / 4)
+    assert estimate(lr) < 0.2
 
 
 def test_flat_pictures_are_left_alone():
