@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DAMAGE = PACKAGE / "checkpoints" / "damage"  # a graph, and weights of the same name
+DAMAGE_WEIGHTS = DAMAGE.with_suffix(".safetensors")
 WINDOW = 64  # pixels on a side, as in training
 LEAST_SIDE = 24  # of a window in which every statistic is defined
 ACROSS = 8  # windows along a side, at most
@@ -55,12 +56,12 @@ def strengths_of(windows: Tensor) -> Array:
         return Graph.of(DAMAGE).run({"windows": as_array(windows)})[0]
     from yoda_cli.images.degradation_net import damage_net
 
-    return as_array(damage_net()(windows))
+    return as_array(damage_net(DAMAGE_WEIGHTS)(windows))
 
 
 def damage_net_digest() -> str:
     """Which network judges, in a few characters."""
-    return hashlib.sha256(DAMAGE.with_suffix(".safetensors").read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(DAMAGE_WEIGHTS.read_bytes()).hexdigest()[:16]
 
 
 def _starts(length: int) -> list[int]:

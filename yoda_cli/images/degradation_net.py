@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
-
-from yoda_cli.images.degradation import DAMAGE
 
 STATISTICS = 146
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -43,10 +42,10 @@ class DamageNet(nn.Module):
 
 
 @cache
-def damage_net() -> DamageNet:
-    """The packaged network."""
+def damage_net(weights: Path) -> DamageNet:
+    """The network of a file."""
     net = DamageNet()
-    net.load_state_dict(load(DAMAGE.with_suffix(".safetensors").read_bytes()))
+    net.load_state_dict(load(weights.read_bytes()))
     return net.eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from yoda_cli.arrays import Array, as_array
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.images.degradation import DAMAGE, LEAST_SIDE, WINDOW
+from yoda_cli.images.degradation import DAMAGE, DAMAGE_WEIGHTS, LEAST_SIDE, WINDOW
 from yoda_cli.images.degradation_net import damage_net
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.onnx_graphs import PARTS, Inputs, check_exportable, exported, onnx_graph
@@ -22,7 +22,10 @@ MODELS = ("general", "face")
 
 def packaged_graphs() -> Iterator[tuple[str, bytes]]:
     """Every graph, and the name of its file in ``checkpoints``."""
-    yield f"{DAMAGE.name}.onnx", without_weights(damage_graph(), damage_net().state_dict())
+    yield (
+        f"{DAMAGE.name}.onnx",
+        without_weights(damage_graph(), damage_net(DAMAGE_WEIGHTS).state_dict()),
+    )
     for name in MODELS:
         options = UpscaleOptions(model=name, device="cpu", precision="fp32")
         net = check_exportable(find_model(options).backbone, name)
@@ -32,7 +35,7 @@ def packaged_graphs() -> Iterator[tuple[str, bytes]]:
 
 def damage_graph() -> bytes:
     """``windows`` (B, 3, h, w) in [0, 1] → ``strengths`` (B,)."""
-    net = damage_net()
+    net = damage_net(DAMAGE_WEIGHTS)
     windows = torch.rand(3, 3, WINDOW, WINDOW - 7)
     net(windows)  # constants; made while it exports they would be taken for inputs
     sides = {0: Dim("count", min=1)} | {
