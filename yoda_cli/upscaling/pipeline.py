@@ -194,9 +194,13 @@ def upscale_tensor(
         image = imresize(image, (height, width)).clip(0, 1)
     image, faces = with_restored_faces(lr, image, model, asked)
     result = result_of(passes, image, time.perf_counter() - began)
-    first, later = passes[0], told[0] if told else Ahead()  # what was told before the first call
+    return replace(as_told(result, passes[0], told[0] if told else Ahead()), faces=faces)
+
+
+def as_told(result: Result, first: PassEnd, later: Ahead) -> Result:
+    """``result`` with the time and the calls that were told before the first call."""
     return replace(
-        result, faces=faces, forecast_seconds=first.forecast_seconds + later.seconds,
+        result, forecast_seconds=first.forecast_seconds + later.seconds,
         planned_calls=first.plan.planned_calls + later.calls,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from yoda_cli.devices.out_of_memory import Counter
 from yoda_cli.errors import WeightsError, how_to_install
 from yoda_cli.files import name_write_errors
 from yoda_cli.files.overwriting import replacing
-from yoda_cli.images import read_picture, shown
+from yoda_cli.images import Picture, read_picture, shown
 from yoda_cli.images.strips import read_strips
 from yoda_cli.images.vips import encode, to_bytes
 from yoda_cli.models.calibration import learn
@@ -107,8 +107,7 @@ def stream(
         made = scratch.zeros(height, width, channels, dtype=torch.uint8)  # before the long work
     settings, said = resolve_for_picture(lr, model, in_small_blocks(item.settled(options)))
     notices = picture.notices + source_notices(lr, model, settings) + said
-    if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
-        notices += ("a streamed TIFF does not keep the picture's EXIF: dropped",)
+    notices += dropped(item, picture, writing)
     with exact_kernels(settings.tiles.exact), name_memory_errors(), name_write_errors(item.target):
         counter, seed = Counter(observer.on_call), picture_seed(settings.sampling.seed, lr)
         seen, conditions = begin(
@@ -139,6 +138,13 @@ def stream(
     result = result_of([end], end.image, seconds)
     return Finished(item.source, item.target, lr, result, (width, height),
                     (*notices, "streamed"), settings, 1, peak_bytes(), sha256)  # fmt: skip
+
+
+def dropped(item: Item, picture: Picture, writing: WriteOptions) -> tuple[str, ...]:
+    """A notice of what the file cannot hold."""
+    if item.kind == "TIFF" and picture.metadata.exif and not writing.strip_metadata:
+        return ("a streamed TIFF does not keep the picture's EXIF: dropped",)
+    return ()
 
 
 def in_small_blocks(options: UpscaleOptions) -> UpscaleOptions:
