@@ -2,15 +2,24 @@
 
 import os
 import signal
+from contextlib import suppress
+from types import FrameType
 
 
 def main() -> None:
     """Run the command line."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+        signal.signal(signal.SIGINT, _leave)
     from yoda_cli.cli import main as run
 
     run()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Nothing was begun yet."""
+    with suppress(OSError):
+        os.write(2, b"interrupted: nothing was done\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

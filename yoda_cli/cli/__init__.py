@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
-from yoda_cli.cli._signals import leave_signals, take_signals
+from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
@@ -64,9 +64,13 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """The parser would end the process without a word where anything met a broken pipe."""
+        """The parser would end the process without a word at Ctrl-C, or where anything met a
+        broken pipe."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            _render.note(interruption(ctx.invoked_subcommand, *error.args))
+            return INTERRUPTED
         except BrokenPipeError as error:
             raise OutputError("what should take or give data is gone: broken pipe") from error
 
@@ -234,6 +238,7 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = application_for(arguments)(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
+        _render.note(interruption(*arguments[:1]))
         return INTERRUPTED
     except Exception as error:
         if debug:

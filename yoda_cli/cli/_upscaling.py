@@ -232,9 +232,7 @@ def make(
                 on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
-            if not show.quiet:
-                interrupted(made, batch)
-            raise
+            raise KeyboardInterrupt(interrupted(made, batch)) from None
 
 
 def label_of(batch: Batch, model: Model) -> str:

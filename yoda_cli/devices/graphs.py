@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -78,10 +80,29 @@ class Graph:
         """The outputs in their order. RuntimeError says what went wrong, a lack of memory too."""
         ready = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
-            made: list[Array] = self.session.run(None, ready)
+            return _stoppable(lambda options: self.session.run(None, ready, options))
         except Exception as error:  # its classes derive from nothing else
             raise RuntimeError(str(error)) from error
-        return made
+
+
+def _stoppable(run: Callable[[Any], list[Array]]) -> list[Array]:
+    """A run that Ctrl-C ends between two nodes of its graph.
+
+    It is one call into a library, of many seconds for a large picture, and Python hears a signal
+    only in its main thread between two steps of its own: so that thread just waits.
+    """
+    from onnxruntime import RunOptions
+
+    options = RunOptions()
+    if threading.current_thread() is not threading.main_thread():
+        return run(options)
+    with ThreadPoolExecutor(1) as aside:
+        made = aside.submit(run, options)
+        try:
+            return made.result()
+        except BaseException:
+            options.terminate = True
+            raise
 
 
 def graph_file(weights: Path, part: str = "") -> Path:
