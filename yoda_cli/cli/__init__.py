@@ -61,13 +61,17 @@ class Group(TyperGroup):
         name = args[0] if args else ""
         if name not in self.commands and not name.startswith("-") and is_picture(name):
             raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
+        if name == "version":
+            raise UsageError("version is no command; did you mean: yoda --version")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """The parser would end the process without a word at Ctrl-C, or where anything met a
         broken pipe."""
+        words = {*ctx.args, *getattr(ctx, "_protected_args", ())}
         try:
-            return super().invoke(ctx)
+            with _render.waiting("starting", quiet=not words & LOADING or bool(words & SILENT)):
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             _render.note(interruption(ctx.invoked_subcommand, *error.args))
             return INTERRUPTED
@@ -163,6 +167,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
     "config": (config, {}),
     "help": (help_, {}),
 }  # fmt: skip
+LOADING = {"attention", "bench", "doctor", "metrics", "train"}  # torch, before their first word
+SILENT = {"-h", "--help", "-q", "--quiet", "--no-progress"}
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
 

@@ -42,7 +42,7 @@ class Registry:
         """The model called ``name``, by its own name or an alias."""
         named = {alias: m for m in self.models.values() for alias in (m.name, *m.aliases)}
         if name not in named:
-            raise UsageError(f"unknown model {name!r}; {hint(name, named)} Or a checkpoint file")
+            raise UsageError(f"unknown model {name!r}; {hint(name, named, MODELS_ARE)}")
         return named[name]
 
     def files_of(self, name: str) -> list[FileEntry]:
@@ -64,9 +64,9 @@ class Registry:
         aliases += [alias for entry in self.files.values() for alias in entry.aliases]
         known = [*self.models, *aliases, *self.datasets, *self.files]
         if name not in known:
-            close = get_close_matches(name, known, 3, cutoff=0.4)
-            meant = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UsageError(f"nothing is called {name!r}; {meant}yoda weights list --all says all")
+            close = near(name, known)[:3]
+            meant = f"did you mean {' or '.join(close)}?" if close else ALL_NAMES
+            raise UsageError(f"nothing is called {name!r}; {meant}")
 
     def urls(self, entry: FileEntry) -> list[str]:
         """Where to look, in order: the entry's own addresses, then those through mirrors."""
@@ -79,15 +79,32 @@ class Registry:
 
 
 NAMED = 12  # names that one line says
+SURE = 0.85  # likeness, up to 1, from which no other name is thought of
+SLIP = 0.72  # likeness, up to 1, from which a name is taken for another misspelt
+LEAST_BEGUN = 3  # letters that may be the beginning of a name
 
 
-def hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """What may have been meant."""
-    close = get_close_matches(name, known, 1)
-    if close:
+ALL_NAMES = "yoda weights list --all shows what there is"
+MODELS_ARE = "yoda weights list shows all; or give a checkpoint file"
+
+
+def near(name: str, known: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """Names that may have been meant, the nearest first: those that begin like ``name``, and those
+    that differ by a slip of the finger. None that a person would not recognise."""
+    asked = name.lower()
+    if sure := get_close_matches(asked, known, 1, cutoff=SURE):
+        return sure
+    begun = [one for one in known if len(asked) >= LEAST_BEGUN and one.lower().startswith(asked)]
+    slips = get_close_matches(asked, known, 3, cutoff=SLIP)
+    return list(dict.fromkeys([*slips[:1], *begun, *slips]))
+
+
+def hint(name: str, known: Sequence[str] | Mapping[str, object], otherwise: str = ALL_NAMES) -> str:
+    """What may have been meant; ``otherwise`` is said where too many are known to name them."""
+    if close := near(name, known):
         return f"did you mean {close[0]}?"
     if len(known) > NAMED:
-        return "yoda weights list --all shows what there is."
+        return otherwise
     return f"there are {', '.join(sorted(known))}."
 
 
