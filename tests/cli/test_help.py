@@ -1,6 +1,7 @@
 """The first minutes: help, names, answers before torch is loaded, defaults of one's own."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -45,6 +46,18 @@ def test_help_on_a_command_and_on_exit_codes(yoda):
     codes = {0, errors.INTERRUPTED, *(error.exit_code for error in tree)}
     assert {int(line.split()[0]) for line in lines} == codes
     assert "did you mean upscale?" in yoda("help", "upscal").err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "attention", "compare", "bench", "metrics", "train", "export", "doctor", "config", "help",
+     "weights", "weights list", "weights pull", "weights import"],
+)  # fmt: skip
+def test_help_fits_and_has_no_types_of_the_programming_language(yoda, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    said = yoda(*command.split(), "--help").out
+    assert not re.search(r"<\w+|list\[", said), said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_no_command_shows_the_help_and_no_other_line(yoda):

@@ -10,14 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._parsing import Command, Family, Group
 from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
@@ -49,80 +47,6 @@ EPILOG = """\
 
 Exit codes, from 0 to 130, are explained by: yoda help exit-codes
 """
-
-
-class Group(TyperGroup):
-    """The commands; a picture in place of a command is met with what was meant."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _spared(super().get_params(ctx))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0] if args else ""
-        if name not in self.commands and not name.startswith("-") and is_picture(name):
-            raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
-        if name == "version":
-            raise UsageError("version is no command; did you mean: yoda --version")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """The parser would end the process without a word at Ctrl-C, or where anything met a
-        broken pipe."""
-        words = {*ctx.args, *getattr(ctx, "_protected_args", ())}
-        try:
-            with _render.waiting("starting", quiet=not words & LOADING or bool(words & SILENT)):
-                return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            _render.note(interruption(ctx.invoked_subcommand, *error.args))
-            return INTERRUPTED
-        except BrokenPipeError as error:
-            raise OutputError("what should take or give data is gone: broken pipe") from error
-
-
-PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
-
-
-def is_picture(name: str) -> bool:
-    """Whether a word looks like a picture or a folder of them."""
-    return Path(name).exists() or PICTURE.search(name) is not None
-
-
-class Command(TyperCommand):
-    """A command whose options cost nothing where there is nothing to check: typer would make a
-    checker for each, by a library that takes as long to load as all the rest."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _spared(super().get_params(ctx))
-
-
-def _spared(parameters: list[Any]) -> list[Any]:
-    for parameter in parameters:
-        if not isinstance(parameter.process_value, partial):
-            parameter.process_value = partial(_if_said, parameter, parameter.process_value)
-    return parameters
-
-
-def _if_said(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
-    """A value without typer's checker where there is nothing to check: nothing was said, or a word
-    or a file's name, or the number that stands in the signature."""
-    if not value and parameter.required:
-        return process(context, value)
-    if value is None:
-        if parameter.callback:
-            return parameter.callback(context, parameter, None)
-        return () if parameter.multiple or parameter.nargs != 1 else None
-    if parameter.callback:
-        return process(context, value)
-    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is int and type(value) is int and value == parameter.default:
-        return value
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind == list[Path] and all(isinstance(each, str) for each in value):
-        return [Path(each) for each in value]
-    return process(context, value)
 
 
 logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
@@ -167,8 +91,6 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
     "config": (config, {}),
     "help": (help_, {}),
 }  # fmt: skip
-LOADING = {"attention", "bench", "doctor", "metrics", "train"}  # torch, before their first word
-SILENT = {"-h", "--help", "-q", "--quiet", "--no-progress"}
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
 
@@ -188,7 +110,9 @@ def application(*names: str) -> typer.Typer:
     for name in names:
         command, told = COMMANDS[name]
         if isinstance(command, typer.Typer):
-            made.add_typer(command, name=name)
+            for inner in command.registered_commands:
+                inner.cls = Command
+            made.add_typer(command, name=name, cls=Family)
         else:
             made.command(name, cls=Command, **told)(command)
     return made
