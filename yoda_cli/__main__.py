@@ -18,7 +18,8 @@ def main() -> None:
 def _leave(number: int, frame: FrameType | None) -> None:
     """Nothing was begun yet."""
     with suppress(OSError):
-        os.write(2, b"interrupted: nothing was done\n")
+        head = b"\r\x1b[K" if os.isatty(2) else b""  # over the ^C of the terminal
+        os.write(2, head + b"interrupted: nothing was done\n")
     os._exit(130)
 
 

@@ -91,6 +91,7 @@ def train(
     check_folders(data, [out] if len(stages) == 1 else [out / s.name for s in stages], start)
     _render.note(f"starts from {start.stem if start else 'nothing: that takes hours'}")
     with _render.training_line(bar=not no_progress) as line:
+        line.show("reading the photographs …")
         best = train_stages(
             stages,
             data,
