@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yoda_cli.cli import _names
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError
+from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
 from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
@@ -30,10 +30,14 @@ def check(inputs: Sequence[Path], files_from: Path | None, options: UpscaleOptio
 
 def check_size(path: Path, options: UpscaleOptions) -> None:
     """A picture alone may become as large as was asked."""
-    if options.scale is None and str(path) != "-":
+    asked = (options.width, options.height, options.short_side, options.min_size)
+    if any(asked) and str(path) != "-":
         from yoda_cli.images import peek
 
-        header = peek(path)
+        try:
+            header = peek(path)
+        except YodaError:  # the run says it
+            return
         named_scale(path, options, (header.width, header.height), 1)
 
 
