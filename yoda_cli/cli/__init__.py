@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._record import unrolled
 from yoda_cli.cli._signals import leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
@@ -180,7 +181,7 @@ def application(*names: str) -> typer.Typer:
         if isinstance(command, typer.Typer):
             made.add_typer(command, name=name)
         else:
-            made.command(name, cls=Command, **told)(command)
+            made.command(name, cls=Command, **told)(unrolled(command))
     return made
 
 
