@@ -18,7 +18,7 @@ LAYERS = [
     {"images"},
     {"attention", "models"},
     {"upscaling"},
-    {"evaluation", "reports", "api"},
+    {"evaluation", "reports"},
     {"training"},
     {"cli"},
 ]
@@ -47,6 +47,13 @@ def imports(path):
 def own_imports(path):
     """What a module imports from this package, by package."""
     return {name.split(".")[1] for name in imports(path) if name.startswith("yoda_cli.")}
+
+
+def test_the_top_is_small():
+    tops = [p for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    assert sum(p.is_dir() for p in tops) <= 13
+    assert sum(p.is_file() for p in tops) <= 6  # with __init__ and __main__
+    assert len(LAYERS) <= 10
 
 
 def test_every_module_lives_in_a_room_of_the_plan():
