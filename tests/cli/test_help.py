@@ -145,8 +145,7 @@ def test_values_are_completed():
     assert {"general", "photo"} <= set(_names.complete_weights(""))
 
 
-    import typer
-
+def test_options_name_what_completes_them():
     group = typer.main.get_command(app())
     for command, flag in [("upscale", "model"), ("upscale", "attention"), ("bench", "dataset")]:
         option = next(p for p in group.commands[command].params if p.name == flag)
