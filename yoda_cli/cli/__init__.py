@@ -10,12 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 import typer
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
 from yoda_cli.cli._parsing import Command, Family, Group
+from yoda_cli.cli._record import unrolled, without_options
 from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
@@ -94,8 +96,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
 
-def application(*names: str) -> typer.Typer:
-    """``yoda`` with these of its commands."""
+def application(*names: str, listed: bool = False) -> typer.Typer:
+    """``yoda`` with these of its commands; ``listed`` by name only, which is all its help shows."""
     made = typer.Typer(
         name="yoda",
         cls=Group,
@@ -112,22 +114,29 @@ def application(*names: str) -> typer.Typer:
         if isinstance(command, typer.Typer):
             for inner in command.registered_commands:
                 inner.cls = Command
-            made.add_typer(command, name=name, cls=Family)
+            family = typer.Typer(help=command.info.help) if listed else command
+            made.add_typer(family, name=name, cls=Family)
         else:
-            made.command(name, cls=Command, **told)(command)
+            taken = without_options(command) if listed else unrolled(command)
+            made.command(name, cls=Command, **told)(taken)
     return made
 
 
-app = application(*COMMANDS)
+@cache
+def app() -> typer.Typer:
+    """All of ``yoda``."""
+    return application(*COMMANDS)
 
 
 def application_for(arguments: list[str]) -> typer.Typer:
-    """All of ``yoda``, or the one command that is named: typer reads the signatures of all.
+    """What this command line needs, at most ``app()``: typer reads every signature it is given.
 
     A file of defaults may speak of every command, and is checked against them.
     """
+    if arguments in (["-h"], ["--help"]):
+        return application(*COMMANDS, listed=True)
     name = arguments[0] if arguments else ""
-    return application(name) if name in ALONE and not _defaults.is_written() else app
+    return application(name) if name in ALONE and not _defaults.is_written() else app()
 
 
 def main() -> None:
