@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._log import end_log
 from yoda_cli.cli._signals import leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
@@ -234,18 +235,19 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = application_for(arguments)(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        return report(error)
+        code = report(error)
     finally:  # --offline, --cache-dir, --registry and --log-file hold for this run
         os.environ.clear()
         os.environ.update(environment)
-        for handler in [handler for handler in log.handlers if handler not in handlers]:
-            log.removeHandler(handler)
-            handler.close()
-    return code if isinstance(code, int) else 0
+        lost = [end_log(handler) for handler in log.handlers[:] if handler not in handlers]
+    code = code if isinstance(code, int) else 0
+    for error in filter(None, lost):
+        code = report(error) if code == 0 else code
+    return code
 
 
 def report(error: Exception) -> int:

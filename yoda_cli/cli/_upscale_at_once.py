@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from yoda_cli.cli import _options
+from yoda_cli.cli import _log, _options
 from yoda_cli.cli._upscale_options import OUTPUT, WEIGHTS
 
 LogFile = Annotated[
     Path | None,
     typer.Option(
-        "--log-file", callback=_options.keep_log, expose_value=False, metavar="FILE", hidden=True,
+        "--log-file", callback=_log.keep_log, expose_value=False, metavar="FILE", hidden=True,
         help="Write what is said to a file too.", rich_help_panel=OUTPUT,
     ),
 ]  # fmt: skip

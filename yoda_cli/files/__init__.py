@@ -196,6 +196,11 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def real(path: Path) -> Path:
+    """The path without links and ``..``; where links lead in a circle, as far as that goes."""
+    return Path(os.path.realpath(path))
+
+
 def make_folder(folder: Path) -> None:
     """The folder of a result, and those above it."""
     with name_write_errors(folder):
