@@ -441,3 +441,16 @@ def test_reading_out_of_memory_is_a_device_error(monkeypatch):
     monkeypatch.setattr("yoda_cli.images.reading._still", fail)
     with pytest.raises(DeviceError, match="out of memory"):
         read_picture(sound("PNG"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such device")
+@pytest.mark.parametrize("command", [
+    ("upscale", "in.png", "--registry"), ("weights", "list", "--registry"),
+    ("train", "--data", ".", "-o", "run", "--recipes"),
+])  # fmt: skip
+def test_settings_without_end_are_refused(yoda, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "in.png", 8, 8)
+    done = yoda(*command, "/dev/zero")
+    assert done.code in (2, 5)
+    assert (done.err.count("\n"), "longer than" in done.err) == (1, True), done.err

@@ -245,8 +245,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         os.environ.update(environment)
         lost = [end_log(handler) for handler in log.handlers[:] if handler not in handlers]
     code = code if isinstance(code, int) else 0
-    for error in filter(None, lost):
-        code = report(error) if code == 0 else code
+    for loss in filter(None, lost):
+        code = report(loss) if code == 0 else code
     return code
 
 
