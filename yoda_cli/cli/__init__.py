@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._log import end_log
 from yoda_cli.cli._parsing import Command, Family, Group
 from yoda_cli.cli._record import unrolled, without_options
 from yoda_cli.cli._signals import interruption, leave_signals, take_signals
@@ -178,18 +179,19 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         code = application_for(arguments)(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
         _render.note(interruption(*arguments[:1]))
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        return report(error)
+        code = report(error)
     finally:  # --offline, --cache-dir, --registry and --log-file hold for this run
         os.environ.clear()
         os.environ.update(environment)
-        for handler in [handler for handler in log.handlers if handler not in handlers]:
-            log.removeHandler(handler)
-            handler.close()
-    return code if isinstance(code, int) else 0
+        lost = [end_log(handler) for handler in log.handlers[:] if handler not in handlers]
+    code = code if isinstance(code, int) else 0
+    for loss in filter(None, lost):
+        code = report(loss) if code == 0 else code
+    return code
 
 
 def report(error: Exception) -> int:

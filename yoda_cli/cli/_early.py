@@ -13,6 +13,7 @@ from pathlib import Path
 from yoda_cli.cli import _names
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
+from yoda_cli.files import real
 from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
@@ -47,7 +48,7 @@ def check_output(inputs: Sequence[Path], output: Path | None) -> None:
         return
     for path in inputs:
         try:
-            same = path.is_dir() and path.resolve() == output.resolve()
+            same = path.is_dir() and real(path) == real(output)
         except (OSError, ValueError):
             continue  # the run says why
         if same:

@@ -85,20 +85,27 @@ def clear_waiting() -> None:
         sys.stderr.flush()
 
 
-def note(message: str) -> None:
-    """One line on stderr, and in the log."""
+def heard(*, quiet: bool) -> bool:
+    """Whether a line goes anywhere: to the screen, or to a log."""
+    return not quiet or LOG.isEnabledFor(logging.INFO)
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr unless ``quiet``, and in the log."""
     line = one_line(message)
-    LOG.info(line)
+    LOG.info("%s", line)
+    if quiet:
+        return
     clear_waiting()
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def detail(message: str) -> None:
+def detail(message: str, *, quiet: bool = False) -> None:
     """One line that only ``-v`` and the log have."""
     line = one_line(message)
-    LOG.debug(line)
-    if VERBOSE:
+    LOG.debug("%s", line)
+    if VERBOSE and not quiet:
         clear_waiting()
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.files import read_small
 from yoda_cli.weights.entries import (
     PACKAGE,
     DatasetEntry,
@@ -155,7 +156,7 @@ class Document:
     def read(path: Path) -> Document:
         """Parsed; its top level may hold models, files, datasets and mirrors."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small(path)
             document = Document(path, text, tomllib.loads(text))
         except (OSError, UnicodeDecodeError) as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error
