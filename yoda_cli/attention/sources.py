@@ -17,8 +17,7 @@ from yoda_cli.attention import HEADED, LEARNED, NAMES, SOURCES, AttentionSource
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.images import read_picture
-from yoda_cli.weights import Cache, Watch, load_registry
-from yoda_cli.weights.inventory import obtain
+from yoda_cli.weights import Cache, Watch, load_registry, obtain
 
 if TYPE_CHECKING:
     import torch
