@@ -155,15 +155,13 @@ def sum_up(batch: Batch, failures: Sequence[Failure]) -> None:
         _render.note(f"and {len(failures) - NAMED_AT_THE_END} more")
 
 
-def interrupted(made: int, batch: Batch) -> None:
+def interrupted(made: int, batch: Batch) -> str:
     """What Ctrl-C left, and how to go on."""
     count = len(batch.items)
-    if count == 1:
-        _render.note("interrupted: nothing was written; the same command begins again")
-    elif batch.manifests:
-        _render.note(f"interrupted: {made} of {count} made; the same command goes on")
-    else:
-        _render.note(f"interrupted: {made} of {count} made; the same command makes all again")
+    if count == 1 and not made:
+        return "nothing was written; the same command begins again"
+    how = "goes on" if batch.manifests else "makes all again"
+    return f"{made} of {count} made; the same command {how}"
 
 
 def say_plan(

@@ -27,13 +27,14 @@ METRICS = (
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
-def nearest(name: str, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> str:
-    """``Did you mean …?``, or all that is known. Names of a likeness from 0 to 1 are near."""
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6, other: str = "") -> str:
+    """``Did you mean …?``, or all that is known, and what else may be given. Names of a likeness
+    from 0 to 1 are near."""
     names = list(known)
-    close = get_close_matches(name, names, count, likeness)
+    close = get_close_matches(name, names, 1, likeness)
     if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"use {', '.join(names)}"
+        return f"did you mean {close[0]}?"
+    return f"use {', '.join(names)}{other}"
 
 
 def models() -> dict[str, str]:

@@ -54,6 +54,7 @@ def table(
             shown.add_column(column, overflow="fold", no_wrap=bool(cut))
     for row in rows:
         shown.add_row(*(escape(one_line(cell)) for cell in row))
+    clear_waiting()
     console.print(shown)
 
 
@@ -117,12 +118,14 @@ def fault(what: object) -> None:
 
 def result(line: str) -> None:
     """One line on stdout."""
+    clear_waiting()
     sys.stdout.write(f"{one_line(line)}\n")
     sys.stdout.flush()
 
 
 def document(content: object, indent: int | None = None) -> None:
     """JSON on stdout: one line, or one document."""
+    clear_waiting()
     sys.stdout.write(json.dumps(content, indent=indent) + "\n")
     sys.stdout.flush()
 
@@ -148,6 +151,7 @@ def training_line(*, bar: bool = True) -> Iterator[TrainingLine]:
     from rich.console import Console
     from rich.live import Live
 
+    clear_waiting()
     with Live(console=Console(stderr=True), refresh_per_second=2) as live:
         yield TrainingLine(live)
 

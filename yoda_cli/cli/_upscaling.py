@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
+from yoda_cli.cli._early import check_size
 from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
@@ -79,6 +80,8 @@ def run(asked: Asked) -> int:
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
+    if len(found) == 1:
+        check_size(found[0].path, options)
     plain = is_plain(asked, found, stream)
     with _render.waiting("starting", quiet=not show.waits):
         files = [] if plain else downloads_of(options)  # torch: seconds pass here
@@ -232,9 +235,7 @@ def make(
                 on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
-            if not show.quiet:
-                interrupted(made, batch)
-            raise
+            raise KeyboardInterrupt(interrupted(made, batch)) from None
 
 
 def label_of(batch: Batch, model: Model) -> str:

@@ -84,6 +84,7 @@ def train(args: TrainArguments) -> None:
     _render.note(f"starts from {start.stem if start else 'nothing: that takes hours'}")
     about = args.about_data or str(data.name)
     with _render.training_line(bar=not args.no_progress) as line:
+        line.show("reading the photographs …")
         best = train_stages(
             stages,
             data,

@@ -24,7 +24,7 @@ from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
-from yoda_cli.upscaling.checks import scale_for
+from yoda_cli.upscaling.checks import named_scale
 from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
 from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.streaming import wants_stream
@@ -142,7 +142,7 @@ def sized(
 ) -> tuple[Header, float | None, Naming]:
     """What a picture's header says, the factor asked for, and how its result is named."""
     header = peek(one.path if one.path != STREAM else stream or b"")
-    scale = scale_for(options, header.width, header.height, native)
+    scale = named_scale(one.path, options, (header.width, header.height), native)
     naming = replace(naming, scale=float(native) if scale is None else scale)
     if one.path == STREAM:
         naming = replace(naming, output=naming.output or STREAM)
