@@ -159,15 +159,14 @@ def test_a_mistake_is_answered_before_torch_is_loaded(tmp_path, arguments):
 
 
 def test_names_for_completion_are_those_of_the_program():
-    from yoda_cli.attention import HEADED, LEARNED, SOURCES
+    from yoda_cli.attention import HEADED, SOURCES
     from yoda_cli.devices.device import PRECISIONS
     from yoda_cli.diffusion.samplers import SAMPLERS
     from yoda_cli.evaluation.methods import PEERS
     from yoda_cli.models.latent.settings import TASKS
     from yoda_cli.upscaling.checks import ANCESTRAL, SAMPLER_NAMES, TASK_NAMES
 
-    assert set(_names.SOURCES) == {LEARNED, *SOURCES, *HEADED}
-    assert set(_names.PEERS) | set(_names.SOURCES) - {LEARNED} == set(PEERS)
+    assert {*_names.PEERS, *SOURCES, *HEADED} == set(PEERS)
     assert ("auto", *PRECISIONS) == _names.PRECISIONS
     assert tuple(TASKS) == TASK_NAMES
     assert tuple(SAMPLERS) == SAMPLER_NAMES

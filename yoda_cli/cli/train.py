@@ -30,7 +30,7 @@ class TrainArguments(NamedTuple):
         str,
         typer.Option(
             help="Recipe name; the stages that follow it are trained too.",
-            autocompletion=_names.among(_names.RECIPES),
+            autocompletion=_names.complete_recipes,
         ),
     ] = "general"
     model: Annotated[

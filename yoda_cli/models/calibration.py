@@ -30,7 +30,7 @@ from yoda_cli.tiling.cost import Costs
 RECORD = "costs-7.json"
 TELLING_SECONDS = 0.2  # shorter runs say little about the pace
 RUNS = 5  # whose median is the pace
-PACES = (1 / 16, 16.0)
+PACES = (1 / 16, 16.0)  # beyond these a run was disturbed, and says no more than that
 AGREED = 2.0  # a pace beyond which, in all of them, the figures are dropped
 
 

@@ -24,7 +24,7 @@ ANCESTRAL = ("ddpm", "ddpm-sr3")
 TASK_NAMES = ("sr", "face", "denoise")
 MAX_SCALE = 16.0
 LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
-MIN_BLOCK = 256
+MIN_BLOCK = 256  # output pixels: smaller ones would be mostly what blocks share
 
 
 def check_options(options: UpscaleOptions) -> None:
