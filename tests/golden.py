@@ -14,8 +14,8 @@ import golden_stablesr
 import torch
 from safetensors import safe_open
 
-from yoda_cli.diffusion.samplers import ddpm_step
 from yoda_cli.diffusion.schedule import NoiseSchedule, make_schedule, q_sample
+from yoda_cli.diffusion.steps import ddpm_step
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition
 from yoda_cli.models.checkpoint import fill

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from yoda_cli.config import SampleDefaults
-from yoda_cli.diffusion.samplers import ddim_step, ddpm_step
 from yoda_cli.diffusion.schedule import predict_z0
+from yoda_cli.diffusion.steps import ddim_step, ddpm_step
 from yoda_cli.diffusion.timesteps import leading_timesteps, openai_timesteps, trailing_timesteps
 from yoda_cli.images.color import adain_fix, low_band, wavelet_fix
 from yoda_cli.models.base import Condition, Guidance

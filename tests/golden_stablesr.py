@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from yoda_cli.config import SampleDefaults
-from yoda_cli.diffusion.samplers import ddim_step, ddpm_step
 from yoda_cli.diffusion.schedule import predict_z0, q_sample
+from yoda_cli.diffusion.steps import ddim_step, ddpm_step
 from yoda_cli.diffusion.timesteps import openai_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.color import COLOR_FIXES, low_band

@@ -161,16 +161,42 @@ def test_a_mistake_is_answered_before_torch_is_loaded(tmp_path, arguments):
 def test_names_for_completion_are_those_of_the_program():
     from yoda_cli.attention import HEADED, SOURCES
     from yoda_cli.devices.device import PRECISIONS
-    from yoda_cli.diffusion.samplers import SAMPLERS
     from yoda_cli.evaluation.methods import PEERS
     from yoda_cli.models.latent.settings import TASKS
-    from yoda_cli.upscaling.checks import ANCESTRAL, SAMPLER_NAMES, TASK_NAMES
+    from yoda_cli.upscaling.checks import TASK_NAMES
 
     assert {*_names.PEERS, *SOURCES, *HEADED} == set(PEERS)
     assert ("auto", *PRECISIONS) == _names.PRECISIONS
     assert tuple(TASKS) == TASK_NAMES
-    assert tuple(SAMPLERS) == SAMPLER_NAMES
-    assert {n for n, s in SAMPLERS.items() if s.is_ancestral} == set(ANCESTRAL)
+
+
+def test_a_new_line_of_a_table_is_known_to_checks_and_completion(tmp_path):
+    """A sampler or a metric is one function and one line: no other list holds its name."""
+    program = """
+from yoda_cli.diffusion import samplers
+samplers.SAMPLERS["mine"] = samplers.Sampler("mine", "ddpm_step", is_ancestral=True)
+from pathlib import Path
+text = Path(samplers.__file__).parents[1].joinpath("evaluation/metric_table.py").read_text()
+from yoda_cli.evaluation import metric_table
+line = 'Metric("mymetric", "higher", "words", lambda s, f: 1.0), Metric("psnr"'
+exec(text.replace('Metric("psnr"', line, 1), vars(metric_table))
+import sys, typer
+from yoda_cli.cli import _early, app
+from yoda_cli.config import UpscaleOptions
+_early.check_names(UpscaleOptions(model="general", sampler="mine"))
+_early.check_options(UpscaleOptions(sampler="mine", faithful=True))
+_early.check_bench(["sample"], "general", None, ["mymetric"])
+group = typer.main.get_command(app())
+for command, name, begin in [("upscale", "sampler", "mi"), ("bench", "metric", "my")]:
+    option = next(p for p in group.commands[command].params if p.name == name)
+    found = option.shell_complete(typer.Context(group.commands[command]), begin)
+    print(*[item.value for item in found])
+print([name for name in ("numpy", "torch") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.split("\n")[:3] == ["mine", "mymetric", "[]"], done.stderr
 
 
 def test_values_are_completed():

@@ -17,8 +17,8 @@ from yoda_cli.diffusion.adaptive import (
     judge,
     steps_of,
 )
-from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.diffusion.timesteps import CHAINS, spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample, masked_steps
 

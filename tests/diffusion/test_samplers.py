@@ -9,8 +9,9 @@ from fakes import fake_model, plan_of
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField, make_draw
-from yoda_cli.diffusion.samplers import SAMPLERS, History, dpmpp_3m_sde_step
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.diffusion.steps import History, dpmpp_3m_sde_step
 from yoda_cli.diffusion.timesteps import (
     CHAINS,
     leading_timesteps,

@@ -6,19 +6,19 @@ from itertools import pairwise
 import pytest
 import torch
 
-from yoda_cli.diffusion.samplers import (
+from yoda_cli.diffusion.schedule import (
+    make_schedule,
+    predict_z0,
+    prediction_target,
+    q_sample,
+)
+from yoda_cli.diffusion.steps import (
     History,
     ddim_step,
     ddpm_sr3_step,
     ddpm_step,
     dpmpp_2m_step,
     reverse_std,
-)
-from yoda_cli.diffusion.schedule import (
-    make_schedule,
-    predict_z0,
-    prediction_target,
-    q_sample,
 )
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 

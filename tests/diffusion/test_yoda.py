@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import SAMPLERS, ddim_step, ddpm_step, dpmpp_2m_step, reverse_std
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.diffusion.schedule import make_schedule, q_sample
+from yoda_cli.diffusion.steps import ddim_step, ddpm_step, dpmpp_2m_step, reverse_std
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import (
     AttentionMask,
@@ -99,7 +100,7 @@ def test_full_attention_is_plain_sampling_draw_for_draw(step):
     got = sample(torch.ones(1, 1, 8, 8), step=step, predict=lambda z, t, mask: 0.5 * z.tanh())
     z = noise_of(100)
     history = None
-    from yoda_cli.diffusion.samplers import History
+    from yoda_cli.diffusion.steps import History
 
     everywhere = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     for t, s in pairwise(spaced_timesteps(100, 10)):

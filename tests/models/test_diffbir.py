@@ -13,7 +13,8 @@ from cases import one_by_default
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import SAMPLERS, ddpm_step
+from yoda_cli.diffusion.samplers import SAMPLERS
+from yoda_cli.diffusion.steps import ddpm_step
 from yoda_cli.diffusion.timesteps import CHAINS
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, UsageError, WeightsError

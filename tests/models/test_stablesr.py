@@ -11,8 +11,8 @@ from cases import one_by_default
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import ddpm_step
 from yoda_cli.diffusion.schedule import q_sample
+from yoda_cli.diffusion.steps import ddpm_step
 from yoda_cli.diffusion.timesteps import openai_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.errors import DeviceError, UsageError, WeightsError

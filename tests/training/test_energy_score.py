@@ -8,8 +8,8 @@ import torch
 from tiny_recipe import CPU, OPTIONS, RECIPE
 
 from yoda_cli.config import TrainOptions
-from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import make_schedule
+from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.models.base import Condition
 from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.training.data import Batch

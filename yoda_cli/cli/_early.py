@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from yoda_cli.cli import _names
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
 from yoda_cli.files import real
-from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options, named_scale
+from yoda_cli.upscaling.checks import TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -90,7 +91,7 @@ def check_names(options: UpscaleOptions) -> None:
     judge = options.regressor
     if judge is not None and not Path(judge).is_file():
         raise WeightsError(f"no such gain regressor: {judge}{beside(Path(judge))}")
-    one_of("sampler", options.sampler, SAMPLER_NAMES)
+    one_of("sampler", options.sampler, SAMPLERS)
     one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)
     one_of("device", re.sub(r":\d+$", "", options.device), _names.DEVICES)
@@ -138,7 +139,7 @@ def check_model_name(model: str) -> None:
     load_registry().model(model)
 
 
-def one_of(what: str, name: str | None, known: Sequence[str]) -> None:
+def one_of(what: str, name: str | None, known: Collection[str]) -> None:
     """Refuse a name that is not known."""
     if name is not None and name not in known:
         raise UsageError(f"unknown {what} {name!r}; {_names.nearest(name, known)}")

@@ -1,6 +1,6 @@
 """The values that options take by name, for completion and for checks that load no torch.
 
-A tuple here repeats the keys of a table that needs torch to be read; a test compares them.
+Tables that load without torch are read; where a tuple repeats the keys of another, a test compares.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from difflib import get_close_matches
 
 from yoda_cli.attention import NAMES
 from yoda_cli.errors import YodaError
+from yoda_cli.evaluation import metric_table
 
 SOURCES = NAMES
+METRICS = metric_table.NAMES
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
 RUNTIMES = ("auto", "torch", "onnx")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
-METRICS = (
-    "psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam",
-    "grid", "weave", "gmsd", "jod", "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
-    "identity",
-)  # fmt: skip
 #: ``--denoise`` in words.
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 

@@ -5,7 +5,8 @@ from typing import Annotated, NamedTuple
 
 from yoda_cli.cli import _names
 from yoda_cli.cli._options import further, shown
-from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES
+from yoda_cli.diffusion.samplers import SAMPLERS
+from yoda_cli.upscaling.checks import TASK_NAMES
 
 LOOK, FOLDERS = "How it looks", "Folders"
 SIZES, WHERE, WORK = "Other sizes", "Where diffusion works", "Speed and memory"
@@ -56,8 +57,8 @@ class Diffusion(NamedTuple):
     sampler: Annotated[
         str | None,
         further(
-            WHERE, f"{', '.join(SAMPLER_NAMES)} (default: ddim).", value="NAME",
-            names=SAMPLER_NAMES,
+            WHERE, f"{', '.join(SAMPLERS)} (default: ddim).", value="NAME",
+            names=SAMPLERS,
         ),
     ] = None  # fmt: skip
     faithful: Annotated[

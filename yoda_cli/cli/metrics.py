@@ -23,7 +23,7 @@ from yoda_cli.errors import InputError, UsageError
 from yoda_cli.files import shown
 
 if TYPE_CHECKING:
-    from yoda_cli.evaluation.scores import Frame, Metric
+    from yoda_cli.evaluation.metric_table import Frame, Metric
 
 
 class MetricsArguments(NamedTuple):
@@ -87,8 +87,9 @@ def row_of(
 ) -> dict[str, Any]:
     """One picture's measures; ``lr-psnr`` compares both ``scale`` times smaller."""
     from yoda_cli.evaluation.benchmark import resized_down
+    from yoda_cli.evaluation.metric_table import Sample
     from yoda_cli.evaluation.metrics import quantise
-    from yoda_cli.evaluation.scores import Sample, measure_all
+    from yoda_cli.evaluation.scores import measure_all
     from yoda_cli.images import read_picture
 
     x, y = read_picture(result).rgb, quantise(read_picture(truth).rgb)

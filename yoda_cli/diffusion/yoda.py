@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from yoda_cli.arrays import blank, choose, copied, where, without_gradients
 from yoda_cli.diffusion.bands import bands
-from yoda_cli.diffusion.samplers import History, Step, reverse_std
 from yoda_cli.diffusion.schedule import NoiseSchedule, q_sample
+from yoda_cli.diffusion.steps import History, Step, reverse_std
 
 if TYPE_CHECKING:
     from torch import Tensor

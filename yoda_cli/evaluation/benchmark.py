@@ -25,8 +25,9 @@ from yoda_cli.devices.memory import peak_bytes
 from yoda_cli.errors import InputError, OutputError, YodaError
 from yoda_cli.evaluation.datasets import Dataset, Pair
 from yoda_cli.evaluation.methods import Method, Outcome
+from yoda_cli.evaluation.metric_table import Frame, Metric, Sample
 from yoda_cli.evaluation.metrics import quantise
-from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
+from yoda_cli.evaluation.scores import definition, measure_all
 from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
 from yoda_cli.images import Picture, encode_picture, read_picture

@@ -1,105 +1,29 @@
-"""The metrics of a benchmark: name → number, better direction, and the definition in words."""
+"""From the names of metrics to numbers: networks are fetched, one sample is measured by all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from torch import Tensor
-
 from yoda_cli.errors import UsageError, WeightsError
-from yoda_cli.evaluation.metrics import (
-    colour_error,
-    detail_ratio,
-    grid,
-    libraries,
-    lr_consistency,
-    psnr,
-    quantise,
-    seam,
-    ssim,
-    texture_distance,
-    weave,
+from yoda_cli.evaluation.metric_table import (
+    IDENTITY,
+    LIBRARIES,
+    NAMES,
+    NETWORKS,
+    PLAIN,
+    Frame,
+    Metric,
+    Sample,
 )
+from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.metrics.identity import Identity, load_identity
-from yoda_cli.evaluation.metrics.niqe import niqe, packaged_model
+from yoda_cli.evaluation.metrics.niqe import packaged_model
 from yoda_cli.evaluation.metrics.perceptual import MIN_SIDE, Distance, load_dists, load_lpips
 from yoda_cli.weights import Cache, Registry, Watch, obtain
 
-#: Metrics with networks: the registry's file of each one's backbone.
-NETWORKS = {
-    "lpips-alex": "alexnet-owt-7be5be79.pth",
-    "lpips-vgg": "vgg16-397923af.pth",
-    "lpips-squeeze": "squeezenet1_1-b8a52dc0.pth",
-    "dists": "vgg16-397923af.pth",
-}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How numbers are taken: ``on_luma`` or RGB, ``border`` pixels cropped on each side."""
-
-    on_luma: bool
-    border: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One result at 8 bits, its truth, its input, and where its tiles met."""
-
-    sr: Tensor
-    hr: Tensor
-    lr: Tensor
-    tile_lines: tuple[Sequence[int], Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """``measure`` one sample; ``better`` is "higher", "lower", "one" or "zero"."""
-
-    name: str
-    better: str
-    definition: str
-    measure: Callable[[Sample, Frame], float]
-
-
-PLAIN = {
-    metric.name: metric
-    for metric in (
-        Metric("psnr", "higher", "PSNR in dB on {channel}, {border}-pixel border, 8 bits",
-               lambda s, f: psnr(s.sr, s.hr, border=f.border, on_luma=f.on_luma)),
-        Metric("ssim", "higher", "SSIM on {channel}, {border}-pixel border, window 11, sigma 1.5",
-               lambda s, f: ssim(s.sr, s.hr, border=f.border, on_luma=f.on_luma)),
-        Metric("texture", "lower", "texture distance: local sliced Wasserstein distance of the "
-               "high band's 5x5 patches on Y, {border}-pixel border",
-               lambda s, f: texture_distance(s.sr, s.hr, border=f.border)),
-        Metric("detail", "one", "detail ratio: RMS of Y's high band (sigma 1.5) over HR's",
-               lambda s, f: detail_ratio(s.sr, s.hr, border=f.border)),
-        Metric("colour", "lower", "largest difference of the channel means, in 1/255",
-               lambda s, f: colour_error(s.sr, s.hr)),
-        Metric("lr-psnr", "higher", "LR consistency: PSNR in dB on RGB of the bicubic-reduced "
-               "result against LR", lambda s, f: lr_consistency(s.sr, s.lr)),
-        Metric("niqe", "lower", "NIQE (own fit: {niqe})", lambda s, f: niqe(s.sr)),
-        Metric("seam", "zero", "gradient of Y across tile lines over that elsewhere, minus 1; "
-               "empty without tiles", lambda s, f: seam(s.sr, *s.tile_lines)),
-        Metric("grid", "zero", "amplitude of Y's high band by position modulo 2, 4 and 8: largest "
-               "over smallest, minus 1", lambda s, f: grid(s.sr)),
-        Metric("weave", "one", "highest peak of Y's high band's spectrum in HR's flattest tenth "
-               "over the median around it", lambda s, f: weave(s.sr, s.hr)),
-    )
-}  # fmt: skip
-
-#: Metrics that libraries compute: how to get one, its better direction, and its definition.
-LIBRARIES = {
-    "gmsd": (libraries.gmsd, "lower", "GMSD on RGB (piq)"),
-    "jod": (libraries.jod, "higher", "JOD of ColorVideoVDP on a 4K display, 10 at best (cvvdp)"),
-}
-
-IDENTITY = "identity"
-NAMES = (*PLAIN, *LIBRARIES, *NETWORKS, IDENTITY)
 DEFAULT = ("psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam")
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from yoda_cli.arrays import as_float32, for_inference, on_cpu, zeros
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import NoiseSchedule
+from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.images.fidelity import draw_towards_base

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.config import TrainOptions
-from yoda_cli.diffusion.samplers import ddim_step
 from yoda_cli.diffusion.schedule import predict_z0, prediction_target
+from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import (
     AttentionMask,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.diffusion.samplers import ddim_step
+from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.diffusion.timesteps import spaced_timesteps
 from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.evaluation.metrics import psnr, quantise, texture_distance

@@ -1,6 +1,6 @@
 """Which values of the options can be meant; asked before anything is loaded, torch included.
 
-The names here repeat the keys of tables that need torch; tests compare them.
+The tasks here repeat the keys of a table that needs torch; a test compares them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yoda_cli.config import MIN_TILE, UpscaleOptions
+from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.errors import UsageError
 from yoda_cli.files import one_line
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
 
-SAMPLER_NAMES = ("ddim", "ddpm", "ddpm-sr3", "dpm++", "dpm++3m-sde", "renoise")
-ANCESTRAL = ("ddpm", "ddpm-sr3")
 TASK_NAMES = ("sr", "face", "denoise")
 MAX_SCALE = 16.0
 LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
@@ -44,12 +43,13 @@ def check_options(options: UpscaleOptions) -> None:
         raise UsageError(f"steps {options.steps} is not allowed; give 1 or more")
     if not 0 <= options.seed < 2**63:
         raise UsageError(f"seed {options.seed} is not allowed; give 0 … 2^63-1")
-    if options.sampler is not None and options.sampler not in SAMPLER_NAMES:
-        raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLER_NAMES)}")
-    if options.faithful and options.sampler not in (None, *ANCESTRAL):
+    if options.sampler is not None and options.sampler not in SAMPLERS:
+        raise UsageError(f"unknown sampler {options.sampler!r}; use {', '.join(SAMPLERS)}")
+    ancestral = [name for name, sampler in SAMPLERS.items() if sampler.is_ancestral]
+    if options.faithful and options.sampler not in (None, *ancestral):
         raise UsageError(
             f"--faithful needs the variance of an ancestral step; sampler {options.sampler!r} "
-            f"has none: use {' or '.join(ANCESTRAL)}"
+            f"has none: use {' or '.join(ancestral)}"
         )
 
 
