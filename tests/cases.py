@@ -11,3 +11,8 @@ def one_by_default(cases):
         for case in rest
     ]
     return [first, *others]
+
+
+#: Names of files that are legal, and hard to write and to print.
+LONG = "ü" * 125 + "x.png"
+NAMES = ["a b.png", "☃🎈.png", "new\nline.png", "-dash.png", "%s{x}.png", LONG]

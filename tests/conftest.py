@@ -36,6 +36,16 @@ def yoda(capfd, monkeypatch):
     return call
 
 
+@pytest.fixture
+def upscale(yoda, tiny_checkpoint):
+    """``yoda upscale`` with the tiny network, in full precision."""
+
+    def call(*arguments):
+        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
+
+    return call
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """No test reads or writes the user's cache."""

@@ -14,14 +14,6 @@ from fakes import save_photo
 
 
 @pytest.fixture
-def upscale(yoda, tiny_checkpoint):
-    def call(*arguments):
-        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
-
-    return call
-
-
-@pytest.fixture
 def folder(tmp_path):
     (tmp_path / "in").mkdir()
     for i, name in enumerate("ab"):

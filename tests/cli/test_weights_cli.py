@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import sys
 import zipfile
 
 import faults
@@ -15,7 +14,6 @@ import torch
 from fakes import save_photo
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.reports import doctor
 from yoda_cli.weights.archive import unpack
 
 BODY = bytes(range(256)) * 400
@@ -318,25 +316,6 @@ def test_the_doctor_finds_a_damaged_file(yoda, place, tmp_path):
     assert done.code == 5
     assert "mine.pth" in done.err
     assert "is damaged" in done.err
-
-
-def test_the_doctor_survives_the_disease(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    findings = {finding.name: finding for finding in doctor.examine()}
-    assert findings["torchvision"].ok is False
-    assert "pip install" in findings["torchvision"].value
-    monkeypatch.setitem(sys.modules, "torch", None)
-    findings = {finding.name: finding for finding in doctor.examine()}
-    assert findings["torch pair"].ok is False
-
-
-def test_the_doctor_knows_a_machine_without_a_home(monkeypatch):
-    import platformdirs
-
-    monkeypatch.delenv("YODA_CACHE_DIR")
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: "~/.cache/yoda")
-    broken = [finding for finding in doctor.examine() if finding.ok is False]
-    assert any("--cache-dir" in finding.value for finding in broken)
 
 
 def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from fakes import save_photo
 from PIL import Image
 
 from yoda_cli.errors import InputError
+from yoda_cli.files import digest_of
 from yoda_cli.upscaling.stable_source import hash_of_stable_file
 
 
@@ -83,9 +84,10 @@ def test_bytes_changed_in_place_are_seen_whatever_the_times_say(tmp_path, age):
 def test_a_link_more_to_a_source_is_no_change(tmp_path):
     source = tmp_path / "a.png"
     source.write_bytes(b"same")
-    with hash_of_stable_file(source):
+    with hash_of_stable_file(source) as digest:
         (tmp_path / "b.png").hardlink_to(source)
         source.chmod(0o600)
+    assert digest == digest_of(source)
 
 
 @pytest.mark.parametrize("output", ["loop", "loop/out"])

@@ -21,14 +21,6 @@ OURS = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|[\r\n\t]")  # what a progress bar ma
 HOSTILE = re.compile(rb"\x1b\]|\x07|\x1b\[31mred|\xe2\x80\xae")
 
 
-@pytest.fixture
-def upscale(yoda, tiny_checkpoint):
-    def call(*arguments):
-        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
-
-    return call
-
-
 def document(report):
     text = report.read_text()
     return json.loads(re.search(r'id="data">(.*?)</script>', text, flags=re.DOTALL).group(1))

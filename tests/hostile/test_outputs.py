@@ -12,14 +12,6 @@ from PIL import Image
 
 
 @pytest.fixture
-def upscale(yoda, tiny_checkpoint):
-    def call(*arguments):
-        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
-
-    return call
-
-
-@pytest.fixture
 def bench(yoda, tiny_checkpoint, tmp_path):
     """A benchmark of one small pair; its folder is ``tmp_path / "set"``."""
     (tmp_path / "set").mkdir()

@@ -21,14 +21,6 @@ def little_at_a_time(monkeypatch):
     monkeypatch.setattr(strips, "TOUCHED", 10_000)
 
 
-@pytest.fixture
-def upscale(yoda, tiny_checkpoint):
-    def call(*arguments):
-        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
-
-    return call
-
-
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 @pytest.mark.parametrize("grey", [False, True])
 def test_the_pixels_and_metadata_are_those_of_the_picture_in_memory(

@@ -20,14 +20,6 @@ from yoda_cli.upscaling.batch.manifest import NAME
 
 
 @pytest.fixture
-def upscale(yoda, tiny_checkpoint):
-    def call(*arguments):
-        return yoda("upscale", *arguments, "--model", tiny_checkpoint, "--precision", "fp32")
-
-    return call
-
-
-@pytest.fixture
 def folder(tmp_path):
     """Five pictures, one of them bad, in a tree of two levels; and a file that is none."""
     root = tmp_path / "in"

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.components import TEXT, VAE, Components, Kept
 from yoda_cli.models.latent.controlled import ControlledUNet, Design, Tokens
@@ -153,10 +152,7 @@ class AddSR:
 
     def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
         """The enlarged picture; a restorer's where one was asked for."""
-        with self.parts.restorer() as restorer:
-            if restorer is None:
-                return imresize(lr, (height, width)).clamp(0, 1)
-            return restorer.restore(lr, height, width)
+        return self.parts.restore(lr, height, width)
 
     def codec(self, tile: int, steering: Steering) -> AbstractContextManager[Codec]:
         """Stable Diffusion's own autoencoder."""

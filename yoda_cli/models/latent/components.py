@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
+from yoda_cli.images.resize import imresize
 from yoda_cli.models.latent.autoencoder import Autoencoder, load_vae
 from yoda_cli.models.latent.family import Steering
 from yoda_cli.models.latent.restorers import Restorer, restorer_of
@@ -114,6 +115,13 @@ class Components:
             return
         with self._restorer.lent() as restorer:
             yield restorer
+
+    def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
+        """(1, 3, height, width) in [0, 1] by stage one; without one the enlarged picture."""
+        with self.restorer() as restorer:
+            if restorer is None:
+                return imresize(lr, (height, width)).clamp(0, 1)
+            return restorer.restore(lr, height, width)
 
     def _read_restorer(self) -> Restorer:
         tensors, path = self.tensors("stage1", RESTORER), self.files["stage1"]

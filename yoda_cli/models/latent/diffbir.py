@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition, Guidance
 from yoda_cli.models.latent.components import UNET, Components
 from yoda_cli.models.latent.controlled import ControlledUNet, diffbir_design
@@ -72,10 +71,7 @@ class DiffBIR:
 
     def restore(self, lr: Tensor, height: int, width: int) -> Tensor:
         """By stage one; without one the enlarged picture."""
-        with self.parts.restorer() as restorer:
-            if restorer is None:
-                return imresize(lr, (height, width)).clamp(0, 1)
-            return restorer.restore(lr, height, width)
+        return self.parts.restore(lr, height, width)
 
     def codec(self, tile: int, steering: Steering) -> AbstractContextManager[Codec]:
         """Stable Diffusion's own autoencoder."""

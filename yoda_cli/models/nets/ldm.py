@@ -58,8 +58,11 @@ class VAEConfig:
     latent: int
 
 
-def infer_unet(state: Mapping[str, Any], head_dim: int = HEAD_DIM) -> UNetConfig:
-    """From LDM names; works for a U-Net and for a ControlNet."""
+def infer_levels(
+    state: Mapping[str, Any], attention_key: str
+) -> tuple[tuple[int, ...], int, tuple[bool, ...]]:
+    """Of ``input_blocks``: channels of each level, blocks a level, and whether a level has
+    attention, which shows in ``attention_key`` of its first block."""
     numbers = {int(m[1]) for key in state if (m := re.match(r"input_blocks\.(\d+)\.", key))}
     channels: list[int] = []
     attention: list[bool] = []
@@ -71,13 +74,18 @@ def infer_unet(state: Mapping[str, Any], head_dim: int = HEAD_DIM) -> UNetConfig
             continue
         if blocks == 0:
             channels.append(int(state[f"{here}.0.out_layers.3.weight"].shape[0]))
-            attention.append(f"{here}.1.norm.weight" in state)
+            attention.append(f"{here}.{attention_key}" in state)
         blocks += 1
+    return tuple(channels), blocks, tuple(attention)
+
+
+def infer_unet(state: Mapping[str, Any], head_dim: int = HEAD_DIM) -> UNetConfig:
+    """From LDM names; works for a U-Net and for a ControlNet."""
     inside = re.compile(r"middle_block\.1\.transformer_blocks\.(\d+)\.")
     depths = {match[1] for key in state if (match := inside.match(key))}
     context = state["middle_block.1.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     return UNetConfig(
-        int(state["input_blocks.0.0.weight"].shape[1]), tuple(channels), blocks, tuple(attention),
+        int(state["input_blocks.0.0.weight"].shape[1]), *infer_levels(state, "1.norm.weight"),
         int(context), head_dim, len(depths),
     )  # fmt: skip
 

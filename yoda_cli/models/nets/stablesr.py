@@ -61,21 +61,8 @@ class WrapConfig:
 
 def infer_encoder(state: Mapping[str, Any]) -> EncoderConfig:
     """From published names."""
-    numbers = {int(m[1]) for key in state if (m := re.match(r"input_blocks\.(\d+)\.", key))}
-    channels: list[int] = []
-    attention: list[bool] = []
-    blocks = 0
-    for index in sorted(numbers - {0}):
-        here = f"input_blocks.{index}"
-        if f"{here}.0.op.weight" in state:
-            blocks = 0
-            continue
-        if blocks == 0:
-            channels.append(int(state[f"{here}.0.out_layers.3.weight"].shape[0]))
-            attention.append(f"{here}.1.qkv.weight" in state)
-        blocks += 1
     return EncoderConfig(
-        int(state["input_blocks.0.0.weight"].shape[1]), tuple(channels), blocks, tuple(attention),
+        int(state["input_blocks.0.0.weight"].shape[1]), *ldm.infer_levels(state, "1.qkv.weight"),
         int(state["fea_tran.0.out_layers.3.weight"].shape[0]),
     )  # fmt: skip
 
