@@ -1,6 +1,8 @@
 """onnxruntime in torch's place: the same picture, plan, noise and words, and no torch loaded."""
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -347,3 +349,28 @@ def example_of(graph):
     if "t" in inputs:
         inputs["t"] = np.array([3, 900])
     return inputs
+
+
+def test_what_runs_the_network_sends_nothing_and_keeps_no_number_of_the_user(tmp_path):
+    """onnxruntime's packages do both, unless they are told before their first import."""
+    save_photo(tmp_path / "in.png", 12, 16)
+    home = {"HOME": str(tmp_path / "home"), "YODA_CACHE_DIR": str(tmp_path / "cache")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ORT_", "CI", "PYTEST", "XDG_", "GITHUB_"))
+    }
+    command = [sys.executable, "-m", "yoda_cli", "upscale", str(tmp_path / "in.png")]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "out.png"), "--runtime", "onnx"],
+        env=inherited | home, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [p for p in (tmp_path / "home").rglob("*") if "Microsoft" in p.name] == []
+
+
+def test_nobody_imports_the_runtime_but_by_its_door():
+    door = "devices/graphs.py"
+    pattern = re.compile(r"^\s*(import|from) onnxruntime", re.MULTILINE)
+    found = [str(p) for p in PACKAGE.rglob("*.py") if pattern.search(p.read_text("utf-8"))]
+    assert [name[-len(door) :] for name in found] == [door]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import socket
@@ -37,11 +38,22 @@ def has_runtime() -> bool:
     return importlib.util.find_spec(RUNTIME) is not None
 
 
-def runtime_version() -> str:
-    """Of onnxruntime."""
+def runtime() -> Any:
+    """The module onnxruntime, which every other imports through here.
+
+    Its packages for Linux and macOS send their maker what runs, under a number that they keep in
+    the user's cache. Nothing is uploaded by yoda, nor by what it runs on, unless a person set
+    ``ORT_DISABLE_TELEMETRY`` to 0; it is read once, by the first import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return str(onnxruntime.__version__)
+    return onnxruntime
+
+
+def runtime_version() -> str:
+    """Of onnxruntime."""
+    return str(runtime().__version__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +107,11 @@ def _stoppable(run: Callable[[Any], list[Array]]) -> list[Array]:
     It is one call into a library, of many seconds for a large picture, and Python acts on a signal
     only in its main thread, after the call. So another thread hears of it and ends the call.
     """
-    from onnxruntime import RunOptions
 
     if threading.current_thread() is not threading.main_thread():
-        return run(RunOptions())
+        return run(runtime().RunOptions())
     while True:
-        options = RunOptions()
+        options = runtime().RunOptions()
         with _listening(options):
             try:
                 return run(options)
@@ -142,9 +153,9 @@ def graph_file(weights: Path, part: str = "") -> Path:
 @cache
 def _opened(weights: Path, part: str) -> Graph:
     need(RUNTIME, EXTRA)
-    import onnxruntime
     from safetensors import SafetensorError, safe_open
 
+    onnxruntime = runtime()
     path = graph_file(weights, part)
     try:
         data = path.read_bytes()

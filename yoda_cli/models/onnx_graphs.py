@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from yoda_cli.devices.graphs import runtime
 from yoda_cli.errors import UsageError, YodaError, need
 from yoda_cli.images.resize import phase_taps
 from yoda_cli.models.backbone import Backbone
@@ -125,11 +126,11 @@ def difference(net: Compact, part: Part, data: bytes) -> float:
 
     Raises ``YodaError`` where it is above ``TOLERANCE``: such a file is of no use.
     """
-    from onnxruntime import InferenceSession
-
     tensors = _inputs(net, part, CHECKED).tensors
-    made = InferenceSession(data, providers=["CPUExecutionProvider"]).run(
-        None, {name: value.numpy() for name, value in tensors.items()}
+    made = (
+        runtime()
+        .InferenceSession(data, providers=["CPUExecutionProvider"])
+        .run(None, {name: value.numpy() for name, value in tensors.items()})
     )
     with torch.inference_mode():
         expected = _graph(net, part)(*tensors.values())
