@@ -1,4 +1,5 @@
-"""yoda: masked diffusion super-resolution. Importing this package imports nothing heavy.
+"""yoda: masked diffusion super-resolution. Importing this package imports nothing heavy;
+the first name that works on pictures brings torch.
 
 import yoda_cli
 yoda_cli.upscale("photo.png", scale=2).save("large.png")
@@ -12,7 +13,6 @@ Keyword arguments are the fields of ``UpscaleOptions``. What goes wrong is a ``Y
 # own handler, which ``__main__`` sets first of all.
 TYPE_CHECKING = False  # what a type checker takes for True; ``typing`` itself is slow
 if TYPE_CHECKING:
-    from yoda_cli.api import Upscaler, attention_map, upscale
     from yoda_cli.config import UpscaleOptions
     from yoda_cli.errors import (
         DeviceError,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         WeightsError,
         YodaError,
     )
+    from yoda_cli.upscaling.api import Upscaler, attention_map, upscale
     from yoda_cli.version import __version__
 
 __all__ = [
@@ -41,8 +42,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "upscale": "api", "attention_map": "api", "Upscaler": "api", "UpscaleOptions": "config",
-    "__version__": "version",
+    "upscale": "upscaling.api", "attention_map": "upscaling.api", "Upscaler": "upscaling.api",
+    "UpscaleOptions": "config", "__version__": "version",
 }  # fmt: skip
 
 

@@ -385,7 +385,7 @@ def test_no_help_text_loses_words_in_brackets_to_markup(command):
 
     from yoda_cli.cli import app
 
-    group = typer.main.get_command(app).commands[command]
+    group = typer.main.get_command(app()).commands[command]
     commands = [group, *getattr(group, "commands", {}).values()]
     for each in commands:
         for parameter in each.params:

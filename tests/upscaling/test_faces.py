@@ -82,12 +82,12 @@ def test_a_face_is_restored_under_its_mask_and_nothing_else_moves():
     [
         (0, 0.7),
         (-8, 0.7),
-        (17.5, 0.6),
-        (-17.5, 0.6),
-        (30, 0.5),
-        (45, 0.5),
+        (17.5, 0.575),
+        (-17.5, 0.575),
+        (30, 0.45),
+        (45, 0.45),
         (90, 0.7),
-        (107.5, 0.6),
+        (107.5, 0.575),
     ],
 )
 def test_the_more_a_face_leans_the_less_of_it_is_pasted(degrees, strength):
@@ -99,6 +99,11 @@ def test_the_more_a_face_leans_the_less_of_it_is_pasted(degrees, strength):
     made, _ = restored_faces(lr, image, [face_at(20, 20, 60, degrees)], lambda s: enlarge(s) * 0)
     share = 1 - made[..., 190:210, 190:210].mean() / image[..., 190:210, 190:210].mean()
     assert float(share) == pytest.approx(strength, abs=0.01)
+
+
+@pytest.mark.parametrize(("side", "strength"), [(21, 0.443), (26, 0.56), (32, 0.7), (100, 0.7)])
+def test_of_a_small_face_less_is_pasted(side, strength):
+    assert place(face_at(20, 20, side)).strength == pytest.approx(strength, abs=0.01)
 
 
 def test_faces_at_the_border_are_restored_as_far_as_they_are_seen():
@@ -133,7 +138,7 @@ def test_two_hundred_faces_are_restored():
     crowd = [face_at(20 * (i % 20), 24 * (i // 20), 21) for i in range(200)]
     made, count = restored_faces(lr, enlarge(lr), crowd, lambda s: enlarge(s) * 0)
     assert count == 200
-    assert float(made.mean()) < float(enlarge(lr).mean()) * 0.8
+    assert float(made.mean()) < float(enlarge(lr).mean()) * 0.87
 
 
 def test_similarity_is_that_of_scikit_image():

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._record import unrolled, without_options
 from yoda_cli.cli._signals import leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
@@ -162,8 +163,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
 
-def application(*names: str) -> typer.Typer:
-    """``yoda`` with these of its commands."""
+def application(*names: str, listed: bool = False) -> typer.Typer:
+    """``yoda`` with these of its commands; ``listed`` by name only, which is all its help shows."""
     made = typer.Typer(
         name="yoda",
         cls=Group,
@@ -178,22 +179,28 @@ def application(*names: str) -> typer.Typer:
     for name in names:
         command, told = COMMANDS[name]
         if isinstance(command, typer.Typer):
-            made.add_typer(command, name=name)
+            made.add_typer(typer.Typer(help=command.info.help) if listed else command, name=name)
         else:
-            made.command(name, cls=Command, **told)(command)
+            taken = without_options(command) if listed else unrolled(command)
+            made.command(name, cls=Command, **told)(taken)
     return made
 
 
-app = application(*COMMANDS)
+@cache
+def app() -> typer.Typer:
+    """All of ``yoda``."""
+    return application(*COMMANDS)
 
 
 def application_for(arguments: list[str]) -> typer.Typer:
-    """All of ``yoda``, or the one command that is named: typer reads the signatures of all.
+    """What this command line needs, at most ``app()``: typer reads every signature it is given.
 
     A file of defaults may speak of every command, and is checked against them.
     """
+    if arguments in (["-h"], ["--help"]):
+        return application(*COMMANDS, listed=True)
     name = arguments[0] if arguments else ""
-    return application(name) if name in ALONE and not _defaults.is_written() else app
+    return application(name) if name in ALONE and not _defaults.is_written() else app()
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -124,6 +124,16 @@ RegistryFile = Annotated[
         help="A weights.toml of your own, added.", rich_help_panel=WEIGHTS,
     ),
 ]  # fmt: skip
+
+
+class Places(NamedTuple):
+    """Where weights are looked for. They act as soon as they are read, not by these fields."""
+
+    offline: Offline = False
+    cache_dir: CacheDir = None
+    registry: RegistryFile = None
+
+
 Yes = Annotated[
     bool, typer.Option("-y", "--yes", help="Download gigabytes without asking.",
                        rich_help_panel=WEIGHTS)

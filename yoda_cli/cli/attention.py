@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
-    CacheDir,
     Device,
     Heads,
     Inputs,
@@ -20,10 +19,9 @@ from yoda_cli.cli._options import (
     LowerBound,
     ModelName,
     NoProgress,
-    Offline,
     Overwrite,
+    Places,
     Quiet,
-    RegistryFile,
     Source,
     Steps,
     Yes,
@@ -34,73 +32,73 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError, YodaError
 
 if TYPE_CHECKING:
-    from yoda_cli.reports.attention_maps import Looked
+    from yoda_cli.reports.attention_maps import Looked, MapOptions
 
 SHOWN_STEPS = 12
 DARK = 0.6  # the largest value of a map that looks dark as a picture
 
 
-def attention(
-    inputs: Inputs,
+class AttentionArguments(NamedTuple):
+    """The command line of ``yoda attention``."""
+
+    inputs: Inputs
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File or folder for what is written.")
-    ] = None,
-    source: Source = None,
-    heads: Heads = None,
+    ] = None
+    source: Source = None
+    heads: Heads = None
     save_map: Annotated[
         bool, typer.Option("--save-map", help="Write the map as a grey picture.")
-    ] = False,
-    map_format: Annotated[
-        str, typer.Option("--format", help="Of the map: png, png16 or npy.")
-    ] = "png",
+    ] = False
+    map_format: Annotated[str, typer.Option("--format", help="Of the map: png, png16 or npy.")] = (
+        "png"
+    )
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Write the map in colours over the picture.")
-    ] = False,
+    ] = False
     grid: Annotated[
         bool, typer.Option("--grid", help="Write one sheet: all heads, or all sources.")
-    ] = False,
+    ] = False
     masks: Annotated[
         str | None, typer.Option(help="Write M(t) at these t, such as 900,500,300.")
-    ] = None,
-    model: ModelName = "general",
-    lower_bound: LowerBound = None,
-    steps: Steps = None,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    json_lines: JsonLines = False,
-    quiet: Quiet = False,
-    no_progress: NoProgress = False,
-    yes: Yes = False,
-    offline: Offline = False,
-    cache_dir: CacheDir = None,
-    registry: RegistryFile = None,
-) -> int:
+    ] = None
+    model: ModelName = "general"
+    lower_bound: LowerBound = None
+    steps: Steps = None
+    device: Device = "auto"
+    overwrite: Overwrite = False
+    json_lines: JsonLines = False
+    quiet: Quiet = False
+    no_progress: NoProgress = False
+    yes: Yes = False
+    places: Places = Places()
+
+
+def attention(args: AttentionArguments) -> int:
     """Show where detail would be added first, without adding it."""
     check_room()
     from yoda_cli.files.overwriting import Outputs
-    from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions, is_file_name, look
+    from yoda_cli.reports.attention_maps import is_file_name, look
     from yoda_cli.upscaling.batch.inputs import find_inputs
     from yoda_cli.upscaling.checks import check_options
     from yoda_cli.upscaling.pipeline import downloads_of, get_model
 
-    if map_format not in MAP_FORMATS:
-        raise UsageError(f"format {map_format!r} is not allowed; use {', '.join(MAP_FORMATS)}")
-    options = UpscaleOptions(model=model, attention=source, heads=heads, lower_bound=lower_bound,
-                             steps=steps, device=device)  # fmt: skip
-    wanted = MapOptions(map_format if save_map else "", overlay, grid, parse_steps(masks))
-    if output is not None and not wanted:  # a place was named, so something is to be there
-        wanted = MapOptions("npy" if output.suffix.lower() == ".npy" else map_format)
+    output, wanted = args.output, wanted_of(args)
+    options = UpscaleOptions(
+        model=args.model, attention=args.source, heads=args.heads, lower_bound=args.lower_bound,
+        steps=args.steps, device=args.device,
+    )  # fmt: skip
     check_options(options)
-    found = find_inputs(inputs, None, recursive=False, output=None)
+    found = find_inputs(args.inputs, None, recursive=False, output=None)
     if output is not None and is_file_name(output):
         check_file(output, wanted.names(), len(found))
-    agree(downloads_of(options), yes=yes)
-    with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
+    agree(downloads_of(options), yes=args.yes)
+    with _render_bars.download(quiet=args.quiet, bar=not args.no_progress) as watch:
         ready = get_model(options, watch)
     done: list[Looked] = []
     failures: list[YodaError] = []
-    inputs = [*(one.path for one in found), *files_named(model, source)]
-    outputs = Outputs("overwrite" if overwrite else "own", inputs)
+    inputs = [*(one.path for one in found), *files_named(args.model, args.source)]
+    outputs = Outputs("overwrite" if args.overwrite else "own", inputs)
     for path in (one.path for one in found):
         try:
             done.append(look(path, output, ready, options, wanted, outputs))
@@ -109,8 +107,24 @@ def attention(
                 raise
             failures.append(error)
             _render.fault(error)
-    show(done, json_lines=json_lines, quiet=quiet, wrote=bool(wanted))
+    show(done, json_lines=args.json_lines, quiet=args.quiet, wrote=bool(wanted))
     return failures[0].exit_code if len(failures) == len(found) else 4 if failures else 0
+
+
+def wanted_of(args: AttentionArguments) -> MapOptions:
+    """What is to be written. Raises UsageError for a format or times that cannot be meant."""
+    from yoda_cli.reports.attention_maps import MAP_FORMATS, MapOptions
+
+    kind = args.map_format
+    if kind not in MAP_FORMATS:
+        raise UsageError(f"format {kind!r} is not allowed; use {', '.join(MAP_FORMATS)}")
+    wanted = MapOptions(
+        kind if args.save_map else "", args.overlay, args.grid, parse_steps(args.masks)
+    )
+    if args.output is None or wanted:
+        return wanted
+    # a place was named, so something is to be there
+    return MapOptions("npy" if args.output.suffix.lower() == ".npy" else kind)
 
 
 def check_file(output: Path, names: Sequence[str], pictures: int) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,7 +15,6 @@ from yoda_cli.cli._bench_speed import show_speed
 from yoda_cli.cli._bench_tables import show
 from yoda_cli.cli._downloads import agree
 from yoda_cli.cli._options import (
-    CacheDir,
     Channel,
     Device,
     Heads,
@@ -24,10 +23,9 @@ from yoda_cli.cli._options import (
     MetricNames,
     ModelName,
     NoProgress,
-    Offline,
     Overwrite,
+    Places,
     Quiet,
-    RegistryFile,
     Source,
     Steps,
     Yes,
@@ -40,78 +38,90 @@ from yoda_cli.errors import InputError, WeightsError
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.benchmark import Bench
+    from yoda_cli.evaluation.methods import Method
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
+    from yoda_cli.weights import Watch
 
 DEFAULT_PEERS = ("bicubic", "base", "plain")
 WITHOUT_DIFFUSION = ("bicubic", "lanczos")
 ADAPTIVE = "adaptive"  # of --ablate: it varies more than one setting
 
 
-def bench(
+class BenchArguments(NamedTuple):
+    """The command line of ``yoda bench``."""
+
     dataset: Annotated[
         list[str],
         typer.Option(
-            "--dataset", help="sample, div2k, a set's name or a folder.",
+            "--dataset",
+            help="sample, div2k, a set's name or a folder.",
             autocompletion=_names.complete_datasets,
         ),
-    ],
-    model: ModelName = "general",
+    ]
+    model: ModelName = "general"
     peer: Annotated[
         list[str] | None,
-        typer.Option("--peer", help="bicubic, lanczos, base, plain, shuffled, faithful, a source, "
-                     "or a file spandrel reads (default: bicubic, base, plain).",
-                     autocompletion=_names.among((*_names.PEERS, *_names.SOURCES))),
-    ] = None,
-    metric: MetricNames = None,
+        typer.Option(
+            "--peer",
+            help="bicubic, lanczos, base, plain, shuffled, faithful, a source, "
+            "or a file spandrel reads (default: bicubic, base, plain).",
+            autocompletion=_names.among((*_names.PEERS, *_names.SOURCES)),
+        ),
+    ] = None
+    metric: MetricNames = None
     ablate: Annotated[
         str | None,
         typer.Option(
             help="Vary attention, lower-bound, steps, sampler, faithful, tile or adaptive."
         ),
-    ] = None,
-    speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False,
+    ] = None
+    speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False
     baseline: Annotated[
         str | None, typer.Option(help="Method that --speed compares with (default: the first).")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None,
+    ] = None
+    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of data sets that are not downloaded.")
-    ] = None,
-    channel: Channel = "y",
+    ] = None
+    channel: Channel = "y"
     border: Annotated[
         int | None, typer.Option(help="Pixels cropped (default: the model's factor).")
-    ] = None,
-    attention: Source = None,
-    heads: Heads = None,
-    lower_bound: LowerBound = None,
-    steps: Steps = None,
+    ] = None
+    attention: Source = None
+    heads: Heads = None
+    lower_bound: LowerBound = None
+    steps: Steps = None
     fidelity: Annotated[
         float | None,
-        typer.Option(metavar="F", help="0: most detail … 1: smoothest (default: the model's).")
-    ] = None,
+        typer.Option(metavar="F", help="0: most detail … 1: smoothest (default: the model's)."),
+    ] = None
     denoise: Annotated[
-        str, typer.Option(metavar="HOW", help="auto, none, light, strong or 0 … 1.",
-                          autocompletion=_names.among(("auto", *_names.STRENGTHS)))
-    ] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    csv: Annotated[Path | None, typer.Option(help="Write every picture's row.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write one page.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write the charts here, as SVG.")] = None,
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="auto, none, light, strong or 0 … 1.",
+            autocompletion=_names.among(("auto", *_names.STRENGTHS)),
+        ),
+    ] = "auto"
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0
+    device: Device = "auto"
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
+    csv: Annotated[Path | None, typer.Option(help="Write every picture's row.")] = None
+    html: Annotated[Path | None, typer.Option(help="Write one page.")] = None
+    plots: Annotated[Path | None, typer.Option(help="Write the charts here, as SVG.")] = None
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what an earlier run measured.")
-    ] = False,
-    overwrite: Overwrite = False,
-    yes: Yes = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    no_progress: NoProgress = False,
-    offline: Offline = False,
-    cache_dir: CacheDir = None,
-    registry: RegistryFile = None,
-) -> int:  # fmt: skip
+    ] = False
+    overwrite: Overwrite = False
+    yes: Yes = False
+    as_json: Json = False
+    quiet: Quiet = False
+    no_progress: NoProgress = False
+    places: Places = Places()
+
+
+def bench(args: BenchArguments) -> int:
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
     check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench
@@ -122,36 +132,26 @@ def bench(
     from yoda_cli.upscaling.pipeline import downloads_of
     from yoda_cli.weights import Cache, load_registry
 
-    options = UpscaleOptions(
-        model=model,
-        attention=attention,
-        heads=heads,
-        seed=seed,
-        steps=steps,
-        lower_bound=lower_bound,
-        fidelity=fidelity,
-        denoise=parse_denoise(denoise),
-        device=device,
-        precision=precision,
-    )
+    options = options_of(args)
     check_options(options)
     known = load_registry(), Cache.default()
-    agree([*downloads_of(options), *downloads_of_sets(dataset, data_root, *known)], yes=yes)
-    ready, question = prepare(
-        dataset, options, peer, metric, ablate, limit, data_root, channel, border,
-        quiet=quiet, bar=not no_progress, crops=html is not None,
-    )  # fmt: skip
-    outputs = outputs_of(question, [model, attention, *(peer or ())], overwrite=overwrite)
-    files = Files(csv, html, plots)
-    checks = claim(files, question, ablate, outputs)
-    if speed:
-        return show_speed(question, ready, options, baseline, as_json=as_json, quiet=quiet)
-    journal = open_journal(question, ready, options, fresh=fresh)
+    sets = downloads_of_sets(args.dataset, args.data_root, *known)
+    agree([*downloads_of(options), *sets], yes=args.yes)
+    ready, question = prepare(args, options)
+    named = [args.model, args.attention, *(args.peer or ())]
+    outputs = outputs_of(question, named, overwrite=args.overwrite)
+    files = Files(args.csv, args.html, args.plots)
+    checks = claim(files, question, args.ablate, outputs)
+    if args.speed:
+        return show_speed(
+            question, ready, options, args.baseline, as_json=args.as_json, quiet=args.quiet
+        )
+    journal = open_journal(question, ready, options, fresh=args.fresh)
     get_ready(ready)
-    rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=quiet))
+    rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=args.quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
-    write(found, rows, question, ablate, files, checks)
-    show(found, question, as_json=as_json)
+    write(found, rows, question, args.ablate, files, checks)
+    show(found, question, as_json=args.as_json)
     if found["failed"]:
         for row in found["failed"]:
             _render.fault(f"{row['dataset']}/{row['picture']}: {row['error']}")
@@ -159,42 +159,65 @@ def bench(
     return 0
 
 
-def prepare(
-    names: Sequence[str], options: UpscaleOptions, peers: Sequence[str] | None,
-    metrics: Sequence[str] | None, ablate: str | None, limit: int | None, root: Path | None,
-    channel: str, border: int | None, *, quiet: bool, bar: bool, crops: bool,
-) -> tuple[Model, Bench]:  # fmt: skip
+def options_of(args: BenchArguments) -> UpscaleOptions:
+    """The settings that the methods share."""
+    return UpscaleOptions(
+        model=args.model,
+        attention=args.attention,
+        heads=args.heads,
+        seed=args.seed,
+        steps=args.steps,
+        lower_bound=args.lower_bound,
+        fidelity=args.fidelity,
+        denoise=parse_denoise(args.denoise),
+        device=args.device,
+        precision=args.precision,
+    )
+
+
+def prepare(args: BenchArguments, options: UpscaleOptions) -> tuple[Model, Bench]:
     """Fetch and check everything before the first picture."""
-    from yoda_cli.evaluation.adaptive import adaptive_ablation
     from yoda_cli.evaluation.benchmark import Bench
     from yoda_cli.evaluation.datasets import find_dataset
-    from yoda_cli.evaluation.methods import ablation, make_method, own_method
     from yoda_cli.evaluation.scores import DEFAULT, find_metrics, frame_of
     from yoda_cli.upscaling.pipeline import get_model
     from yoda_cli.weights import Cache, load_registry
 
     known, cache = load_registry(), Cache.default()
-    with _render_bars.download(quiet=quiet, bar=bar) as watch:
+    with _render_bars.download(quiet=args.quiet, bar=not args.no_progress) as watch:
         model = get_model(options, watch)
         scale = model.scale
-        frame = frame_of(channel, scale if border is None else border)
-        if ablate is not None:
-            methods = (
-                adaptive_ablation(options, model) if ablate == ADAPTIVE
-                else ablation(ablate, options, model, watch)
-            )  # fmt: skip
-            methods += [make_method(name, options, model, watch) for name in peers or ()]
-        else:
-            methods = [own_method("yoda", options, model, watch)]
-            usual = DEFAULT_PEERS if model.diffuses else WITHOUT_DIFFUSION
-            wanted = usual if peers is None else peers
-            methods += [make_method(name, options, model, watch) for name in dict.fromkeys(wanted)]
+        frame = frame_of(args.channel, scale if args.border is None else args.border)
+        methods = methods_of(args.ablate, args.peer, options, model, watch)
         sets = [
-            find_dataset(name, scale, root, known, cache, watch) for name in dict.fromkeys(names)
+            find_dataset(name, scale, args.data_root, known, cache, watch)
+            for name in dict.fromkeys(args.dataset)
         ]
-        found, missing = find_metrics(metrics or DEFAULT, known, cache, watch)
-    refuse_missing(missing, asked=metrics is not None)
-    return model, Bench(sets, methods, found, frame, scale, limit, crops)
+        found, missing = find_metrics(args.metric or DEFAULT, known, cache, watch)
+    refuse_missing(missing, asked=args.metric is not None)
+    crops = args.html is not None
+    return model, Bench(sets, methods, found, frame, scale, args.limit, crops)
+
+
+def methods_of(
+    ablate: str | None, peers: Sequence[str] | None, options: UpscaleOptions, model: Model,
+    watch: Watch,
+) -> list[Method]:  # fmt: skip
+    """The ways to enlarge that are compared; one setting varied comes before other methods."""
+    from yoda_cli.evaluation.adaptive import adaptive_ablation
+    from yoda_cli.evaluation.methods import ablation, make_method, own_method
+
+    if ablate is None:
+        methods = [own_method("yoda", options, model, watch)]
+        usual = DEFAULT_PEERS if model.diffuses else WITHOUT_DIFFUSION
+        names = list(dict.fromkeys(usual if peers is None else peers))
+    else:
+        methods = (
+            adaptive_ablation(options, model) if ablate == ADAPTIVE
+            else ablation(ablate, options, model, watch)
+        )  # fmt: skip
+        names = list(peers or ())
+    return methods + [make_method(name, options, model, watch) for name in names]
 
 
 def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,35 +21,35 @@ GAIN = "gain"  # no recipe of a network that enlarges
 STARTS = ("general", "face", "none")
 
 
-def train(
-    data: Annotated[Path, typer.Option(help="Folder of photographs (HR).")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; an existing one goes on.")],
+class TrainArguments(NamedTuple):
+    """The command line of ``yoda train``."""
+
+    data: Annotated[Path, typer.Option(help="Folder of photographs (HR).")]
+    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; an existing one goes on.")]
     recipe: Annotated[
         str,
         typer.Option(
             help="Recipe name; the stages that follow it are trained too.",
             autocompletion=_names.among(_names.RECIPES),
         ),
-    ] = "general",
+    ] = "general"
     model: Annotated[
         str | None,
         typer.Option(
             help="Whose steps --recipe gain learns to judge.",
             autocompletion=_names.complete_models,
         ),
-    ] = None,
+    ] = None
     recipes: Annotated[
         Path | None, typer.Option(help="A recipes.toml of your own instead of the packaged one.")
-    ] = None,
-    minutes: Annotated[
-        float, typer.Option(help="Train this recipe alone, for so long in all.")
-    ] = 0.0,
+    ] = None
+    minutes: Annotated[float, typer.Option(help="Train this recipe alone, for so long in all.")] = (
+        0.0
+    )
     steps: Annotated[
         int, typer.Option(help="Train this recipe alone, for so many optimiser steps in all.")
-    ] = 0,
-    batch: Annotated[
-        int | None, typer.Option(help="Crops per step (recipe's own if left).")
-    ] = None,
+    ] = 0
+    batch: Annotated[int | None, typer.Option(help="Crops per step (recipe's own if left).")] = None
     init: Annotated[
         str | None,
         typer.Option(
@@ -59,44 +59,37 @@ def train(
             help="Start from a checkpoint, general, face or none (default: general, where the "
             "recipe has its network).",
         ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of crops, noise and first weights.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
-    about_data: Annotated[
-        str, typer.Option(help="What the pictures are, for the model card.")
-    ] = "",
-    no_progress: NoProgress = False,
-) -> None:
-    """Train a checkpoint; a run that was stopped goes on where it was."""
-    if recipe == GAIN:
-        refuse_others(model, recipes, init, batch)
-        train_regressor(str(model), data, out, minutes, steps, seed, device, bar=not no_progress)
-        return
-    if model is not None:
-        raise UsageError("--model is for --recipe gain; other recipes start from --init")
-    from dataclasses import replace
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of crops, noise and first weights.")] = 0
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0"
+    about_data: Annotated[str, typer.Option(help="What the pictures are, for the model card.")] = ""
+    no_progress: NoProgress = False
 
+
+def train(args: TrainArguments) -> None:
+    """Train a checkpoint; a run that was stopped goes on where it was."""
+    if args.recipe == GAIN:
+        train_regressor(args)
+        return
+    if args.model is not None:
+        raise UsageError("--model is for --recipe gain; other recipes start from --init")
     from yoda_cli.devices.device import pick_device
     from yoda_cli.training.curriculum import train_stages
-    from yoda_cli.training.recipes import stages_of
 
-    changes: dict[str, Any] = {"seed": seed} | ({} if batch is None else {"batch": batch})
-    stages = stages_of(recipe, recipes)
-    if minutes or steps:
-        stages = stages[:1]
-        changes |= {"minutes": minutes, "steps": steps}
-    stages = [replace(stage, train=replace(stage.train, **changes)) for stage in stages]
-    start = start_of(init, stages[0])
+    data, out = args.data, args.out
+    stages = stages_asked(args)
+    start = start_of(args.init, stages[0])
     check_folders(data, [out] if len(stages) == 1 else [out / s.name for s in stages], start)
     _render.note(f"starts from {start.stem if start else 'nothing: that takes hours'}")
-    with _render.training_line(bar=not no_progress) as line:
+    about = args.about_data or str(data.name)
+    with _render.training_line(bar=not args.no_progress) as line:
         best = train_stages(
             stages,
             data,
             out,
-            device=pick_device(device),
-            card={"name": recipe, "licence": licence, "data": about_data or str(data.name)},
+            device=pick_device(args.device),
+            card={"name": args.recipe, "licence": args.licence, "data": about},
             init=start,
             on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
         )
@@ -104,21 +97,28 @@ def train(
     _render.place(best)
 
 
-def refuse_others(
-    model: str | None, recipes: Path | None, init: str | None, batch: int | None
-) -> None:
-    """Refuse what the recipe of gain regressors does not read."""
-    if model is None:
-        raise UsageError("--recipe gain needs the model whose steps are judged: --model NAME")
-    if recipes is not None or init is not None or batch is not None:
-        raise UsageError("--recipe gain does not read --recipes, --init and --batch")
+def stages_asked(args: TrainArguments) -> list[Recipe]:
+    """The recipe and those that follow it; the recipe alone where it is told how long to run."""
+    from dataclasses import replace
+
+    from yoda_cli.training.recipes import stages_of
+
+    changes: dict[str, Any] = {"seed": args.seed}
+    if args.batch is not None:
+        changes["batch"] = args.batch
+    stages = stages_of(args.recipe, args.recipes)
+    if args.minutes or args.steps:
+        stages = stages[:1]
+        changes |= {"minutes": args.minutes, "steps": args.steps}
+    return [replace(stage, train=replace(stage.train, **changes)) for stage in stages]
 
 
-def train_regressor(
-    name: str, data: Path, out: Path, minutes: float, steps: int, seed: int, device: str, *,
-    bar: bool,
-) -> None:  # fmt: skip
+def train_regressor(args: TrainArguments) -> None:
     """The small network that judges the steps of a model while ``--adaptive`` runs."""
+    if args.model is None:
+        raise UsageError("--recipe gain needs the model whose steps are judged: --model NAME")
+    if args.recipes is not None or args.init is not None or args.batch is not None:
+        raise UsageError("--recipe gain does not read --recipes, --init and --batch")
     from yoda_cli.cli._render_bars import download
     from yoda_cli.config import UpscaleOptions
     from yoda_cli.files.overwriting import Outputs
@@ -127,23 +127,28 @@ def train_regressor(
     from yoda_cli.training.gain import train_gain
     from yoda_cli.upscaling.pipeline import get_model
 
+    data, out, bar = args.data, args.out, not args.no_progress
     pictures = list_pictures(data)
     if out.resolve() == data.resolve():
         raise OutputError(f"{shown(out)} holds the photographs; choose another --out")
     with download(quiet=False, bar=bar) as watch:
-        network = get_model(UpscaleOptions(model=name, device=device), watch)
+        network = get_model(UpscaleOptions(model=args.model, device=args.device), watch)
     target = out / f"{network.name}-gain.safetensors"
     if out.is_dir():
-        Outputs("own", [*pictures, *files_named(name)]).claim(target, "regressor", is_regressor)
+        outputs = Outputs("own", [*pictures, *files_named(args.model)])
+        outputs.claim(target, "regressor", is_regressor)
     with _render.training_line(bar=bar) as line:
         ranked = train_gain(
-            network, data, target, minutes=minutes, steps=steps, seed=seed, on_status=line.show
-        )
+            network, data, target, minutes=args.minutes, steps=args.steps, seed=args.seed,
+            on_status=line.show,
+        )  # fmt: skip
     _render.note(
         f"held-out steps are ranked with a correlation of {ranked.fidelity:.2f} by fidelity and "
         f"{ranked.realism:.2f} by realism"
     )
-    _render.note(f"use it: yoda upscale photo.jpg --model {name} --adaptive --regressor {target}")
+    _render.note(
+        f"use it: yoda upscale photo.jpg --model {args.model} --adaptive --regressor {target}"
+    )
     _render.place(target)
 
 

@@ -54,7 +54,7 @@ def known_costs(model: Model, variant: str = "") -> Costs | None:
     return None
 
 
-def learn(model: Model, forecast: float, seconds: float) -> None:
+def learn(model: Model, forecast: float, seconds: float, variant: str = "") -> None:
     """Let the next forecast follow a run that took ``seconds`` where ``forecast`` were expected.
 
     Most runs of a machine that was quiet when it was measured are as slow as its busy moments; of
@@ -63,13 +63,21 @@ def learn(model: Model, forecast: float, seconds: float) -> None:
     """
     if min(forecast, seconds) < TELLING_SECONDS:
         return
-    costs, key = costs_of(model), _key(model)
+    costs, key = costs_of(model, variant=variant), _key(model, variant)
     pace = min(max(costs.pace * seconds / forecast, PACES[0]), PACES[1])
     paces = (*_PACES.get(key, ()), pace)[-RUNS:]
     stale = len(paces) == RUNS and (min(paces) > AGREED or max(paces) < 1 / AGREED)
     _PACES[key], _KNOWN[key] = paces, replace(costs, pace=statistics.median(paces))
     with contextlib.suppress(WeightsError):
         _keep(cache_folder() / RECORD, key, None if stale else _KNOWN[key], paces)
+
+
+def learn_around(model: Model, seconds: float, variant: str = "") -> None:
+    """Keep what a latent took besides its diffusion, in a run that has just been learnt from."""
+    costs, key = costs_of(model, variant=variant), _key(model, variant)
+    _KNOWN[key] = replace(costs, around=seconds / costs.pace)
+    with contextlib.suppress(WeightsError):
+        _keep(cache_folder() / RECORD, key, _KNOWN[key], _PACES.get(key, ()))
 
 
 def _key(model: Model, variant: str = "") -> str:

@@ -251,14 +251,16 @@ def put_on_device(
     """A network on its device, channels last, its weights in the precision they are used in.
 
     With a ``settled`` precision they stay fp32 and are cast by autocast, operation by operation:
-    other people's networks hold parameters that half precision does not bear.
+    other people's networks hold parameters that half precision does not bear. In fp32 their
+    channels stay first: sums in the order in which their own code makes them.
     """
     device = pick_device(options.device)
     asked = "fp32" if options.exact else options.precision
     precision = settled or pick_precision(asked, device)
     if device.type == "cpu":
         keep_freed()
-    backbone.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = torch.contiguous_format if settled is torch.float32 else torch.channels_last
+    backbone.to(device, memory_format=order)  # type: ignore[call-overload]
     if settled is None:
         for parameter in backbone.parameters():  # buffers stay fp32
             parameter.data = parameter.data.to(precision)

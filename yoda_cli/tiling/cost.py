@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Costs:
     """Seconds: of a call, of a pixel in it, of a pixel of the encoder, of one in one step; of a
-    window shape that was not seen before; of a pixel's noise and of its way back to a picture."""
+    window shape that was not seen before; of a pixel's noise and of its way back to a picture; of
+    all else that a latent takes in a run, 0 where no run has shown it."""
 
     call: float
     pixel: float
@@ -17,6 +18,7 @@ class Costs:
     shape: float = 0.0
     once: float = 0.0
     pace: float = 1.0
+    around: float = 0.0
 
     @property
     def overhead_pixels(self) -> float:

@@ -132,7 +132,7 @@ class Plan:
         """The forecast for the canvas, but for the first use of each window shape."""
         network = costs.call * self.planned_calls + costs.pixel * self.network_pixels
         steps = costs.once + costs.step * len(self.made) if self.layouts else 0.0
-        return network + self.pixels * (costs.encode + steps)
+        return network + self.pixels * (costs.encode + steps + costs.around)
 
 
 def forecast_seconds(plans: Iterable[Plan], costs: Costs) -> float:

@@ -1,11 +1,12 @@
-"""The Python API: a picture in, a result out, by the same functions as the command line.
+"""The Python API, whose names ``yoda_cli`` hands out: a picture in, a result out.
 
-The network that was used last stays loaded.
+The same functions do it as for the command line. The networks of the last two calls stay loaded.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from yoda_cli.config import OptionValues, UpscaleOptions
+from yoda_cli.errors import UsageError
 from yoda_cli.images import Metadata, Picture, format_of, peek, read_picture, write_picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.checks import check_options, scale_for, with_scale
@@ -99,6 +101,7 @@ def upscale(
     """Enlarge a picture: a path, a file's bytes, a Pillow image, (H, W, 3) uint8 or a tensor
     (1, 3, H, W) in [0, 1].
 
+    ``changes`` are fields of ``options``; ``progress(done, total)`` is told of every tile.
     Transparency is not kept; the command line keeps it.
     """
     options = replace(options or UpscaleOptions(), **changes)
@@ -115,10 +118,31 @@ def attention_map(
     return plan_picture(lr, model, settings).attention
 
 
-def load(options: UpscaleOptions) -> Model:
-    """A model of its own for who keeps it."""
-    check_options(options)
-    return get_model(options)
+class Upscaler:
+    """A network that stays loaded for many pictures; calling it enlarges one.
+
+    ``changes`` are fields of ``UpscaleOptions``. Those that decide how the network is loaded are
+    settled here; the others may be given with each picture too. Threads may share an Upscaler:
+    they take turns.
+    """
+
+    def __init__(self, model: str | None = None, /, **changes: Unpack[OptionValues]) -> None:
+        options = UpscaleOptions(**changes)
+        self.options = options if model is None else replace(options, model=model)
+        check_options(self.options)
+        self._model = get_model(self.options)
+        self._turn = threading.Lock()
+
+    def __call__(
+        self, image: Input, *, progress: Progress | None = None, **changes: Unpack[OptionValues]
+    ) -> Upscaled:
+        """Enlarge a picture."""
+        for name in LOADING:
+            if name in changes:
+                raise UsageError(f"{name} is settled when an Upscaler is made, not for a picture")
+        options = replace(self.options, **changes)
+        with self._turn:
+            return enlarge(image, self._model, options, progress)
 
 
 @lru_cache(maxsize=2)

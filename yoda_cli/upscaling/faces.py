@@ -31,9 +31,11 @@ FARTHEST = 0.1  # of the side: how far the five places may lie from the template
 CENTRE, REACH = (0.5, 0.52), (0.36, 0.44)  # of the ellipse that is pasted, in parts of the side
 SOFT = 0.35  # of the ellipse's radius, over which it fades
 #: How much of a restored face is pasted over the enlarged one, by how many degrees it leans: their
-#: errors differ, so that a mix errs less than either, and the model of faces knows upright ones. On
-#: 48 validation faces all of it made four worse, this none.
-UPRIGHT, LEANING = (10.0, 0.7), (25.0, 0.5)
+#: errors differ, so that a mix errs less than either, and the model of faces knows upright ones. Of
+#: small faces it knows less as well: a share of that, by their side in input pixels. On 81
+#: validation faces, half of them damaged, all of it made four worse, this none.
+UPRIGHT, LEANING = (10.0, 0.7), (25.0, 0.45)
+SMALL, LARGE = (20.0, 0.6), (32.0, 1.0)
 
 Matrix = NDArray[np.float64]
 
@@ -59,8 +61,8 @@ class Placed:
     @property
     def strength(self) -> float:
         """The share of the restored face in what is pasted."""
-        (least, strong), (most, weak) = UPRIGHT, LEANING
-        return float(np.interp(self.lean, (least, most), (strong, weak)))
+        upright = _between(self.lean, UPRIGHT, LEANING)
+        return upright * _between(length_of(self.to_face), SMALL, LARGE)
 
 
 def restored_faces(
@@ -84,12 +86,17 @@ def place(face: Face) -> Placed | None:
     """The square of a face, by the similarity that brings its five places nearest to the
     template; None where they do not lie like a face's, or its size is not for ``face``."""
     to_face = similarity(face.places.astype(np.float64), TEMPLATE.astype(np.float64))
-    length = 1 / math.hypot(to_face[0, 0], to_face[1, 0])
+    length = length_of(to_face)
     mapped = face.places @ to_face[:, :2].T + to_face[:, 2]
     off = float(np.hypot(*(mapped - TEMPLATE).T).mean())
     if not SMALLEST <= length <= LARGEST or off > FARTHEST:
         return None
     return Placed(to_face, *on_the_grid(to_face, length))
+
+
+def length_of(to_face: Matrix) -> float:
+    """The side of the square around a face, in pixels of what ``to_face`` takes."""
+    return 1 / math.hypot(to_face[0, 0], to_face[1, 0])
 
 
 def on_the_grid(to_face: Matrix, length: float) -> tuple[Matrix, int]:
@@ -177,6 +184,11 @@ def of_centres(matrix: Matrix) -> Matrix:
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     return shifted
+
+
+def _between(value: float, low: tuple[float, float], high: tuple[float, float]) -> float:
+    """Along the line through two points, and constant beyond them."""
+    return float(np.interp(value, (low[0], high[0]), (low[1], high[1])))
 
 
 def _pixels(image: Tensor) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ detailed of its 64 pixels asks for. Images are (1, 3, H, W) in [0, 1].
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,12 +28,14 @@ from yoda_cli.models.latent.denoising import FACTOR
 from yoda_cli.models.latent.family import Codec, LatentFamily, Steering
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.budget import Spent, spend
+from yoda_cli.tiling.cost import Costs
 from yoda_cli.tiling.grids import replicate
 from yoda_cli.tiling.plan import Plan, forecast_seconds, window_plan
 from yoda_cli.tiling.windows import Tile, Window, rounded_up
 from yoda_cli.upscaling.adaptive import RegionRun
 from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
+from yoda_cli.upscaling.latent_clock import Clock
 from yoda_cli.upscaling.latent_regions import sample_windows
 from yoda_cli.upscaling.picture_plan import PicturePlan, with_expected
 from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
@@ -133,20 +134,22 @@ class LatentPipeline:
         attention: Tensor | None = None, noise_of: Tensor | None = None,
     ) -> PassEnd:  # fmt: skip
         """The picture at the size asked for, and how it was made."""
-        began = time.perf_counter()
+        counter, steering = Counter(observer.on_call), latent_of(settings).steering
+        clock = Clock(self.model, variant_of(steering), self.refinements(settings))
         self.family.check_memory()
         plan = self.plan(lr, settings, attention)
-        counter, steering = Counter(observer.on_call), latent_of(settings).steering
         restored = required(plan.restored)
         tall, wide = (side * FACTOR for side in plan.on_grid.shape[-2:])
         size = self.window_size(plan.on_grid, settings)
-        with self.family.codec(size, steering) as codec:
+        with clock.timing("coding"), self.family.codec(size, steering) as codec:
             z_lr = codec.encode(replicate(restored, tall, wide) * 2 - 1)
         z_0, forecast = z_lr, 0.0
         regions: tuple[RegionRun, ...] = ()
         if settings.refines:
             seed = picture_seed(settings.sampling.seed, lr if noise_of is None else noise_of)
-            z_0, forecast, regions = self.diffuse(z_lr, plan, settings, observer, seed, counter)
+            z_0, forecast, regions = self.diffuse(
+                z_lr, plan, settings, observer, seed, counter, clock
+            )
         with self.family.codec(size, steering) as codec:
             image = self.decode(codec, z_0, restored)
         if not bool(image.isfinite().all()):
@@ -157,15 +160,16 @@ class LatentPipeline:
         if tuple(image.shape[-2:]) != target:
             image = imresize(image, (target[0], target[1]))
         free_memory()
-        seconds = time.perf_counter() - began
-        recovered = counter.recovered()
+        seconds, recovered = clock.elapsed, counter.recovered()
+        if settings.refines and not observer.whole and settings.sampling.adaptive is None:
+            clock.learn(plan.first, costs_of(self.model, variant=clock.variant))
         return PassEnd(
             image.clamp(0, 1), plan, counter.calls, forecast, seconds, recovered, regions
         )  # fmt: skip
 
     def diffuse(
         self, z_lr: Tensor, plan: PicturePlan, settings: Settings, observer: Observer, seed: int,
-        counter: Counter,
+        counter: Counter, clock: Clock,
     ) -> tuple[Tensor, float, tuple[RegionRun, ...]]:  # fmt: skip
         """Masked reverse diffusion of the latents, on the CPU again, the forecast for it, and how
         regions that decided on their way were made."""
@@ -175,7 +179,9 @@ class LatentPipeline:
             lr_code = z_lr.to(model.device)
             condition = self.family.condition(lr_code, restored, plan.lr, steering)
             net = kept.enter_context(self.family.denoiser())
-            forecast = self.forecast(plan, condition, steering)
+            with clock.timing("measuring"):
+                costs = self.costs(condition, steering)
+            forecast = clock.forecast(plan.first, costs)
             observer.planned(plan, forecast)
             size = self.window_size(plan.on_grid, settings)
             if settings.sampling.adaptive is not None:
@@ -189,20 +195,23 @@ class LatentPipeline:
                 see = partial(self.decode, codec, restored=restored)
                 observer.on_pass(PassBegin(plan, condition.z_lr, see))
             first, total = plan.first, net.schedule.num_steps
-            refine = partial(self.family.refine, restored=restored, tile=size)
+            refine = clock.timed(
+                "refining", partial(self.family.refine, restored=restored, tile=size)
+            )
             windowed = WindowedDenoiser(model, condition, first, settings.group, counter)
-            z_0 = masked_sample(
-                RefiningDenoiser(windowed, refine),
-                sampler.step,
-                net.schedule,
-                first.timesteps,
-                AttentionMask(plan.on_grid.to(model.device), first.lower_bound, total),
-                condition.z_lr,
-                make_draw(condition.z_lr, seed, sampler),
-                start=self.family.settings.start,
-                faithful=settings.mask.faithful,
-                on_step=observer.on_step if observer.whole else None,
-            ).cpu()
+            with clock.timing("diffusion"):
+                z_0 = masked_sample(
+                    RefiningDenoiser(windowed, refine),
+                    sampler.step,
+                    net.schedule,
+                    first.timesteps,
+                    AttentionMask(plan.on_grid.to(model.device), first.lower_bound, total),
+                    condition.z_lr,
+                    make_draw(condition.z_lr, seed, sampler),
+                    start=self.family.settings.start,
+                    faithful=settings.mask.faithful,
+                    on_step=observer.on_step if observer.whole else None,
+                ).cpu()
         return z_0, forecast, ()
 
     def see_window(self, window: Window, z: Tensor, restored: Tensor, steering: Steering) -> Tensor:
@@ -212,14 +221,18 @@ class LatentPipeline:
         with self.family.codec(0, steering) as codec:
             return self.decode(codec, z, seen)
 
-    def forecast(self, plan: PicturePlan, condition: Condition, steering: Steering) -> float:
-        """Seconds of the diffusion; the other stages are not in it. The networks are loaded."""
+    def costs(self, condition: Condition, steering: Steering) -> Costs:
+        """What a call takes. The networks are loaded."""
 
         def condition_of(latent: Tensor) -> Condition:
             return replace(self.model.backbone.encode(latent), guidance=condition.guidance)
 
-        costs = costs_of(self.model, condition_of, variant_of(steering))
-        return forecast_seconds([plan.first], costs)
+        return costs_of(self.model, condition_of, variant_of(steering))
+
+    def refinements(self, settings: Settings) -> int:
+        """Times that a picture is decoded between two steps."""
+        steps = len(settings.sampling.timesteps) - 1
+        return max(steps - 1, 0) if self.family.settings.refinement > 0 else 0
 
     def decode(self, codec: Codec, z: Tensor, restored: Tensor) -> Tensor:
         """A state as a picture of the size that is worked on, not clipped."""

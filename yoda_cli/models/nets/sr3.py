@@ -7,7 +7,8 @@ Options for CPUs: work on pixel-unshuffled input, normalise over channels, add e
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,14 @@ from torch import Tensor, nn
 from yoda_cli.models.nets.layers import ChannelNorm
 
 Norm = Literal["group", "channel"]
+#: Of each resolution, the finest first: channels, and whether its blocks have attention.
+Levels = Sequence[tuple[int, bool]]
+
+
+class MakeBlock(Protocol):
+    """A residual block between two numbers of channels."""
+
+    def __call__(self, dim: int, dim_out: int, *, attend: bool) -> nn.Module: ...
 
 
 class NoiseLevelEncoding(nn.Module):
@@ -143,6 +152,34 @@ class Upsample(nn.Module):
         return out
 
 
+def _way_down(
+    stem: nn.Module, width: int, levels: Levels, blocks: int, block: MakeBlock
+) -> tuple[nn.ModuleList, list[int]]:
+    """The layers before the middle, and the channels that each leaves."""
+    layers, skips = [stem], [width]
+    for level, (dim, attend) in enumerate(levels):
+        for _ in range(blocks):
+            layers.append(block(skips[-1], dim, attend=attend))
+            skips.append(dim)
+        if level < len(levels) - 1:
+            layers.append(Downsample(dim))
+            skips.append(dim)
+    return nn.ModuleList(layers), skips
+
+
+def _way_up(skips: list[int], levels: Levels, blocks: int, block: MakeBlock) -> nn.ModuleList:
+    """The layers after the middle; each block takes what one layer of the way down left."""
+    layers: list[nn.Module] = []
+    width, left = skips[-1], list(skips)
+    for level, (dim, attend) in reversed(list(enumerate(levels))):
+        for _ in range(blocks):
+            layers.append(block(width + left.pop(), dim, attend=attend))
+            width = dim
+        if level > 0:
+            layers.append(Upsample(dim))
+    return nn.ModuleList(layers)
+
+
 class SR3UNet(nn.Module):
     """``forward(x, level[, features])``: x (B, in_channel, H, W), level (B, 1) = √ᾱ → eps or like.
 
@@ -183,32 +220,16 @@ class SR3UNet(nn.Module):
                 res, SelfAttention(dim_out, _norm(norm, norm_groups, dim_out)) if attend else None
             )
 
-        width = inner
-        skips = [width]
-        downs: list[nn.Module] = [nn.Conv2d(in_channel * cells, width, 3, padding=1)]
-        last = len(channel_mults) - 1
-        for level, mult in enumerate(channel_mults):
-            for _ in range(res_blocks):
-                downs.append(block(width, inner * mult, attend=level in attn_levels))
-                width = inner * mult
-                skips.append(width)
-            if level < last:
-                downs.append(Downsample(width))
-                skips.append(width)
-        self.downs = nn.ModuleList(downs)
+        levels = [(inner * m, level in attn_levels) for level, m in enumerate(channel_mults)]
+        stem = nn.Conv2d(in_channel * cells, inner, 3, padding=1)
+        self.downs, skips = _way_down(stem, inner, levels, res_blocks, block)
+        width = skips[-1]
         self.mid = nn.ModuleList(
             [block(width, width, attend=mid_attention), block(width, width, attend=False)]
         )
-        ups: list[nn.Module] = []
-        for level in range(last, -1, -1):
-            for _ in range(res_blocks + 1):
-                dim_out = inner * channel_mults[level]
-                ups.append(block(width + skips.pop(), dim_out, attend=level in attn_levels))
-                width = dim_out
-            if level > 0:
-                ups.append(Upsample(width))
-        self.ups = nn.ModuleList(ups)
-        self.final_conv = Block(width, out_channel * cells, _norm(norm, norm_groups, width))
+        self.ups = _way_up(skips, levels, res_blocks + 1, block)
+        finest = levels[0][0]
+        self.final_conv = Block(finest, out_channel * cells, _norm(norm, norm_groups, finest))
         if feature_channels:
             self.feature_proj = nn.Conv2d(feature_channels, inner, 3, padding=1)
 

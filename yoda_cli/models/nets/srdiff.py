@@ -131,6 +131,13 @@ class Level(nn.ModuleList):
         return out
 
 
+def _conditioner(features: int, dim: int, scale: int) -> nn.Module:
+    """From the encoder's grid to the state's, ``scale`` times finer."""
+    if scale == 1:
+        return nn.Conv2d(features, dim, 3, padding=1)
+    return nn.ConvTranspose2d(features, dim, scale * 2, scale, scale // 2)
+
+
 class SRDiffUNet(nn.Module):
     """The denoiser. Its sides must divide by 2^levels (2^(levels-1) when compact), × ``unshuffle``.
 
@@ -159,12 +166,7 @@ class SRDiffUNet(nn.Module):
         self.unshuffle, self.mask_input, self.compact = unshuffle, mask_input, compact
         cells = unshuffle**2
         x_dim = (out_dim + int(mask_input)) * cells
-        if cond_scale == 1:
-            self.cond_proj: nn.Module = nn.Conv2d(cond_dim, dim, 3, padding=1)
-        else:
-            self.cond_proj = nn.ConvTranspose2d(
-                cond_dim, dim, cond_scale * 2, cond_scale, cond_scale // 2
-            )
+        self.cond_proj = _conditioner(cond_dim, dim, cond_scale)
         self.time_pos_emb = SinusoidalEmbedding(dim)
         act = nn.SiLU() if compact else Mish()
         self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), act, nn.Linear(dim * 4, dim))
@@ -176,32 +178,20 @@ class SRDiffUNet(nn.Module):
 
         last = len(widths) - 1
         self.downs = nn.ModuleList(
-            Level(
-                a,
-                b,
-                dim,
-                blocks,
-                Downsample(b, compact=compact) if i < last else nn.Identity(),
-                compact=compact,
-            )
+            Level(a, b, dim, blocks,
+                  Downsample(b, compact=compact) if i < last else nn.Identity(), compact=compact)
             for i, (a, b) in enumerate(zip(before, widths, strict=True))
-        )
+        )  # fmt: skip
         self.mid_block1 = ResnetBlock(widths[-1], widths[-1], dim, compact=compact)
         self.mid_block2 = ResnetBlock(widths[-1], widths[-1], dim, compact=compact)
         # The published network leaves the top level out of the way up.
         lowest = 0 if compact else 1
         narrower = [widths[max(i - 1, 0)] for i in range(last + 1)]
         self.ups = nn.ModuleList(
-            Level(
-                widths[i] * 2,
-                narrower[i],
-                dim,
-                blocks,
-                Upsample(narrower[i]) if i > 0 else nn.Identity(),
-                compact=compact,
-            )
+            Level(widths[i] * 2, narrower[i], dim, blocks,
+                  Upsample(narrower[i]) if i > 0 else nn.Identity(), compact=compact)
             for i in range(last, lowest - 1, -1)
-        )
+        )  # fmt: skip
         self.final_conv = nn.Sequential(
             ConvBlock(dim, dim, compact=compact, norm=compact),
             nn.Conv2d(dim, out_dim * cells, 1),
