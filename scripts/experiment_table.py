@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from yoda_cli.evaluation.metrics.gain import DB_PER_TEXTURE
+
 Row = dict[str, Any]
-SLOPE = 7  # dB of PSNR for one of texture distance: about what a sample costs against its base
+SLOPE = DB_PER_TEXTURE
 NEAR = 0.15  # farther away the slope says nothing
 SHOWN = "ddim 15, l 0.1"
 FOLLOWED = "learned"

@@ -197,7 +197,7 @@ def test_a_large_picture_is_seen_in_windows_and_said(attention, tmp_path, dino_c
 def test_without_weights_and_offline_the_way_out_is_named(attention, picture, tmp_path, source):
     done = attention(picture, "--source", source, "--offline", "--cache-dir", tmp_path / "empty")
     assert done.code == 5
-    assert f"yoda weights pull {HEADED[source]}" in done.err
+    assert f"yoda weights pull {HEADED[source].file}" in done.err
     assert "sources that need no download: learned, uniform, gaussian, edge, sift" in done.err
     assert not (tmp_path / "empty").exists()
 

@@ -60,6 +60,8 @@ ACTS = {
     "no pictures in …; -r looks into its folders": "upscale empty",
     "unknown model …; did you mean …?": "upscale photo.png --model genral",
     "… exists and yoda did not make it": "upscale photo.png -o mine.png",
+    "…: that is … times the … pixels there are; at most 16 times":
+        "upscale photo.png --width 9000",
     "no known picture format": "upscale photo.png -o x.foo",
     "… is damaged or not a picture of a known format": "upscale text.png",
     "… is damaged: …; --accept-damaged reads what is there": "upscale cut.png",
@@ -76,6 +78,7 @@ ACTS = {
     "model … does not read --…": "upscale photo.png --prompt x",
     "nothing matches …": "upscale q*.png",
     "cannot write …: No space left on device": without_room,
+    "interrupted: …": None,  # test_fates.py
     "internal error: …": cause(RuntimeError("x")),
 }  # fmt: skip
 

@@ -1,7 +1,13 @@
 """What is said of each input of a run: JSON, the last lines, Ctrl-C."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 from fakes import save_photo
@@ -87,6 +93,96 @@ def test_ctrl_c_says_what_was_done_and_how_to_go_on(upscale, folder, tmp_path, m
     assert done.code == 130
     said = done.err.splitlines()[-1]
     assert re.fullmatch(r"interrupted: [01] of 2 made; the same command goes on", said)
+
+
+def test_ctrl_c_counts_what_was_being_written(upscale, folder, tmp_path, monkeypatch):
+    from yoda_cli.upscaling import picture
+    from yoda_cli.upscaling.batch import local
+
+    (folder / "bad.png").unlink()
+    save_photo(folder / "c.png", 7, 6, seed=3)
+    upscale_tensor, write, calls = picture.upscale_tensor, local.write, []
+
+    def third_is_interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return upscale_tensor(*arguments, **options)
+
+    def slowly(*arguments):
+        time.sleep(0.3)
+        return write(*arguments)
+
+    monkeypatch.setattr(picture, "upscale_tensor", third_is_interrupted)
+    monkeypatch.setattr(local, "write", slowly)
+    done = upscale(folder, "-o", tmp_path / "out", "--batch", 1)
+    assert done.code == 130
+    made = len(list((tmp_path / "out").glob("*.png")))
+    assert made == len(done.out.splitlines())
+    last = done.err.splitlines()[-1]
+    assert last == f"interrupted: {made} of 3 made; the same command goes on"
+    monkeypatch.undo()
+    again = upscale(folder, "-o", tmp_path / "out", "--batch", 1)
+    assert f"{made} of 3 pictures there already" in again.err
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from yoda_cli.__main__ import main
+sys.argv[0] = "yoda"
+main()
+"""
+
+
+def test_ctrl_c_has_an_answer_while_libraries_are_loaded(tmp_path):
+    save_photo(tmp_path / "a.png", 5, 6)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT, "upscale", tmp_path / "a.png", "--runtime",
+         "torch"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr == "interrupted: the same command goes on\n"
+
+
+def test_ctrl_c_has_an_answer_in_other_commands(yoda, monkeypatch, tmp_path):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    save_photo(tmp_path / "a.png", 40, 48)
+    metrics = ("metrics", tmp_path / "a.png", tmp_path / "a.png", "--metric", "psnr")
+    assert yoda(*metrics).code == 0  # a module that is first imported now would keep what is set
+    monkeypatch.setattr("yoda_cli.images.read_picture", interrupt)
+    done = yoda(*metrics)
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == "interrupted: the same command begins again"
+
+
+def test_ctrl_c_ends_a_graph_that_onnxruntime_is_running():
+    pytest.importorskip("onnxruntime")
+    from yoda_cli.devices.graphs import Graph
+
+    class Endless:
+        """A session that stops when it is told to, as onnxruntime's does between two nodes."""
+
+        def run(self, names, inputs, options):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            end = time.monotonic() + 20
+            while not options.terminate and time.monotonic() < end:
+                time.sleep(0.01)
+            raise RuntimeError("terminated")
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Graph(Endless(), []).run({})
+    assert time.monotonic() - begun < 10
 
 
 def test_doctor_ends_with_a_verdict_and_names_the_extras(yoda):

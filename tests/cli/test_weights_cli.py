@@ -348,7 +348,8 @@ def test_an_attention_source_says_what_it_fetches_before_the_run(yoda, tmp_path,
     torch.save(state, tmp_path / "dino.pth")
     body = (tmp_path / "dino.pth").read_bytes()
     save_photo(tmp_path / "in.png", 16, 16)
-    monkeypatch.setitem(sources.HEADED, "dino-vits16", "mine.pth")
+    mine = sources.HEADED["dino-vits16"]._replace(file="mine.pth")
+    monkeypatch.setitem(sources.HEADED, "dino-vits16", mine)
     with faults.serving(body) as site:
         own = registry(tmp_path / "own.toml", site.url, sha256="")
         options = ("--cache-dir", tmp_path / "cache", "--registry", own)

@@ -167,6 +167,19 @@ def test_the_start_is_noise_inside_and_noised_lr_outside():
     assert torch.equal(seen[0][..., :4], q_sample(SCHEDULE, z_lr, 100, noise)[..., :4])
 
 
+def test_a_start_from_lr_is_the_noised_lr_inside_the_mask_too():
+    seen = []
+
+    def predict(z, t, mask):
+        seen.append(z.clone())
+        return z
+
+    sample(HALF, lower=0.05, predict=predict, start="lr")
+    noised = q_sample(SCHEDULE, torch.full((1, 3, 8, 8), 0.25), 100, noise_of(100))
+    assert torch.equal(seen[0], noised)
+    assert not torch.equal(noised[..., 4:], noise_of(100)[..., 4:])  # a trace of LR is seen
+
+
 def test_what_an_idle_pixel_predicts_is_never_read():
     def poisoned(z, t, mask):
         return torch.where(mask, 0.5 * z, torch.full_like(z, math.nan))

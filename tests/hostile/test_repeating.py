@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from commands import finished
 from fakes import fake_model, save_photo
 from PIL import Image
 
@@ -68,6 +69,24 @@ def test_the_command_names_a_compiled_network():
     """It takes too long for the tests above."""
     assert "--compile" in command(compile=True)
     assert not {"--compile", "--exact", "--budget", "--block"} & set(command())
+
+
+def test_the_command_names_what_ran_the_network():
+    """A report is made by torch; the same picture without one would be left to onnxruntime."""
+    words = command()
+    assert words[words.index("--runtime") + 1] == "torch"
+
+
+@pytest.mark.slow
+def test_the_printed_command_makes_the_same_bytes_in_a_process_of_its_own(tmp_path):
+    path = save_photo(tmp_path / "in.png", 40, 48)
+    target, report = tmp_path / "o.webp", tmp_path / "r.html"
+    chosen = ("--budget", 0.4, "--tile", 96, "--tile-overlap", 8, "--width", 150)
+    assert finished("upscale", path, "-o", target, "--report", report, *chosen).returncode == 0
+    before = target.read_bytes()
+    target.unlink()
+    assert finished(*command_of(report)[1:]).returncode == 0
+    assert target.read_bytes() == before
 
 
 def test_options_of_numbers_keep_all_their_digits():

@@ -1,6 +1,7 @@
 """The cache among other people's files, damaged records, senseless registries and cards."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -289,3 +290,52 @@ def test_addresses_that_cannot_be_taken_apart_are_refused(tmp_path, monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", "http://[")
     with pytest.raises(WeightsError, match="HF_ENDPOINT"):
         token_for("https://huggingface.co/x")
+
+
+def test_prune_leaves_another_file_of_the_same_size_and_time_and_a_link(yoda, site, tmp_path):
+    """The record still fits by what is cheap to ask; what is deleted is hashed first."""
+    own = tmp_path / "own.toml"
+    own.write_text(OWN.format(url=site.url))
+    cache = tmp_path / "p"
+    assert yoda("weights", "pull", "mine.pth", "--cache-dir", cache, "--registry", own).code == 0
+    own.write_text(OWN.format(url=site.url).replace("mine.pth", "other.pth"))
+    path = cache / "weights" / "mine.pth"
+    then = path.stat()
+    path.rename(tmp_path / "moved.pth")
+    path.symlink_to(tmp_path / "moved.pth")
+    before = files_in(tmp_path)
+    assert yoda("weights", "prune", "--cache-dir", cache).code == 0
+    assert files_in(tmp_path) == before
+    path.unlink()
+    path.write_bytes(bytes(then.st_size))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert yoda("weights", "prune", "--cache-dir", cache).code == 0
+    assert path.read_bytes() == bytes(then.st_size)
+    (tmp_path / "moved.pth").rename(path)
+    assert yoda("weights", "prune", "--cache-dir", cache, "--dry-run").out.count("mine.pth") == 2
+    assert yoda("weights", "prune", "--cache-dir", cache).code == 0
+    assert not path.exists()
+
+
+def test_prune_makes_no_lock_for_what_is_not_there(yoda, tmp_path):
+    cache = Cache(tmp_path / "p")
+    cache.prepare()
+    before = files_in(tmp_path)
+    assert yoda("weights", "prune", "--cache-dir", tmp_path / "p").code == 0
+    assert files_in(tmp_path) == before
+
+
+def test_a_dry_run_of_a_download_asks_nobody_and_writes_nothing(yoda, site, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(OWN.format(url=site.url))
+    options = ("mine.pth", "--cache-dir", tmp_path / "p", "--registry", own)
+    done = yoda("weights", "pull", *options, "--dry-run")
+    assert done.code == 0, done.err
+    assert "to download: mine.pth" in done.out
+    assert "nothing was downloaded" in done.err
+    assert not (tmp_path / "p").exists()
+    assert site.requests == []
+    assert yoda("weights", "pull", *options).code == 0
+    assert "all is there already" in yoda("weights", "pull", *options, "--dry-run").err
+    by_hand = yoda("weights", "pull", "sr3-64-512", "--dry-run")
+    assert (by_hand.code, by_hand.out.count("by hand: ")) == (0, 1)

@@ -25,11 +25,17 @@ def test_cores_partition_the_canvas_and_windows_lie_on_the_grid(rows, cols, core
     for tile in make_tiles(height, width, core=core, halo=halo, align=align):
         tile.core.cut(seen).add_(1)
         window = tile.window
-        assert 0 <= window.top <= tile.core.top
-        assert tile.core.bottom <= window.bottom <= height
-        assert tile.core.bottom == height or window.bottom - tile.core.bottom >= min(
-            halo, height - tile.core.bottom
-        )
+        assert window.top >= 0
+        assert window.left >= 0
+        assert window.bottom <= height
+        assert window.right <= width
+        for seen_there, there_is in (
+            (tile.core.top - window.top, tile.core.top),
+            (tile.core.left - window.left, tile.core.left),
+            (window.bottom - tile.core.bottom, height - tile.core.bottom),
+            (window.right - tile.core.right, width - tile.core.right),
+        ):  # on every side: all of the halo, and no more than its last grid cell needs
+            assert min(halo, there_is) <= seen_there < halo + align
         window.divided(align)
     assert (seen == 1).all()
 

@@ -72,7 +72,7 @@ def test_every_structure_named_is_known_and_every_published_network_has_a_file()
 def test_unknown_names_come_with_the_nearest_one():
     with pytest.raises(UsageError, match=r"unknown model 'genral'; did you mean general\?"):
         load_registry().model("genral")
-    with pytest.raises(UsageError, match="yoda weights list --all"):
+    with pytest.raises(UsageError, match="yoda weights list shows all; or give a checkpoint file"):
         load_registry().model("xyz")
     with pytest.raises(UsageError, match=r"nothing is called 'div2'; did you mean div2k"):
         load_registry().files_of("div2")

@@ -2,16 +2,17 @@
 
 Every source takes (1, 3, h, w) in [0, 1] and gives (1, 1, h, w) in [0, 1]. Those in ``HEADED`` need
 weights and have several heads. ``learned`` is not here: it comes with the checkpoint, in
-``Condition.attention``.
+``Condition.attention``. Nothing is imported before a source is used: the command line reads the
+names alone, and timm takes a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from yoda_cli.attention.classic import edge, gaussian, sift, uniform
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -19,41 +20,49 @@ if TYPE_CHECKING:
 
 AttentionSource = Callable[["Tensor"], "Tensor"]
 
+
+def _classic(name: str, lr: Tensor) -> Tensor:
+    found: Tensor = getattr(import_module(f"{__name__}.classic"), name)(lr)
+    return found
+
+
 SOURCES: dict[str, AttentionSource] = {
-    "uniform": uniform,
-    "gaussian": gaussian,
-    "edge": edge,
-    "sift": sift,
+    name: partial(_classic, name) for name in ("uniform", "gaussian", "edge", "sift")
 }
 
-#: Sources with weights: the registry's file of each.
-HEADED: dict[str, str] = {
-    "dino-vits8": "dino_deitsmall8_pretrain.pth",
-    "dino-vits16": "dino_deitsmall16_pretrain.pth",
-    "dino-resnet50": "dino_resnet50_pretrain.pth",
-    "dino-resnet50-cam": "dino_resnet50_pretrain.pth",
+
+class Headed(NamedTuple):
+    """A source with weights and heads: the registry's file, and the module here that reads it.
+
+    The module has ``load(path, device, **told)``, which gives LR image → (1, heads, h, w) in
+    [0, 1], and ``is_windowed(height, width, **told)``, whether it sees such a picture in windows.
+    """
+
+    file: str
+    module: str
+    told: Mapping[str, Any]
+
+    def load(self, path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """The network behind the source."""
+        network: Callable[[Tensor], Tensor] = self._own.load(path, device=device, **self.told)
+        return network
+
+    def is_windowed(self, height: int, width: int) -> bool:
+        """Whether a picture of this size is seen in windows."""
+        return bool(self._own.is_windowed(height, width, **self.told))
+
+    @property
+    def _own(self) -> Any:
+        return import_module(f"{__name__}.{self.module}")
+
+
+HEADED: dict[str, Headed] = {
+    "dino-vits8": Headed("dino_deitsmall8_pretrain.pth", "dino", {"patch": 8}),
+    "dino-vits16": Headed("dino_deitsmall16_pretrain.pth", "dino", {"patch": 16}),
+    "dino-resnet50": Headed("dino_resnet50_pretrain.pth", "resnet", {"cheap": False}),
+    "dino-resnet50-cam": Headed("dino_resnet50_pretrain.pth", "resnet", {"cheap": True}),
 }
 
 LEARNED = "learned"
-
-
-def load_headed(name: str, path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """The network behind a source of ``HEADED``: LR image → (1, heads, h, w), each in [0, 1]."""
-    if name.startswith("dino-vit"):
-        from yoda_cli.attention import dino  # here: timm takes a second to import
-
-        return dino.load(path, patch=int(name.removeprefix("dino-vits")), device=device)
-    from yoda_cli.attention import resnet
-
-    return resnet.load(path, device=device, cheap=name.endswith("-cam"))
-
-
-def is_windowed(name: str, height: int, width: int) -> bool:
-    """Whether a source of ``HEADED`` sees a picture of this size in windows."""
-    if name.startswith("dino-vit"):
-        from yoda_cli.attention import dino
-
-        return dino.is_windowed(height, width, int(name.removeprefix("dino-vits")))
-    from yoda_cli.attention import resnet
-
-    return not name.endswith("-cam") and resnet.is_windowed(height, width)
+#: Every name that ``--attention`` takes, in the order that a person is told.
+NAMES = (LEARNED, *SOURCES, *HEADED)

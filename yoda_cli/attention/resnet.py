@@ -38,9 +38,9 @@ def load(path: Path, *, device: torch.device, cheap: bool) -> Callable[[Tensor],
     return lambda lr: head_maps(state, lr.to(device), cheap=cheap).cpu()
 
 
-def is_windowed(height: int, width: int) -> bool:
-    """Whether a picture is too large for one relevance pass."""
-    return height * width > MAX_PIXELS
+def is_windowed(height: int, width: int, *, cheap: bool = False) -> bool:
+    """Whether a picture is too large for one relevance pass; the cheap one takes any."""
+    return not cheap and height * width > MAX_PIXELS
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def head_maps(state: State, lr: Tensor, *, cheap: bool) -> Tensor:
     come from overlapping windows at native scale, blended before they are normalised.
     """
     height, width = lr.shape[-2:]
-    if cheap or not is_windowed(height, width):
+    if not is_windowed(height, width, cheap=cheap):
         x = padded(imagenet_normalised(lr))
         trace = forward(state, x)
         targets = strongest(trace)

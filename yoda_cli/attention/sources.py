@@ -13,12 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yoda_cli.attention import HEADED, LEARNED, SOURCES, AttentionSource, is_windowed, load_headed
+from yoda_cli.attention import HEADED, LEARNED, NAMES, SOURCES, AttentionSource
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.images import read_picture
-from yoda_cli.weights import Cache, Watch, load_registry
-from yoda_cli.weights.inventory import obtain
+from yoda_cli.weights import Cache, Watch, load_registry, obtain
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +41,7 @@ class Source:
     def notice(self, lr: Tensor) -> str | None:
         """What a person should know about this source on this picture."""
         h, w = lr.shape[-2:]
-        if self.heads is not None and is_windowed(self.name, h, w):
+        if self.heads is not None and HEADED[self.name].is_windowed(h, w):
             return f"{self.name} saw this picture in overlapping windows, at native scale"
         if self.size is None or self.size == (h, w):
             return None
@@ -69,7 +68,7 @@ def find_source(
     if path.is_file():
         return painted_source(path, path.stat().st_mtime_ns)
     if not path.suffix:
-        known = ", ".join([LEARNED, *SOURCES, *HEADED])
+        known = ", ".join(NAMES)
         raise UsageError(f"unknown attention source {name!r}; use {known}, or a grey picture")
     return painted_source(path, 0)  # which says what is wrong with it
 
@@ -77,7 +76,7 @@ def find_source(
 def dino_source(name: str, heads: str, device: torch.device, watch: Watch) -> Source:
     """A DINO backbone's source."""
     try:
-        path = obtain(HEADED[name], load_registry(), Cache.default(), watch)
+        path = obtain(HEADED[name].file, load_registry(), Cache.default(), watch)
     except WeightsError as error:
         raise WeightsError(f"{error}; sources that need no download: {FREE}") from error
     network = _loaded(name, path, path.stat().st_mtime_ns, device)
@@ -89,7 +88,7 @@ def _loaded(
     name: str, path: Path, changed: int, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
     """The network of a source, kept for the next picture while its file stays as it is."""
-    return load_headed(name, path, device)
+    return HEADED[name].load(path, device)
 
 
 @lru_cache(maxsize=2)

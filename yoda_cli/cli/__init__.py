@@ -10,16 +10,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli._log import end_log
+from yoda_cli.cli._parsing import Command, Family, Group
 from yoda_cli.cli._record import unrolled, without_options
-from yoda_cli.cli._signals import leave_signals, take_signals
+from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
 from yoda_cli.cli.attention import attention
 from yoda_cli.cli.bench import bench
@@ -50,72 +50,6 @@ EPILOG = """\
 
 Exit codes, from 0 to 130, are explained by: yoda help exit-codes
 """
-
-
-class Group(TyperGroup):
-    """The commands; a picture in place of a command is met with what was meant."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _spared(super().get_params(ctx))
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0] if args else ""
-        if name not in self.commands and not name.startswith("-") and is_picture(name):
-            raise UsageError(f"{name} is no command; did you mean: yoda upscale {name}")
-        return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """The parser would end the process without a word where anything met a broken pipe."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise OutputError("what should take or give data is gone: broken pipe") from error
-
-
-PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
-
-
-def is_picture(name: str) -> bool:
-    """Whether a word looks like a picture or a folder of them."""
-    return Path(name).exists() or PICTURE.search(name) is not None
-
-
-class Command(TyperCommand):
-    """A command whose options cost nothing where there is nothing to check: typer would make a
-    checker for each, by a library that takes as long to load as all the rest."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _spared(super().get_params(ctx))
-
-
-def _spared(parameters: list[Any]) -> list[Any]:
-    for parameter in parameters:
-        if not isinstance(parameter.process_value, partial):
-            parameter.process_value = partial(_if_said, parameter, parameter.process_value)
-    return parameters
-
-
-def _if_said(parameter: Any, process: Callable[[Any, Any], Any], context: Any, value: Any) -> Any:
-    """A value without typer's checker where there is nothing to check: nothing was said, or a word
-    or a file's name, or the number that stands in the signature."""
-    if not value and parameter.required:
-        return process(context, value)
-    if value is None:
-        if parameter.callback:
-            return parameter.callback(context, parameter, None)
-        return () if parameter.multiple or parameter.nargs != 1 else None
-    if parameter.callback:
-        return process(context, value)
-    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is int and type(value) is int and value == parameter.default:
-        return value
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind == list[Path] and all(isinstance(each, str) for each in value):
-        return [Path(each) for each in value]
-    return process(context, value)
 
 
 logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
@@ -179,7 +113,10 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
     for name in names:
         command, told = COMMANDS[name]
         if isinstance(command, typer.Typer):
-            made.add_typer(typer.Typer(help=command.info.help) if listed else command, name=name)
+            for inner in command.registered_commands:
+                inner.cls = Command
+            family = typer.Typer(help=command.info.help) if listed else command
+            made.add_typer(family, name=name, cls=Family)
         else:
             taken = without_options(command) if listed else unrolled(command)
             made.command(name, cls=Command, **told)(taken)
@@ -241,18 +178,20 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     try:
         code = application_for(arguments)(arguments, standalone_mode=False, prog_name="yoda")
     except KeyboardInterrupt:
-        return INTERRUPTED
+        _render.note(interruption(*arguments[:1]))
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        return report(error)
+        code = report(error)
     finally:  # --offline, --cache-dir, --registry and --log-file hold for this run
         os.environ.clear()
         os.environ.update(environment)
-        for handler in [handler for handler in log.handlers if handler not in handlers]:
-            log.removeHandler(handler)
-            handler.close()
-    return code if isinstance(code, int) else 0
+        lost = [end_log(handler) for handler in log.handlers[:] if handler not in handlers]
+    code = code if isinstance(code, int) else 0
+    for loss in filter(None, lost):
+        code = report(loss) if code == 0 else code
+    return code
 
 
 def report(error: Exception) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from yoda_cli.cli import _names
 from yoda_cli.errors import UsageError
+from yoda_cli.files import read_small
 
 #: Read where they are needed, by code that the command line is not part of.
 ELSEWHERE = {"YODA_OFFLINE", "YODA_CACHE_DIR", "YODA_REGISTRY", "YODA_CONFIG"}
@@ -51,7 +52,7 @@ def read_config() -> dict[str, Any]:
     except ImportError:  # a machine that only trains need not have platformdirs
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_small(path))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

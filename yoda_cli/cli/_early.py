@@ -12,8 +12,9 @@ from pathlib import Path
 
 from yoda_cli.cli import _names
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError
-from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options
+from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
+from yoda_cli.files import real
+from yoda_cli.upscaling.checks import SAMPLER_NAMES, TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -28,13 +29,26 @@ def check(inputs: Sequence[Path], files_from: Path | None, options: UpscaleOptio
     check_options(options)
 
 
+def check_size(path: Path, options: UpscaleOptions) -> None:
+    """A picture alone may become as large as was asked."""
+    asked = (options.width, options.height, options.short_side, options.min_size)
+    if any(asked) and str(path) != "-":
+        from yoda_cli.images import peek
+
+        try:
+            header = peek(path)
+        except YodaError:  # the run says it
+            return
+        named_scale(path, options, (header.width, header.height), 1)
+
+
 def check_output(inputs: Sequence[Path], output: Path | None) -> None:
     """No folder is read from and written to."""
     if output is None:
         return
     for path in inputs:
         try:
-            same = path.is_dir() and path.resolve() == output.resolve()
+            same = path.is_dir() and real(path) == real(output)
         except (OSError, ValueError):
             continue  # the run says why
         if same:
@@ -85,9 +99,32 @@ def check_names(options: UpscaleOptions) -> None:
         if Path(source).suffix:
             raise NotFoundError(f"no such file: {source}{beside(Path(source))}")
         raise UsageError(
-            f"unknown attention source {source!r}; {_names.nearest(source, _names.SOURCES)} "
-            "Or give a grey picture"
+            f"unknown attention source {source!r}; "
+            f"{_names.nearest(source, _names.SOURCES, other=', or a grey picture')}"
         )
+
+
+def check_bench(
+    sets: Sequence[str], model: str, peers: Sequence[str] | None, metrics: Sequence[str] | None
+) -> None:
+    """What ``yoda bench`` names is there: data sets, a model, peers, metrics."""
+    from yoda_cli.weights import load_registry
+
+    for name in sets:
+        known = ("sample", *load_registry().datasets)
+        if name.lower() in known or Path(name).is_dir():
+            continue
+        if len(Path(name).parts) > 1:
+            raise NotFoundError(f"no such folder: {name}{beside(Path(name))}")
+        meant = _names.nearest(name.lower(), known, other=", or a folder")
+        raise UsageError(f"unknown data set {name!r}; {meant}")
+    check_model_name(model)
+    for name in peers or ():
+        if name not in (*_names.PEERS, *_names.SOURCES) and Path(name).suffix not in CHECKPOINTS:
+            meant = _names.nearest(name, _names.PEERS, other=", or a file that spandrel reads")
+            raise UsageError(f"unknown peer {name!r}; {meant}")
+    for name in metrics or ():
+        one_of("metric", name, _names.METRICS)
 
 
 def check_model_name(model: str) -> None:

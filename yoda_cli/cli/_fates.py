@@ -107,15 +107,16 @@ class Show:
 
         if replaced:
             record = {**record, "replaced": dict(replaced)}
-        if not self.quiet:
+        if _render.heard(quiet=self.quiet):
+            say, name = partial(_render.note, quiet=self.quiet), item.source.name
             for notice in [*by_content(item), *record["notices"]]:
-                _render.note(f"{item.source.name}: {notice}")
-            _render.detail(f"{item.source.name}: {details_of(record)}")
-            _render.note(f"{item.source.name}: {line_of(record)}")
+                say(f"{name}: {notice}")
+            _render.detail(f"{name}: {details_of(record)}", quiet=self.quiet)
+            say(f"{name}: {line_of(record)}")
             if replaced:
                 some = list(replaced.items())[:NAMED_SETTINGS]
-                words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in some)
-                _render.note(f"{item.source.name}: it replaces a result with {words}")
+                words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in some)
+                say(f"{name}: it replaces a result with {words}")
         if item.target == STREAM:
             return
         if self.json_lines:
@@ -145,25 +146,24 @@ class Show:
             })  # fmt: skip
 
 
-def sum_up(batch: Batch, failures: Sequence[Failure]) -> None:
+def sum_up(batch: Batch, failures: Sequence[Failure], *, quiet: bool) -> None:
     """The last lines of a run: how many were made, and which were not."""
+    say = partial(_render.note, quiet=quiet)
     made = len(batch.items) + len(batch.failures) - len(failures)
-    _render.note(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
+    say(f"{made} made, {len(batch.done)} there already, {len(failures)} failed")
     for failure in failures[:NAMED_AT_THE_END]:
-        _render.note(f"failed: {failure.source}")
+        say(f"failed: {failure.source}")
     if len(failures) > NAMED_AT_THE_END:
-        _render.note(f"and {len(failures) - NAMED_AT_THE_END} more")
+        say(f"and {len(failures) - NAMED_AT_THE_END} more")
 
 
-def interrupted(made: int, batch: Batch) -> None:
+def interrupted(made: int, batch: Batch) -> str:
     """What Ctrl-C left, and how to go on."""
     count = len(batch.items)
-    if count == 1:
-        _render.note("interrupted: nothing was written; the same command begins again")
-    elif batch.manifests:
-        _render.note(f"interrupted: {made} of {count} made; the same command goes on")
-    else:
-        _render.note(f"interrupted: {made} of {count} made; the same command makes all again")
+    if count == 1 and not made:
+        return "nothing was written; the same command begins again"
+    how = "goes on" if batch.manifests else "makes all again"
+    return f"{made} of {count} made; the same command {how}"
 
 
 def say_plan(
@@ -179,12 +179,11 @@ def say_plan(
     asks = [(item.source, partial(forecast_of, item, model, options, stream))
             for item in batch.items]  # fmt: skip
     total, failed = say_planned(asks, show)
-    if not show.quiet:
-        there = f", {len(batch.done)} there already" if batch.done else ""
-        _render.note(
-            f"{len(batch.items)} to make{there}, about {spell(total)} and "
-            f"{batch.output_bytes / 1e6:.1f} MB; nothing was written"
-        )
+    there = f", {len(batch.done)} there already" if batch.done else ""
+    _render.note(
+        f"{len(batch.items)} to make{there}, about {spell(total)} and "
+        f"{batch.output_bytes / 1e6:.1f} MB; nothing was written", quiet=show.quiet
+    )  # fmt: skip
     return InputError.exit_code if failed or batch.failures else 0
 
 

@@ -1,6 +1,6 @@
 """The values that options take by name, for completion and for checks that load no torch.
 
-Each tuple repeats the keys of a table that needs torch to be read; a test compares them.
+A tuple here repeats the keys of a table that needs torch to be read; a test compares them.
 """
 
 from __future__ import annotations
@@ -8,21 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+from yoda_cli.attention import NAMES
 from yoda_cli.errors import YodaError
 
-SOURCES = (
-    "learned", "uniform", "gaussian", "edge", "sift",
-    "dino-vits8", "dino-vits16", "dino-resnet50", "dino-resnet50-cam",
-)  # fmt: skip
+SOURCES = NAMES
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
 RUNTIMES = ("auto", "torch", "onnx")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
-RECIPES = (
-    "general", "general-stage2", "general-base", "face", "face-stage2", "face-x8", "srdiff-df2k",
-    "srdiff-celeba", "sr3-16-128", "sr3-64-256", "sr3-64-512", "gain",
-)  # fmt: skip
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 METRICS = (
     "psnr", "ssim", "texture", "detail", "colour", "lr-psnr", "niqe", "seam",
@@ -33,13 +27,14 @@ METRICS = (
 STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
-def nearest(name: str, known: Iterable[str], count: int = 1, likeness: float = 0.6) -> str:
-    """``Did you mean …?``, or all that is known. Names of a likeness from 0 to 1 are near."""
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6, other: str = "") -> str:
+    """``Did you mean …?``, or all that is known, and what else may be given. Names of a likeness
+    from 0 to 1 are near."""
     names = list(known)
-    close = get_close_matches(name, names, count, likeness)
+    close = get_close_matches(name, names, 1, likeness)
     if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"use {', '.join(names)}"
+        return f"did you mean {close[0]}?"
+    return f"use {', '.join(names)}{other}"
 
 
 def models() -> dict[str, str]:
@@ -87,3 +82,12 @@ def complete_datasets(incomplete: str) -> list[str]:
         return among(["sample", *load_registry().datasets])(incomplete)
     except YodaError:
         return []
+
+
+def complete_recipes(incomplete: str) -> list[str]:
+    """Recipes of the package that begin so, and the one of gain regressors."""
+    import tomllib
+    from importlib.resources import files
+
+    text = (files("yoda_cli.training") / "recipes.toml").read_text(encoding="utf-8")
+    return among([*tomllib.loads(text), "gain"])(incomplete)

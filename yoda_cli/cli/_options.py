@@ -6,7 +6,6 @@ Options about weights become environment variables; they hold for the one run:
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from yoda_cli.cli import _names, _render
-from yoda_cli.errors import OutputError, UsageError
+from yoda_cli.errors import UsageError
 
 WEIGHTS = "Weights"
 
@@ -39,20 +38,6 @@ def add_registry(path: Path | None) -> None:
 
 def say_more(asked: bool) -> None:
     _render.VERBOSE = asked
-
-
-def keep_log(path: Path | None) -> None:
-    """Every line that is said, and what the library logs, goes to ``path`` too."""
-    if path is None:
-        return
-    try:
-        handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write the log {path}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    log = logging.getLogger("yoda_cli")
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
 
 
 def show_help(ctx: typer.Context, asked: bool) -> None:
@@ -190,13 +175,6 @@ Verbose = Annotated[
     typer.Option(
         "-v", "--verbose", callback=say_more, expose_value=False,
         help="Say more: tiles, network calls, precision.",
-    ),
-]  # fmt: skip
-LogFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--log-file", callback=keep_log, expose_value=False, metavar="FILE",
-        help="Write what is said to a file too.",
     ),
 ]  # fmt: skip
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]

@@ -54,6 +54,7 @@ def table(
             shown.add_column(column, overflow="fold", no_wrap=bool(cut))
     for row in rows:
         shown.add_row(*(escape(one_line(cell)) for cell in row))
+    clear_waiting()
     console.print(shown)
 
 
@@ -84,20 +85,27 @@ def clear_waiting() -> None:
         sys.stderr.flush()
 
 
-def note(message: str) -> None:
-    """One line on stderr, and in the log."""
+def heard(*, quiet: bool) -> bool:
+    """Whether a line goes anywhere: to the screen, or to a log."""
+    return not quiet or LOG.isEnabledFor(logging.INFO)
+
+
+def note(message: str, *, quiet: bool = False) -> None:
+    """One line on stderr unless ``quiet``, and in the log."""
     line = one_line(message)
-    LOG.info(line)
+    LOG.info("%s", line)
+    if quiet:
+        return
     clear_waiting()
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def detail(message: str) -> None:
+def detail(message: str, *, quiet: bool = False) -> None:
     """One line that only ``-v`` and the log have."""
     line = one_line(message)
-    LOG.debug(line)
-    if VERBOSE:
+    LOG.debug("%s", line)
+    if VERBOSE and not quiet:
         clear_waiting()
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
@@ -117,12 +125,14 @@ def fault(what: object) -> None:
 
 def result(line: str) -> None:
     """One line on stdout."""
+    clear_waiting()
     sys.stdout.write(f"{one_line(line)}\n")
     sys.stdout.flush()
 
 
 def document(content: object, indent: int | None = None) -> None:
     """JSON on stdout: one line, or one document."""
+    clear_waiting()
     sys.stdout.write(json.dumps(content, indent=indent) + "\n")
     sys.stdout.flush()
 
@@ -148,6 +158,7 @@ def training_line(*, bar: bool = True) -> Iterator[TrainingLine]:
     from rich.console import Console
     from rich.live import Live
 
+    clear_waiting()
     with Live(console=Console(stderr=True), refresh_per_second=2) as live:
         yield TrainingLine(live)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,27 +106,28 @@ def overall(
 
     ``label`` names the picture where there is but one; ``about``: calls are only expected.
     """
-    if quiet or not pixels:
+    if not (pixels and _render.heard(quiet=quiet)):
         yield Overall(pixels, label)
-    elif bar and sys.stderr.isatty():
+    elif bar and not quiet and sys.stderr.isatty():
         with _bar(pixels, label) as shown:
             yield shown
     else:
-        yield _lines(pixels, label, "about " if about else "")
+        yield _lines(pixels, label, "about " if about else "", quiet=quiet)
 
 
-def _lines(pixels: Mapping[Path, int], label: str, about: str = "") -> Overall:
+def _lines(
+    pixels: Mapping[Path, int], label: str, about: str = "", *, quiet: bool = False
+) -> Overall:
     """Lines without control characters, for pipes and logs."""
+    say = partial(_render.note, quiet=quiet)
     spoken, alone = time.monotonic(), len(pixels) == 1
     name = next(iter(pixels)).name
     if not alone:
-        _render.note(f"{counted(len(pixels), 'picture')} to make")
+        say(f"{counted(len(pixels), 'picture')} to make")
 
     def foretold(run: Overall, calls: int, seconds: float) -> None:
         if alone:
-            _render.note(
-                f"{name}: {about}{counted(calls, 'tile')} to compute, about {seconds:.1f} s"
-            )
+            say(f"{name}: {about}{counted(calls, 'tile')} to compute, about {seconds:.1f} s")
 
     def show(run: Overall) -> None:
         nonlocal spoken
@@ -134,7 +136,7 @@ def _lines(pixels: Mapping[Path, int], label: str, about: str = "") -> Overall:
         spoken = time.monotonic()
         head = f"{name}: " if alone else f"{run.count} done, "
         left = f", about {run.left}" if run.left else ""
-        _render.note(f"{head}{100 * run.share:.0f} %{left}")
+        say(f"{head}{100 * run.share:.0f} %{left}")
 
     return Overall(pixels, label, show, foretold)
 
@@ -195,7 +197,7 @@ def download(*, quiet: bool, bar: bool = True) -> Iterator[Watch]:
     from yoda_cli.weights import Watch
 
     if quiet:
-        yield Watch()
+        yield Watch(partial(_render.note, quiet=True))
     elif not (bar and sys.stderr.isatty()):
         yield Watch(_render.note, plain_bytes())
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from types import FrameType
 
 from yoda_cli.errors import INTERRUPTED
 
+GOING_ON = ("upscale", "bench", "train", "weights")  # what they finished stays
 ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -28,6 +30,12 @@ def leave_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def interruption(command: str | None = None, *left: object) -> str:
+    """What is said last; ``left`` is what the command knows of what it made."""
+    again = "goes on" if command in GOING_ON else "begins again"
+    return f"interrupted: {left[0] if left else f'the same command {again}'}"
+
+
 def _numbers() -> list[signal.Signals]:
     return [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
 
@@ -37,9 +45,17 @@ def _stop(number: int, frame: FrameType | None) -> None:
     turned into another by extension modules."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _say(interruption(*sys.argv[1:2]))
             os._exit(INTERRUPTED)
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+def _say(words: str) -> None:
+    """A line on the terminal in place of the one that stands there; nothing else works here."""
+    head = "\r\x1b[K" if os.isatty(2) else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{head}{words}\n".encode())
 
 
 def _unraisable(found: sys.UnraisableHookArgs) -> None:

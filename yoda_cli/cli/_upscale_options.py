@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from yoda_cli.cli import _names, _options
+from yoda_cli.cli import _log, _names, _options
 from yoda_cli.cli import _upscale_further as f
 from yoda_cli.cli._options import WEIGHTS, alias, further, shown
 from yoda_cli.cli._upscale_further import FOLDERS, LOOK
@@ -115,7 +115,7 @@ class AtOnce(NamedTuple):
     log_file: Annotated[
         Path | None,
         typer.Option(
-            "--log-file", callback=_options.keep_log, expose_value=False, metavar="FILE",
+            "--log-file", callback=_log.keep_log, expose_value=False, metavar="FILE",
             hidden=True, help="Write what is said to a file too.", rich_help_panel=OUTPUT,
         ),
     ] = None  # fmt: skip

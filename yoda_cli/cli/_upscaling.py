@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
+from yoda_cli.cli._early import check_size
 from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
+from yoda_cli.cli._log import logs
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -79,6 +81,8 @@ def run(asked: Asked) -> int:
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
     check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
+    if len(found) == 1:
+        check_size(found[0].path, options)
     plain = is_plain(asked, found, stream)
     with _render.waiting("starting", quiet=not show.waits):
         files = [] if plain else downloads_of(options)  # torch: seconds pass here
@@ -109,8 +113,8 @@ def is_plain(asked: Asked, found: Sequence[Found], stream: bytes | None) -> bool
         running.runtime, asked.options, found, stream,
         is_watched=bool(asked.inside), is_here=running.engine.is_here,
     )  # fmt: skip
-    if not asked.show.quiet:
-        _render.detail(f"torch runs the network: {reason}" if reason else "onnxruntime runs it")
+    runs = f"torch runs the network: {reason}" if reason else "onnxruntime runs it"
+    _render.detail(runs, quiet=asked.show.quiet)
     return chosen == ONNX
 
 
@@ -138,16 +142,17 @@ def run_found(
         return say_plan(batch, model, options, show, stream)
     for failure in batch.failures:
         show.failed(failure)
-    if not show.quiet and batch.done:
-        _render.note(f"{len(batch.done)} of {counted(len(found), 'picture')} there already")
+    if batch.done:
+        there = f"{len(batch.done)} of {counted(len(found), 'picture')} there already"
+        _render.note(there, quiet=show.quiet)
     for item in batch.done:
         show.skipped(item)
     prepare(batch)
     failures = [*batch.failures, *make(batch, model, asked, stream, watchers)]
     if len(found) == 1 and failures:
         raise failures[0].error
-    if not show.quiet and len(found) > 1:
-        sum_up(batch, failures)
+    if len(found) > 1:
+        sum_up(batch, failures, quiet=show.quiet)
     if failures and len(failures) == len(found):
         return failures[0].error.exit_code
     return InputError.exit_code if failures else 0
@@ -172,8 +177,8 @@ def say_sketch(
         return sketch_of(one, naming, native, asked.options, many=many, stream=stream)
 
     failed = say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
-    if not asked.show.quiet:
-        _render.note(f"{still_to_do(files)} first; nothing was downloaded or written")
+    first = f"{still_to_do(files)} first; nothing was downloaded or written"
+    _render.note(first, quiet=asked.show.quiet)
     return InputError.exit_code if failed else 0
 
 
@@ -214,8 +219,7 @@ def make(
         show.finished(item, record, replaced.by(item))
 
     def notice(words: str) -> None:
-        if not show.quiet:
-            _render.note(words)
+        _render.note(words, quiet=show.quiet)
 
     def on_progress(item: Item, share: float) -> None:
         overall.at(item.source, share)
@@ -232,9 +236,7 @@ def make(
                 on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
-            if not show.quiet:
-                interrupted(made, batch)
-            raise
+            raise KeyboardInterrupt(interrupted(made, batch)) from None
 
 
 def label_of(batch: Batch, model: Model) -> str:
@@ -256,7 +258,10 @@ def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:
         options.model, options.where, options.attention, options.stage1, options.regressor,
         asked.running.files_from,
     )  # fmt: skip
-    return Outputs(asked.writing.existing, [*pictures, *named])
+    outputs = Outputs(asked.writing.existing, [*pictures, *named])
+    for path in logs():
+        outputs.reserve(path, "the log")
+    return outputs
 
 
 def check_running(asked: Asked) -> None:
@@ -269,7 +274,7 @@ def check_running(asked: Asked) -> None:
 
 def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
     """Refuse an output that cannot take the inputs."""
-    from yoda_cli.files import make_folder
+    from yoda_cli.files import make_folder, real
     from yoda_cli.images import shown
     from yoda_cli.upscaling.batch.inputs import STREAM
 
@@ -291,5 +296,5 @@ def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
         )
     elif count > 1 and not is_folder and not asked.running.dry_run:
         make_folder(output)
-    elif any(one.is_dir() and one.resolve() == output.resolve() for one in asked.inputs):
+    elif any(one.is_dir() and real(one) == real(output) for one in asked.inputs):
         raise UsageError(f"{shown(output)} is an input folder; give another one as output")

@@ -29,7 +29,7 @@ from yoda_cli.cli._options import (
 )
 from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.errors import UsageError, YodaError
+from yoda_cli.errors import InputError, UsageError, YodaError
 
 if TYPE_CHECKING:
     from yoda_cli.reports.attention_maps import Looked, MapOptions
@@ -108,7 +108,9 @@ def attention(args: AttentionArguments) -> int:
             failures.append(error)
             _render.fault(error)
     show(done, json_lines=args.json_lines, quiet=args.quiet, wrote=bool(wanted))
-    return failures[0].exit_code if len(failures) == len(found) else 4 if failures else 0
+    if failures:
+        return failures[0].exit_code if len(failures) == len(found) else InputError.exit_code
+    return 0
 
 
 def wanted_of(args: AttentionArguments) -> MapOptions:

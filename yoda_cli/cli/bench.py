@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from yoda_cli.cli import _names, _render, _render_bars
+from yoda_cli.cli import _early, _names, _render, _render_bars
 from yoda_cli.cli._bench_speed import show_speed
 from yoda_cli.cli._bench_tables import show
 from yoda_cli.cli._downloads import agree
@@ -123,6 +123,7 @@ class BenchArguments(NamedTuple):
 
 def bench(args: BenchArguments) -> int:
     """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    _early.check_bench(args.dataset, args.model, args.peer, args.metric)
     check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench
     from yoda_cli.evaluation.datasets import downloads_of_sets

@@ -11,7 +11,7 @@ import typer
 from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import NoProgress, files_named
 from yoda_cli.errors import OutputError, UsageError
-from yoda_cli.files import shown
+from yoda_cli.files import real, shown
 
 if TYPE_CHECKING:
     from yoda_cli.config import Recipe
@@ -30,7 +30,7 @@ class TrainArguments(NamedTuple):
         str,
         typer.Option(
             help="Recipe name; the stages that follow it are trained too.",
-            autocompletion=_names.among(_names.RECIPES),
+            autocompletion=_names.complete_recipes,
         ),
     ] = "general"
     model: Annotated[
@@ -84,6 +84,7 @@ def train(args: TrainArguments) -> None:
     _render.note(f"starts from {start.stem if start else 'nothing: that takes hours'}")
     about = args.about_data or str(data.name)
     with _render.training_line(bar=not args.no_progress) as line:
+        line.show("reading the photographs …")
         best = train_stages(
             stages,
             data,
@@ -129,7 +130,7 @@ def train_regressor(args: TrainArguments) -> None:
 
     data, out, bar = args.data, args.out, not args.no_progress
     pictures = list_pictures(data)
-    if out.resolve() == data.resolve():
+    if real(out) == real(data):
         raise OutputError(f"{shown(out)} holds the photographs; choose another --out")
     with download(quiet=False, bar=bar) as watch:
         network = get_model(UpscaleOptions(model=args.model, device=args.device), watch)
@@ -177,7 +178,7 @@ def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
 
     outputs = Outputs("own", [*list_pictures(data), *files_named(init)])
     for folder in folders:
-        if folder.resolve() == data.resolve():
+        if real(folder) == real(data):
             raise OutputError(f"{shown(folder)} holds the photographs; choose another --out")
         if not folder.is_dir():
             continue

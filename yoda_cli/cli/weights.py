@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from yoda_cli.cli import _names, _render, _render_bars
-from yoda_cli.cli._downloads import agree
+from yoda_cli.cli._downloads import agree, still_to_do
+from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile, Yes
 from yoda_cli.errors import WeightsError, YodaError
 
@@ -88,6 +89,9 @@ def show(
 def pull(
     names: Names,
     yes: Yes = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be downloaded.")
+    ] = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     offline: Offline = False,
@@ -96,12 +100,19 @@ def pull(
 ) -> None:
     """Download and verify everything behind a name; prints where it is."""
     from yoda_cli.weights import Cache, load_registry
-    from yoda_cli.weights.inventory import missing
+    from yoda_cli.weights.inventory import missing, to_bring
     from yoda_cli.weights.inventory import pull as pull_name
 
     known, cache = load_registry(), Cache.default()
     wanted = [entry.name for name in names for entry in known.files_of(name)]
-    agree(missing(wanted, known, cache), yes=yes, named=True)
+    away = missing(wanted, known, cache)
+    if dry_run:
+        away += to_bring(wanted, known, cache)
+        say_downloads(away, json_lines=False, schema=1)
+        left = still_to_do(away) or "all is there already"
+        _render.note(f"{left}; nothing was downloaded", quiet=quiet)
+        return
+    agree(away, yes=yes, named=True)
     for name in names:
         with _render_bars.download(quiet=quiet, bar=not no_progress) as watch:
             paths = pull_name(name, known, cache, watch)

@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,6 +27,8 @@ from yoda_cli.errors import WeightsError, need
 WEIGHT = re.compile(rb"<([\w.]+)>")
 EXTRA = "onnx"  # of the installation
 RUNTIME = "onnxruntime"
+ENDING = (signal.SIGINT, signal.SIGTERM)
+NOBODY = -1  # listens to signals
 ONLY_ERRORS = 3  # of the levels of its log, which goes to stderr
 
 
@@ -78,10 +84,54 @@ class Graph:
         """The outputs in their order. RuntimeError says what went wrong, a lack of memory too."""
         ready = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         try:
-            made: list[Array] = self.session.run(None, ready)
+            return _stoppable(lambda options: self.session.run(None, ready, options))
         except Exception as error:  # its classes derive from nothing else
             raise RuntimeError(str(error)) from error
-        return made
+
+
+def _stoppable(run: Callable[[Any], list[Array]]) -> list[Array]:
+    """A run that Ctrl-C ends between two nodes of its graph.
+
+    It is one call into a library, of many seconds for a large picture, and Python acts on a signal
+    only in its main thread, after the call. So another thread hears of it and ends the call.
+    """
+    from onnxruntime import RunOptions
+
+    if threading.current_thread() is not threading.main_thread():
+        return run(RunOptions())
+    while True:
+        options = RunOptions()
+        with _listening(options):
+            try:
+                return run(options)
+            except Exception:  # but for Ctrl-C: that is raised in place of it
+                if not options.terminate:
+                    raise  # else somebody's handler went on, and so does the run
+
+
+@contextmanager
+def _listening(options: Any) -> Iterator[None]:
+    """Meanwhile a signal that ends programs ends the run that has these options."""
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    if before != NOBODY:  # an event loop of somebody's, which must hear its signals
+        signal.set_wakeup_fd(before)
+
+    def listen() -> None:
+        while number := ear.recv(1):
+            if number[0] in ENDING:
+                options.terminate = True
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)  # as it was
+        mouth.close()
+        listener.join()
+        ear.close()
 
 
 def graph_file(weights: Path, part: str = "") -> Path:

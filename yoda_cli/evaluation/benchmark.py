@@ -27,11 +27,13 @@ from yoda_cli.evaluation.datasets import Dataset, Pair
 from yoda_cli.evaluation.methods import Method, Outcome
 from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import Frame, Metric, Sample, definition, measure_all
+from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize
 from yoda_cli.models.model import Model
+from yoda_cli.upscaling.batch.named_files import digests_of
 from yoda_cli.version import __version__
 
 CROP = 128  # side of the crops shown side by side
@@ -197,9 +199,19 @@ def journal_path(folder: Path, bench: Bench, model: Model, options: UpscaleOptio
         bench.scale, [m.name for m in bench.metrics], damage_net_digest(),
     ]  # fmt: skip
     facts += [str(method.settings["file"]) for method in bench.methods if "file" in method.settings]
-    facts += [str(pair) for dataset in bench.datasets for pair in dataset.pairs]
+    facts += [digests_of(options)]
+    for pair in (pair for dataset in bench.datasets for pair in dataset.pairs):
+        facts += [str(pair), *map(content_of, (pair.hr, pair.lr))]
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return folder / "bench" / f"{key}.jsonl"
+
+
+def content_of(path: Path | None) -> str:
+    """The SHA-256 of a picture; empty where there is none, or none that can be read."""
+    try:
+        return "" if path is None else file_digest(path)
+    except OSError:
+        return ""
 
 
 def digest_of(model: Model) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
-from yoda_cli.files import one_line
+from yoda_cli.files import one_line, real
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.weights import Cache, Registry, Watch
 from yoda_cli.weights.entries import FileEntry
@@ -76,7 +76,7 @@ def find_dataset(
         return Dataset("sample", pairs_of(SAMPLE, scale))
     folder = Path(wanted)
     if folder.is_dir():
-        return Dataset(one_line(folder.resolve().name.lower()), pairs_of(folder, scale))
+        return Dataset(one_line(real(folder).name.lower()), pairs_of(folder, scale))
     entry = registry.datasets.get(wanted.lower())
     if entry is None:
         known = ", ".join(["sample", *registry.datasets])

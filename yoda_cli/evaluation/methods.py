@@ -122,7 +122,7 @@ def ablation(kind: str, options: UpscaleOptions, model: Model, watch: Watch) -> 
     key, values = ABLATIONS[kind]
     if kind == "attention":  # DINO's sources too, where their weights are already there
         known, cache = load_registry(), Cache.default()
-        ready = [n for n, file in HEADED.items() if cache.trusted_or_none(known.files[file])]
+        ready = [n for n, s in HEADED.items() if cache.trusted_or_none(known.files[s.file])]
         values = (*values, *ready)
     if kind == "faithful":
         options = replace(options, sampler="ddpm")  # both need the same one

@@ -27,8 +27,7 @@ from yoda_cli.evaluation.metrics import (
 from yoda_cli.evaluation.metrics.identity import Identity, load_identity
 from yoda_cli.evaluation.metrics.niqe import niqe, packaged_model
 from yoda_cli.evaluation.metrics.perceptual import MIN_SIDE, Distance, load_dists, load_lpips
-from yoda_cli.weights import Cache, Registry, Watch
-from yoda_cli.weights.inventory import obtain
+from yoda_cli.weights import Cache, Registry, Watch, obtain
 
 #: Metrics with networks: the registry's file of each one's backbone.
 NETWORKS = {

@@ -6,6 +6,7 @@ Knows no picture and no network. What a command may write over is said in ``over
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from yoda_cli.errors import OutputError, WeightsError
 
 NAME_BYTES = 255
+MAX_TEXT_BYTES = 16 << 20
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 TOKEN = secrets.token_hex(4)  # tells this process from an earlier one with the same pid
@@ -194,6 +196,23 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_small(path: Path) -> str:
+    """The text of a file of settings or notes; OSError for a longer one, or a device without end.
+
+    Raises UnicodeDecodeError for what is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"longer than {MAX_TEXT_BYTES:,} bytes", os.fspath(path))
+    return data.decode("utf-8")
+
+
+def real(path: Path) -> Path:
+    """The path without links and ``..``; where links lead in a circle, as far as that goes."""
+    return Path(os.path.realpath(path))
 
 
 def make_folder(folder: Path) -> None:

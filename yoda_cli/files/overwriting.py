@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from yoda_cli.errors import OutputError
-from yoda_cli.files import Check, check_regular, shown
+from yoda_cli.files import Check, check_regular, real, shown
 
 #: A file that stands at an output is replaced if it is ours, in any case, never, or kept.
 Existing = Literal["own", "overwrite", "fail", "skip"]
@@ -89,7 +89,7 @@ class Outputs:
 
     def reserve(self, path: Path, what: str) -> None:
         """Keep a name from other outputs."""
-        folder = path.parent.resolve()
+        folder = real(path.parent)
         if folder not in self._folds:
             self._folds[folder] = folds_case(folder)
         name = path.name
@@ -104,7 +104,7 @@ class Outputs:
 
     def holds(self, folder: Path) -> bool:
         """Whether an output was claimed in ``folder``."""
-        return folder.resolve() in {place for place, _ in self._claimed}
+        return real(folder) in {place for place, _ in self._claimed}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -162,11 +162,20 @@ def plain_picture_of(
     channels = values.shape[1]
     alpha = as_floats(cast("Tensor", values[:, -1:].copy())) if channels in (2, 4) else None
     if channels < 3:
-        rgb, is_grey = values[:, :1].repeat(3, 1), True
+        rgb, is_grey = as_colours(values[:, :1]), True
     else:
         rgb = values[:, :3].copy() if channels > 3 else values
         is_grey = np.array_equal(rgb[:, 0], rgb[:, 1]) and np.array_equal(rgb[:, 1], rgb[:, 2])
     return Picture(cast("Tensor", rgb), alpha, is_grey, raw.bits, metadata, raw.notices + notices)
+
+
+def as_colours(grey: Stored) -> Stored:
+    """Three channels (1, 3, H, W) of one; bytes, which are only read, in the same memory."""
+    if grey.dtype == np.uint8:
+        strides = (grey.strides[0], 0, *grey.strides[2:])
+        shape = (1, 3, *grey.shape[2:])
+        return cast("Stored", np.lib.stride_tricks.as_strided(grey, shape, strides))
+    return grey.repeat(3, 1)
 
 
 def _upright(values: Stored, orientation: int) -> Stored:

@@ -41,7 +41,9 @@ def as_floats(pixels: Tensor) -> Tensor:
     """
     if is_plain(pixels):
         values = as_array(pixels)
-        return cast("Tensor", values / np.float32(255)) if values.dtype == np.uint8 else pixels
+        if values.dtype != np.uint8:
+            return pixels
+        return cast("Tensor", np.divide(values, np.float32(255), order="C"))
     return pixels if pixels.is_floating_point() else pixels.float().div_(255)
 
 
@@ -154,14 +156,26 @@ def imresize(
 
 def shrink(pixels: Tensor, size: tuple[int, int], *, together: int = 1 << 24) -> Tensor:
     """``imresize`` to no larger a ``size``, in [0, 1]; bytes become floats a few rows at a time,
-    some ``together`` values at once."""
+    some ``together`` values at once. Rows are made fewer first: they lie whole in memory."""
     if pixels.ndim == 4 and pixels.shape[1] > 1 and is_repeated(pixels, 1):  # grey, as colour
         made = shrink(pixels[:, :1], size, together=together)
         return spread(made, made.shape[0], pixels.shape[1], *size)
     height, width = pixels.shape[-2:]
-    rows = max(1, together // width)
-    if rows >= height:
+    if together // width >= height:
         return imresize(as_floats(pixels), size).clip(0, 1)
-    cuts = (pixels[..., top : top + rows, :] for top in range(0, height, rows))
-    parts = [imresize(as_floats(cut), (cut.shape[-2], size[1])) for cut in cuts]
-    return imresize(library_of(pixels).concatenate(parts, axis=-2), size).clip(0, 1)
+    index, weights = _taps(height, size[0], size[0] / height)
+    seen = index.shape[1]  # rows that a row of the result sees
+    rows = max(1, min(seen, together // width - seen) * size[0] // height)
+    parts = []
+    for top in range(0, size[0], rows):
+        index_here, weights_here = index[top : top + rows], weights[top : top + rows]
+        first, last = index_here.min(), index_here.max() + 1
+        share = np.zeros((len(index_here), last - first))
+        np.add.at(share, (np.arange(len(index_here))[:, None], index_here - first), weights_here)
+        strip = as_floats(pixels[..., first:last, :])
+        share_here = like(strip, share)
+        planes = [share_here @ plane for plane in strip.reshape(-1, *strip.shape[-2:])]
+        stacked = library_of(strip).stack(planes)  # each alone: the same bits for any number
+        part = stacked.reshape(*strip.shape[:-2], len(share), width)
+        parts.append(_along(part, part.ndim - 1, size[1], size[1] / width))
+    return cast("Tensor", library_of(pixels).concatenate(parts, axis=-2).clip(0, 1))

@@ -22,7 +22,7 @@ from typing import Any
 
 from yoda_cli.arrays import threads
 from yoda_cli.errors import OutputError, WeightsError
-from yoda_cli.files import cache_folder, make_folder, write_atomically
+from yoda_cli.files import cache_folder, make_folder, read_small, write_atomically
 from yoda_cli.models.model import Model
 from yoda_cli.models.timing import ConditionOf, measure
 from yoda_cli.tiling.cost import Costs
@@ -30,7 +30,7 @@ from yoda_cli.tiling.cost import Costs
 RECORD = "costs-7.json"
 TELLING_SECONDS = 0.2  # shorter runs say little about the pace
 RUNS = 5  # whose median is the pace
-PACES = (1 / 16, 16.0)
+PACES = (1 / 16, 16.0)  # beyond these a run was disturbed, and says no more than that
 AGREED = 2.0  # a pace beyond which, in all of them, the figures are dropped
 
 
@@ -115,7 +115,7 @@ def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) 
 
 def _kept(record: Path) -> dict[str, dict[str, Any]]:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(record.read_text(encoding="utf-8")))
+        return dict(json.loads(read_small(record)))
     return {}
 
 

@@ -28,9 +28,9 @@ from yoda_cli.models.model import FaceHelp, Model, wrong_default
 from yoda_cli.models.published import is_diffusion, load_reference, reference_of
 from yoda_cli.models.refined import Refined
 from yoda_cli.models.srdiff import SRDiff
-from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry
-from yoda_cli.weights.inventory import obtain
-from yoda_cli.weights.registry import hint, mistake
+from yoda_cli.weights import Cache, ModelEntry, Registry, Watch, load_registry, obtain
+from yoda_cli.weights.guesses import hint
+from yoda_cli.weights.registry import mistake
 from yoda_cli.weights.tensors import read_tensors
 
 #: Published networks were trained without masks: diffuse everywhere, along the whole chain.

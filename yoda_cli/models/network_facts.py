@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from yoda_cli.devices.device import autocast
 from yoda_cli.errors import OutputError, WeightsError
-from yoda_cli.files import cache_folder, digest_of, make_folder, write_atomically
+from yoda_cli.files import cache_folder, digest_of, make_folder, read_small, write_atomically
 from yoda_cli.models.image_networks import Network
 from yoda_cli.tiling.windows import rounded_up
 
@@ -69,7 +69,7 @@ def facts_of(network: Network, path: Path, device: torch.device, precision: torc
 
 def _kept(record: Path) -> Mapping[str, Any]:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(record.read_text(encoding="utf-8")))
+        return dict(json.loads(read_small(record)))
     return {}
 
 

@@ -17,9 +17,9 @@ from yoda_cli.arrays import zeros
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXPONENTS = (1 / 32, 4.0)
-WEAKEST = 1 / 64
-ROUNDS = 9
+EXPONENTS = (1 / 32, 4.0)  # of A: nearly 1 wherever A is above 0 … far below A
+WEAKEST = 1 / 64  # weight of A: what is left of it is below any lower bound in use
+ROUNDS = 9  # of halving: the exponent's range of 128 is then known to 1 %
 SMALLEST_A = 1e-3  # a pixel of A = 0 too must be able to grow
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VARIANCE = 0.01  # of the bell, in window sides
+SLOPE = 0.98  # of the tent: at a window's edge a fiftieth is left, so that no sum is 0
 
 
 def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
@@ -44,7 +45,7 @@ def tent(size: int, like: Tensor) -> Tensor:
     import torch
 
     position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
-    return 1 - (2 * position / size - 1).abs() * 0.98
+    return 1 - (2 * position / size - 1).abs() * SLOPE
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW = 64  # what Stable Diffusion 2.1 was trained on
-EXACT_TILE = 256
+EXACT_TILE = 256  # core of the one tile shape of an exact run, in pixels of the grid
 CELLS = 24  # the planner's grid has at most so many cells a side
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from yoda_cli.attention import LEARNED, SOURCES
 from yoda_cli.config import Recipe, SampleDefaults, TrainOptions
 from yoda_cli.errors import UsageError
+from yoda_cli.files import read_small
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import build_config
 from yoda_cli.models.model import wrong_default
@@ -21,7 +22,8 @@ def load_recipe(name: str, path: Path | None = None) -> Recipe:
     """The recipe ``name`` from ``path``, or from those that come with the package."""
     source = files("yoda_cli.training") / "recipes.toml" if path is None else path
     try:
-        tables = tomllib.loads(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8") if path is None else read_small(path)
+        tables = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{source} holds no recipes: {error}") from error
     if name not in tables:

@@ -9,10 +9,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yoda_cli.config import MIN_TILE, UpscaleOptions
 from yoda_cli.errors import UsageError
+from yoda_cli.files import one_line
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
@@ -22,7 +24,7 @@ ANCESTRAL = ("ddpm", "ddpm-sr3")
 TASK_NAMES = ("sr", "face", "denoise")
 MAX_SCALE = 16.0
 LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
-MIN_BLOCK = 256
+MIN_BLOCK = 256  # output pixels: smaller ones would be mostly what blocks share
 
 
 def check_options(options: UpscaleOptions) -> None:
@@ -214,17 +216,35 @@ def check_scale(scale: float | None) -> None:
 
 def scale_for(options: UpscaleOptions, width: int, height: int, native: int) -> float | None:
     """The factor for a picture of width × height pixels; None for the model's own."""
-    found = options.scale
-    if options.width is not None:
-        found = options.width / width
-    elif options.height is not None:
-        found = options.height / height
-    elif options.short_side is not None:
-        found = options.short_side / min(width, height)
-    elif options.min_size is not None:
-        found = max(float(native), options.min_size / min(width, height))
-    check_scale(found)
-    return found
+    if options.scale is not None:
+        check_scale(options.scale)
+        return options.scale
+    short = min(width, height)
+    sides = {"width": width, "height": height, "short_side": short, "min_size": short}
+    for name, own in sides.items():
+        wanted = getattr(options, name)
+        if wanted is None:
+            continue
+        found = wanted / own
+        if found > MAX_SCALE:
+            raise UsageError(
+                f"{name.replace('_', ' ')} {wanted}: that is {found:.3g} times the {own} pixels "
+                f"there are; at most {MAX_SCALE:g} times"
+            )
+        found = max(float(native), found) if name == "min_size" else found
+        check_scale(found)
+        return float(found)
+    return None
+
+
+def named_scale(
+    path: Path, options: UpscaleOptions, size: tuple[int, int], native: int
+) -> float | None:
+    """``scale_for`` a picture, which an error names."""
+    try:
+        return scale_for(options, *size, native)
+    except UsageError as error:
+        raise UsageError(f"{one_line(str(path))}: {error}") from None
 
 
 def with_scale(options: UpscaleOptions, scale: float | None) -> UpscaleOptions:

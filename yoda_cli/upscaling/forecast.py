@@ -14,9 +14,8 @@ from yoda_cli.errors import DeviceError, InputError
 from yoda_cli.files import shown
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.picture import Item
-from yoda_cli.upscaling.pipeline import pipeline_of
+from yoda_cli.upscaling.pipeline import RESIZE_ONLY, pipeline_of
 
-RESIZE_ONLY = 1.5  # what is left of a scale up to which no further pass of the model is run
 DECODED_BYTES = 16  # per input pixel: floats of three channels, and the file's own pixels
 REDUCED_BYTES = 6  # the same where the picture stays as bytes
 CANVAS_BYTES = 12  # per pixel of the largest canvas: floats of three channels

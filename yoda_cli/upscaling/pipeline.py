@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from yoda_cli.arrays import blank, for_inference
-from yoda_cli.attention import HEADED, LEARNED, SOURCES
+from yoda_cli.attention import HEADED, LEARNED, NAMES
 from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import pick_device
@@ -32,7 +32,7 @@ from yoda_cli.weights.registry import mistake
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
+#: Beyond the native factor, up to this the rest is bicubic; above it the model runs again.
 RESIZE_ONLY = 1.5
 
 
@@ -88,10 +88,9 @@ def get_model(options: UpscaleOptions, watch: Watch | None = None) -> Model:
     device = pick_device(options.device)  # refuse before a long download
     if options.attention not in (None, LEARNED):
         find_source(str(options.attention), options.heads, device, watch or Watch())
-    known = (LEARNED, *SOURCES, *HEADED)
     entry = find_entry(options)
-    if entry is not None and entry.attention not in known:
-        raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(known)}")
+    if entry is not None and entry.attention not in NAMES:
+        raise mistake(entry, "attention", f"{entry.attention!r} is unknown; use {', '.join(NAMES)}")
     model = find_model(options, watch)
     if options.refine:
         model = with_refinement(model, options, watch)
@@ -109,7 +108,7 @@ def downloads_of(options: UpscaleOptions) -> list[FileEntry]:
 
     names = files_needed(options)
     if options.attention in HEADED:
-        names.append(HEADED[str(options.attention)])
+        names.append(HEADED[str(options.attention)].file)
     if not names:  # no cache is needed
         return []
     registry, cache = load_registry(), Cache.default()

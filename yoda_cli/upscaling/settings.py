@@ -165,10 +165,11 @@ class Settings:
         return [name for name, is_on in chosen.items() if is_on]
 
     def command(self, source: Path, target: Path, writing: WriteOptions | None = None) -> str:
-        """A line for the shell that makes the same file again."""
+        """A line for the shell that makes the same file again, by torch as a watched run is made:
+        onnxruntime, which a small picture alone would get, rounds in other places."""
         writing = writing or WriteOptions()
         words = ["yoda", "upscale", plain_path(source), "-o", plain_path(target)]
-        of_file = (("format", writing.format), ("quality", writing.quality))
+        of_file = (("runtime", "torch"), ("format", writing.format), ("quality", writing.quality))
         for name, value in (*self.rows(), *of_file):
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", str(value)]

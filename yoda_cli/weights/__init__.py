@@ -3,6 +3,7 @@
 from yoda_cli.weights.cache import Cache, DamagedError, Record
 from yoda_cli.weights.download import fetch
 from yoda_cli.weights.entries import DatasetEntry, FileEntry, ModelEntry
+from yoda_cli.weights.inventory import obtain
 from yoda_cli.weights.network import is_offline
 from yoda_cli.weights.registry import Registry, load_registry, registry_path
 from yoda_cli.weights.transfer import Watch
@@ -19,5 +20,6 @@ __all__ = [
     "fetch",
     "is_offline",
     "load_registry",
+    "obtain",
     "registry_path",
 ]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files import MACHINE, cache_folder, is_alive
+from yoda_cli.files import MACHINE, cache_folder, is_alive, read_small
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -55,7 +55,7 @@ class Record:
     def read(path: Path) -> Record | None:
         """What stands in a file; None without a sound record."""
         try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            record = Record(**json.loads(read_small(path)))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
         texts = (record.sha256, record.source, record.when, record.registry or "")
@@ -105,7 +105,7 @@ class Cache:
     def is_tagged(self) -> bool:
         """Whether yoda made, or took over, the folder as its cache."""
         try:
-            return (self.root / "CACHEDIR.TAG").read_text(encoding="utf-8") == TAG
+            return read_small(self.root / "CACHEDIR.TAG") == TAG
         except (OSError, UnicodeDecodeError):
             return False
 

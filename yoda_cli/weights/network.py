@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files import read_small
 
 if TYPE_CHECKING:
     import requests
@@ -87,7 +88,7 @@ def token_for(url: str) -> str:
         path = Path(home, "token")
         named = str(path)
         try:
-            token = path.read_text(encoding="utf-8").strip()
+            token = read_small(path).strip()
         except (OSError, UnicodeDecodeError):
             return ""
     if token and not TOKEN.fullmatch(token):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from yoda_cli.files import read_small
 from yoda_cli.weights.cache import delete, write_json
 
 CHUNK = 1 << 16
@@ -34,7 +35,7 @@ class Facts:
 def read_facts(partial: Path) -> Facts | None:
     """The facts beside ``partial``; None without sound ones."""
     try:
-        found = json.loads(partial.with_name(f"{partial.name}.json").read_text(encoding="utf-8"))
+        found = json.loads(read_small(partial.with_name(f"{partial.name}.json")))
         facts = Facts(**found)
     except (OSError, ValueError, TypeError, RecursionError):
         return None

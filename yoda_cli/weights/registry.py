@@ -11,12 +11,12 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.files import read_small
 from yoda_cli.weights.entries import (
     PACKAGE,
     DatasetEntry,
@@ -24,6 +24,7 @@ from yoda_cli.weights.entries import (
     ModelEntry,
     contradictions,
 )
+from yoda_cli.weights.guesses import ALL_NAMES, MODELS_ARE, hint, near
 
 MAX_STEPS, MAX_SCALE = 100_000, 16
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,120}")
@@ -42,7 +43,7 @@ class Registry:
         """The model called ``name``, by its own name or an alias."""
         named = {alias: m for m in self.models.values() for alias in (m.name, *m.aliases)}
         if name not in named:
-            raise UsageError(f"unknown model {name!r}; {hint(name, named)} Or a checkpoint file")
+            raise UsageError(f"unknown model {name!r}; {hint(name, named, MODELS_ARE)}")
         return named[name]
 
     def files_of(self, name: str) -> list[FileEntry]:
@@ -64,9 +65,9 @@ class Registry:
         aliases += [alias for entry in self.files.values() for alias in entry.aliases]
         known = [*self.models, *aliases, *self.datasets, *self.files]
         if name not in known:
-            close = get_close_matches(name, known, 3, cutoff=0.4)
-            meant = f"did you mean {' or '.join(close)}? " if close else ""
-            raise UsageError(f"nothing is called {name!r}; {meant}yoda weights list --all says all")
+            close = near(name, known)[:3]
+            meant = f"did you mean {' or '.join(close)}?" if close else ALL_NAMES
+            raise UsageError(f"nothing is called {name!r}; {meant}")
 
     def urls(self, entry: FileEntry) -> list[str]:
         """Where to look, in order: the entry's own addresses, then those through mirrors."""
@@ -76,19 +77,6 @@ class Registry:
                 if url.startswith(prefix):
                     found += [other + url.removeprefix(prefix) for other in others]
         return list(dict.fromkeys(found))
-
-
-NAMED = 12  # names that one line says
-
-
-def hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """What may have been meant."""
-    close = get_close_matches(name, known, 1)
-    if close:
-        return f"did you mean {close[0]}?"
-    if len(known) > NAMED:
-        return "yoda weights list --all shows what there is."
-    return f"there are {', '.join(sorted(known))}."
 
 
 def mistake(entry: ModelEntry, key: str, what: str) -> WeightsError:
@@ -168,7 +156,7 @@ class Document:
     def read(path: Path) -> Document:
         """Parsed; its top level may hold models, files, datasets and mirrors."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small(path)
             document = Document(path, text, tomllib.loads(text))
         except (OSError, UnicodeDecodeError) as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error

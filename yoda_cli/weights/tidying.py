@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.weights.cache import FOUND, PRIVATE, STALE_SECONDS, Cache, delete, is_orphan
+from yoda_cli.weights.cache import (
+    FOUND,
+    PRIVATE,
+    STALE_SECONDS,
+    Cache,
+    delete,
+    is_orphan,
+    sha256_of,
+)
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.locks import idle
 from yoda_cli.weights.partial import read_facts
@@ -29,13 +37,19 @@ def prune(registry: Registry, cache: Cache, *, dry_run: bool) -> list[tuple[Path
         raise WeightsError(f"{cache.root} has no CACHEDIR.TAG of yoda's: nothing in it was removed")
     gone = []
     for name in names_in(cache, registry):
+        if not doomed(name, registry, cache):
+            continue  # no lock is made for what is not there
         with idle(cache.lock(name), without_locks=False) as is_idle:
-            doomed = [*unfinished(name, cache), *forgotten(name, registry, cache)]
-            for path in doomed if is_idle else ():
+            for path in doomed(name, registry, cache) if is_idle else ():
                 gone.append((path, path.stat().st_size))
                 if not dry_run:
                     delete(path)
     return gone
+
+
+def doomed(name: str, registry: Registry, cache: Cache) -> list[Path]:
+    """What of the file ``name`` would go."""
+    return [*unfinished(name, cache), *forgotten(name, registry, cache)]
 
 
 def sweep(cache: Cache) -> int:
@@ -95,10 +109,12 @@ def forgotten(name: str, registry: Registry, cache: Cache) -> Iterator[Path]:
     record, path = cache.record(name), cache.folder / name
     if record is None or record.source == FOUND or name in registry.files:
         return
-    if record.registry is None or not path.is_file() or not record.fits(path):
+    if record.registry is None or path.is_symlink() or not path.is_file():
+        return
+    if not record.fits(path):
         return
     named = names_of(record.registry)
-    if named is not None and name not in named:
+    if named is not None and name not in named and sha256_of(path) == record.sha256:
         yield path
         yield cache.record_path(name)
 

@@ -17,6 +17,8 @@ from yoda_cli.evaluation.metrics.basic import psnr, ssim, texture_distance
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.gain import RegionView
 
+#: dB of PSNR for one of texture distance: about what a sample costs against its base, as
+#: `scripts/experiment_table.py` reckons too.
 DB_PER_TEXTURE = 7.0
 SCALES = 3  # of the similarity: whole, half and quarter size
 

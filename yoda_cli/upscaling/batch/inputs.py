@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
-from yoda_cli.files import shown
+from yoda_cli.files import real, shown
 from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")
@@ -35,7 +35,7 @@ def find_inputs(
     names = [*named, *(read_list(listed) if listed else ())]
     if not names:
         raise UsageError("no pictures were named")
-    away = {output.resolve()} if output is not None and output.is_dir() else set()
+    away = {real(output)} if output is not None and output.is_dir() else set()
     found: dict[Path, Found] = {}
     for name in names:
         for one in _expand(name, recursive=recursive, away=away):
@@ -97,14 +97,14 @@ def _walk(folder: Path, root: Path, *, recursive: bool, away: set[Path]) -> Iter
             yield Found(path, root)
     if recursive:
         for path in entries:
-            if path.is_dir() and not path.is_symlink() and path.resolve() not in away:
+            if path.is_dir() and not path.is_symlink() and real(path) not in away:
                 yield from _walk(path, root, recursive=True, away=away)
 
 
 def check_inside(target: Path, folder: Path) -> None:
     """Refuse a target that links lead out of ``folder``."""
-    real, parent = folder.resolve(), target.parent.resolve()
-    if real != parent and real not in parent.parents:
+    whole, parent = real(folder), real(target.parent)
+    if whole != parent and whole not in parent.parents:
         raise OutputError(f"{shown(target)} would lie outside of {shown(folder)}")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
@@ -46,11 +46,16 @@ def run_here(
         run = _Run(batch, model, options, writing, events, observer_of, on_done, writer, stream)
         each: Iterator[Sequence[Item]] = ([item] for item in batch.items)
         groups = each if apart else groups_of(batch.items, model, options)
-        for items, decoded in read_ahead(reader, groups, stream, plain=model.is_plain):
-            run.make(items, decoded)
-            if run.failures and fail_fast:
-                break
-        run.drain(0)
+        try:
+            for items, decoded in read_ahead(reader, groups, stream, plain=model.is_plain):
+                run.make(items, decoded)
+                if run.failures and fail_fast:
+                    break
+            run.drain(0)
+        except KeyboardInterrupt:
+            reader.shutdown(wait=False, cancel_futures=True)
+            run.end()
+            raise
     return run.failures
 
 
@@ -120,10 +125,18 @@ class _Run:
         except YodaError as error:
             self.failures.append(report_failure(Failure(item.source, error), self.events))
 
+    def end(self) -> None:
+        """Interrupted: what is being written is finished and entered, what waits for it is not."""
+        for each in [each for each in self.behind if each[1].cancel()]:
+            self.behind.remove(each)
+        self.drain(0)
+
     def drain(self, keep: int) -> None:
         """Wait until no more than ``keep`` pictures are being written."""
         while len(self.behind) > keep:
-            item, written = self.behind.popleft()
+            item, written = self.behind[0]
+            wait([written])  # an interruption here leaves it to be waited for
+            self.behind.popleft()
             with self._failing(item):
                 done = written.result()
                 self.on_done(done)

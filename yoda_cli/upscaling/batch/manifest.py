@@ -81,7 +81,6 @@ class Manifest:
             "settings": settings,
             "seconds": record.get("seconds"),
         }
-        self.entries[name] = entry
         line = (json.dumps(entry) + "\n").encode()
         path = self.folder / NAME
         check_regular(path)

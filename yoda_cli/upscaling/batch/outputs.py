@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yoda_cli.config import WriteOptions
 from yoda_cli.errors import OutputError, UsageError
-from yoda_cli.files import NAME_BYTES
+from yoda_cli.files import NAME_BYTES, real
 from yoda_cli.images import (
     Header,
     check_format_size,
@@ -65,8 +65,8 @@ def folder_for(root: Path, naming: Naming) -> Path:
     """Where the results of a folder go."""
     if naming.output is not None:
         return naming.output
-    name = root.resolve().name or "pictures"
-    return root.resolve().parent / f"{name}_{naming.model}_{naming.label}"
+    name = real(root).name or "pictures"
+    return real(root).parent / f"{name}_{naming.model}_{naming.label}"
 
 
 def target_of(found: Found, header: Header, naming: Naming, *, many: bool) -> tuple[Path, str]:
@@ -82,7 +82,7 @@ def target_of(found: Found, header: Header, naming: Naming, *, many: bool) -> tu
         template = writing.name_template or "{stem}" + writing.suffix
     else:
         folder = output if output is not None else found.path.parent
-        is_beside = found.path == STREAM or folder.resolve() == found.path.parent.resolve()
+        is_beside = found.path == STREAM or real(folder) == real(found.path.parent)
         plain = "{stem}" + writing.suffix if writing.suffix or not is_beside else TEMPLATE
         template = writing.name_template or plain
     check_template(template)

@@ -23,8 +23,9 @@ from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.batch.manifest import NAME as MANIFEST
 from yoda_cli.upscaling.batch.manifest import Manifest
+from yoda_cli.upscaling.batch.named_files import digests_of
 from yoda_cli.upscaling.batch.outputs import Naming, check_size, folder_for, target_of
-from yoda_cli.upscaling.checks import scale_for
+from yoda_cli.upscaling.checks import named_scale
 from yoda_cli.upscaling.forecast import check_memory, check_pixels, way_of
 from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.streaming import wants_stream
@@ -45,7 +46,8 @@ class Failure:
 class Batch:
     """What a run will do: ``items`` longest first, ``done`` already there, ``failures`` known.
 
-    ``manifests`` by output folder; ``settings`` is what decides the pixels, hashed.
+    ``manifests`` by output folder; ``settings`` is what decides the pixels, hashed; empty where
+    there is no manifest.
     """
 
     items: Sequence[Item]
@@ -87,9 +89,9 @@ def plan_batch(
 
     ``outputs`` knows what else the command reads and writes.
     """
-    settings = settings_hash(model, options, naming.writing)
     outputs = outputs or Outputs(naming.writing.existing, [one.path for one in found])
     manifests = _manifests(found, naming)
+    settings = settings_hash(model, options, naming.writing) if manifests else ""
     for folder in manifests:
         outputs.reserve(folder / MANIFEST, "the manifest")
     items: list[Item] = []
@@ -142,7 +144,7 @@ def sized(
 ) -> tuple[Header, float | None, Naming]:
     """What a picture's header says, the factor asked for, and how its result is named."""
     header = peek(one.path if one.path != STREAM else stream or b"")
-    scale = scale_for(options, header.width, header.height, native)
+    scale = named_scale(one.path, options, (header.width, header.height), native)
     naming = replace(naming, scale=float(native) if scale is None else scale)
     if one.path == STREAM:
         naming = replace(naming, output=naming.output or STREAM)
@@ -166,11 +168,11 @@ def _is_done(item: Item, batch: Batch) -> bool:
 
 
 def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) -> str:
-    """What decides the bytes of a result, but for its source."""
+    """What decides the bytes of a result, but for its source: also what is in the files named."""
     asked = asdict(replace(options, max_pixels=MAX_RESULT_PIXELS))  # a bound changes no pixel
     facts = [
         __version__, *model.software, model.name, dict(model.card), asked,
-        str(model.precision), asdict(replace(writing, existing="own")),
+        str(model.precision), asdict(replace(writing, existing="own")), digests_of(options),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
