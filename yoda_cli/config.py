@@ -31,8 +31,7 @@ class TrainOptions:
     and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
     only the encoder is trained. Submodules named in ``frozen`` stay as they are; the convolutions
     of those named in ``muon`` are stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
-    ``feature_weight`` times the energy score of a photograph network's features, whose samples
-    differ as ``feature_spread`` says, joins it. ``drawings`` drawn pictures are trained on too.
+    ``drawings`` drawn pictures (pages, screens, charts) are trained on beside the photographs.
     Each crop is the pick of ``candidates``, by chance in proportion to bicubic's error on them.
     """
 
@@ -55,8 +54,6 @@ class TrainOptions:
     states: Literal["forward", "sampled", "none"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
-    feature_weight: float = 0.0
-    feature_spread: float = 0.0
     frozen: tuple[str, ...] = ()
     muon: tuple[str, ...] = ()
     muon_rate: float = 0.01
@@ -71,8 +68,8 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        if self.states != "sampled" and (self.spread or self.texture_weight or self.feature_weight):
-            raise ValueError('spread and the weights of scores need states = "sampled"')
+        if self.states != "sampled" and (self.spread or self.texture_weight):
+            raise ValueError('spread and texture_weight need states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 

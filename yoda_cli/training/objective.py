@@ -28,7 +28,6 @@ from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.base import Condition
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
-from yoda_cli.training.feature_loss import feature_score, packaged_features
 from yoda_cli.training.texture_loss import texture_loss
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
@@ -196,15 +195,7 @@ class Task:
             for z in (z_0, self.z_0.repeat(2, 1, 1, 1))
         )
         texture = texture_loss(ours, theirs, net.geometry.scale, self.generator)
-        terms = {"energy": energy, "texture": options.texture_weight * texture}
-        if options.feature_weight:
-            made, other = ours.chunk(2)
-            score = feature_score(
-                packaged_features(), made, other, theirs.chunk(2)[0], options.feature_spread,
-                self.generator,
-            )  # fmt: skip
-            terms["features"] = options.feature_weight * score
-        return terms
+        return {"energy": energy, "texture": options.texture_weight * texture}
 
 
 def sum_of(scores: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
