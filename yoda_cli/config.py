@@ -31,6 +31,7 @@ class TrainOptions:
     and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
     only the encoder is trained. Submodules named in ``frozen`` stay as they are; the convolutions
     of those named in ``muon`` are stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
+    ``drawings`` drawn pictures (pages, screens, charts) are trained on beside the photographs.
     Each crop is the pick of ``candidates``, by chance in proportion to bicubic's error on them.
     """
 
@@ -59,6 +60,7 @@ class TrainOptions:
     candidates: int = 1
     degrade: float = 0.0
     reduce: tuple[float, ...] = (1.0,)
+    drawings: int = 0
     seed: int = 0
     save_minutes: float = 3.0
     validate_minutes: float = 10.0

@@ -200,7 +200,14 @@ def train(
     scale = int(recipe.net.get("scale", 4))
     maps = folder / "maps"  # never among the photographs
     store = PairStore.load(
-        training, scale, sources, maps, device, options.patch // scale, options.reduce
+        training,
+        scale,
+        sources,
+        maps,
+        device,
+        options.patch // scale,
+        options.reduce,
+        options.drawings,
     )
     run_to_the_end(run, store, session, on_status)
     return folder / "best.safetensors"
