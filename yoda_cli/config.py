@@ -196,7 +196,7 @@ class OptionValues(TypedDict, total=False):
     sampler: str | None
     seed: int
     fidelity: float | None
-    denoise: float | None
+    denoise: float | str | None
     device: str
     precision: str
     tile: int | None
@@ -225,6 +225,21 @@ class OptionValues(TypedDict, total=False):
     negative_prompt: str | None
     cfg: float | None
     strength: float | None
+
+
+#: ``denoise`` in words.
+STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
+
+
+def parse_denoise(text: str) -> float | None:
+    """``auto`` is None; a word or a number from 0 to 1. ValueError for anything else."""
+    if text == "auto":
+        return None
+    try:
+        return STRENGTHS[text] if text in STRENGTHS else float(text)
+    except ValueError:
+        words = ", ".join(("auto", *STRENGTHS))
+        raise ValueError(f"denoise {text!r} is not allowed; give {words} or 0 … 1") from None
 
 
 @dataclass(frozen=True)
