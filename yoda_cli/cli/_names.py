@@ -20,8 +20,6 @@ ENGINES = ("local", "ray")
 RUNTIMES = ("auto", "torch", "onnx")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
-#: ``--denoise`` in words.
-STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6, other: str = "") -> str:
