@@ -11,7 +11,7 @@ import faults
 import pytest
 from hostile import servers
 
-from yoda_cli.errors import WeightsError
+from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.weights import Cache, FileEntry, fetch
 from yoda_cli.weights.network import Limits
 
@@ -35,6 +35,16 @@ def get(site, folder, *, known=True):
     sha = SHA if known else ""
     entry = FileEntry("file.bin", "pth", "", "", urls=("http://x/",), sha256=sha)
     return fetch(entry, [site.url], Cache(folder), QUICK)
+
+
+def test_how_long_a_slow_server_is_borne_is_a_setting(monkeypatch):
+    assert Limits.asked() == Limits()
+    monkeypatch.setenv("YODA_SLOW_SECONDS", "600")
+    assert Limits.asked() == Limits(slow_after=600.0)
+    for wrong in ("0", "-1", "nan", "inf", "a while"):
+        monkeypatch.setenv("YODA_SLOW_SECONDS", wrong)
+        with pytest.raises(UsageError, match="YODA_SLOW_SECONDS"):
+            Limits.asked()
 
 
 def test_a_server_below_a_kilobyte_a_second_for_a_minute_is_a_failure():

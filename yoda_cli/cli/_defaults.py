@@ -18,7 +18,7 @@ from yoda_cli.errors import UsageError
 from yoda_cli.files import read_small
 
 #: Read where they are needed, by code that the command line is not part of.
-ELSEWHERE = {"YODA_OFFLINE", "YODA_CACHE_DIR", "YODA_REGISTRY", "YODA_CONFIG"}
+ELSEWHERE = {"YODA_OFFLINE", "YODA_CACHE_DIR", "YODA_REGISTRY", "YODA_CONFIG", "YODA_SLOW_SECONDS"}
 #: What no default may decide: the options that end a command, and those read elsewhere.
 NEVER = {"help", "help_all", "version", "debug", "offline", "cache_dir", "registry"}
 

@@ -175,11 +175,8 @@ def cached_files() -> list[Finding]:
 
 def network() -> list[Finding]:
     """The switches that decide what is asked of the network. Asks nothing of it."""
-    switches = [
-        f"{name}={os.environ[name]}"
-        for name in ("YODA_OFFLINE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "YODA_REGISTRY")
-        if os.environ.get(name)
-    ]
+    names = ("YODA_OFFLINE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "YODA_REGISTRY", "YODA_SLOW_SECONDS")
+    switches = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
     switches += [
         name
         for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")

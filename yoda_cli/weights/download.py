@@ -35,7 +35,7 @@ def fetch(
 
     Raises ``WeightsError`` with one line that says what to do.
     """
-    limits, watch = limits or Limits(), watch or Watch()
+    limits, watch = limits or Limits.asked(), watch or Watch()
     try:
         if path := cache.trusted(entry):
             return path

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from yoda_cli.errors import WeightsError
+from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.files import read_small
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 HUB = "https://huggingface.co"
 MAX_REDIRECTS = 8
 REDIRECTS = (301, 302, 303, 307, 308)
+DAY = 86_400  # seconds
 FALSE = ("", "0", "false", "no", "off")
 
 
@@ -56,6 +57,20 @@ class Limits:
     longest_pause: float = 20.0
     slow_bytes_per_second: float = 1000.0
     slow_after: float = 60.0
+
+    @staticmethod
+    def asked() -> Limits:
+        """With ``YODA_SLOW_SECONDS`` as ``slow_after``; UsageError where that is no such number."""
+        text = os.environ.get("YODA_SLOW_SECONDS", "").strip()
+        if not text:
+            return Limits()
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= DAY:
+            raise UsageError(f"YODA_SLOW_SECONDS={text!r}: give seconds, above 0 and up to {DAY:,}")
+        return Limits(slow_after=seconds)
 
 
 def is_offline() -> bool:
