@@ -31,6 +31,7 @@ class TrainOptions:
     and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
     only the encoder is trained. Submodules named in ``frozen`` stay as they are; the convolutions
     of those named in ``muon`` are stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
+    ``drawings`` drawn pictures (pages, screens, charts) are trained on beside the photographs.
     Each crop is the pick of ``candidates``, by chance in proportion to bicubic's error on them.
     """
 
@@ -59,6 +60,7 @@ class TrainOptions:
     candidates: int = 1
     degrade: float = 0.0
     reduce: tuple[float, ...] = (1.0,)
+    drawings: int = 0
     seed: int = 0
     save_minutes: float = 3.0
     validate_minutes: float = 10.0
@@ -194,7 +196,7 @@ class OptionValues(TypedDict, total=False):
     sampler: str | None
     seed: int
     fidelity: float | None
-    denoise: float | None
+    denoise: float | str | None
     device: str
     precision: str
     tile: int | None
@@ -223,6 +225,21 @@ class OptionValues(TypedDict, total=False):
     negative_prompt: str | None
     cfg: float | None
     strength: float | None
+
+
+#: ``denoise`` in words.
+STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
+
+
+def parse_denoise(text: str) -> float | None:
+    """``auto`` is None; a word or a number from 0 to 1. ValueError for anything else."""
+    if text == "auto":
+        return None
+    try:
+        return STRENGTHS[text] if text in STRENGTHS else float(text)
+    except ValueError:
+        words = ", ".join(("auto", *STRENGTHS))
+        raise ValueError(f"denoise {text!r} is not allowed; give {words} or 0 … 1") from None
 
 
 @dataclass(frozen=True)

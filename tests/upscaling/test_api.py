@@ -146,3 +146,21 @@ def test_every_error_of_the_tree_is_public():
     for error in [errors.YodaError, *errors.YodaError.__subclasses__()]:
         if error.__module__ == errors.__name__:
             assert getattr(yoda_cli, error.__name__) is error
+
+
+def test_words_of_the_command_line_are_understood_and_others_refused(tmp_path):
+    save_photo(tmp_path / "a.png", 8, 10)
+    strengths = [
+        yoda_cli.upscale(tmp_path / "a.png", steps=1, denoise=word).record["denoise"]
+        for word in ("none", "light", 0.3)
+    ]
+    assert strengths == [0.0, 0.3, 0.3]
+    with pytest.raises(UsageError, match="denoise 'lihgt' is not allowed; give auto, none"):
+        yoda_cli.upscale(tmp_path / "a.png", denoise="lihgt")
+
+
+def test_an_upscaler_checks_what_comes_with_a_picture(options, tmp_path):
+    save_photo(tmp_path / "a.png", 8, 10)
+    enlarge = yoda_cli.Upscaler(options.model)
+    with pytest.raises(UsageError, match="fidelity"):
+        enlarge(tmp_path / "a.png", fidelity=7.0)

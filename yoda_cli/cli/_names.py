@@ -23,8 +23,6 @@ METRICS = (
     "grid", "weave", "gmsd", "jod", "lpips-alex", "lpips-vgg", "lpips-squeeze", "dists",
     "identity",
 )  # fmt: skip
-#: ``--denoise`` in words.
-STRENGTHS = {"none": 0.0, "light": 0.3, "strong": 0.7}
 
 
 def nearest(name: str, known: Iterable[str], likeness: float = 0.6, other: str = "") -> str:

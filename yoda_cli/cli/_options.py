@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from yoda_cli.cli import _names, _render
+from yoda_cli.config import parse_denoise as denoise_of
 from yoda_cli.errors import UsageError
 
 WEIGHTS = "Weights"
@@ -196,16 +197,10 @@ def files_named(*options: str | Path | None) -> list[Path]:
 
 def parse_denoise(text: str) -> float | None:
     """``auto`` is None; a word or a number from 0 to 1."""
-    if text == "auto":
-        return None
-    if text in _names.STRENGTHS:
-        return _names.STRENGTHS[text]
     try:
-        return float(text)
-    except ValueError:
-        raise UsageError(
-            f"denoise {text!r} is not allowed; give auto, none, light, strong or 0 … 1"
-        ) from None
+        return denoise_of(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def parse_scale(text: str | None) -> float | None:

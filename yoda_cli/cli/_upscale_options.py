@@ -13,6 +13,7 @@ from yoda_cli.cli import _log, _names, _options
 from yoda_cli.cli import _upscale_further as f
 from yoda_cli.cli._options import WEIGHTS, alias, further, shown
 from yoda_cli.cli._upscale_further import FOLDERS, LOOK
+from yoda_cli.config import STRENGTHS
 
 WHAT, OUTPUT = "What", "Output"
 
@@ -62,7 +63,7 @@ class Look(NamedTuple):
         str,
         shown(
             LOOK, "auto, none, light, strong or 0 … 1 (default: auto).", value="HOW",
-            names=("auto", *_names.STRENGTHS),
+            names=("auto", *STRENGTHS),
         ),
     ] = "auto"  # fmt: skip
     fidelity: Annotated[

@@ -33,7 +33,7 @@ from yoda_cli.cli._options import (
     parse_denoise,
 )
 from yoda_cli.cli._room import check_room
-from yoda_cli.config import UpscaleOptions
+from yoda_cli.config import STRENGTHS, UpscaleOptions
 from yoda_cli.errors import InputError, WeightsError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class BenchArguments(NamedTuple):
         typer.Option(
             metavar="HOW",
             help="auto, none, light, strong or 0 … 1.",
-            autocompletion=_names.among(("auto", *_names.STRENGTHS)),
+            autocompletion=_names.among(("auto", *STRENGTHS)),
         ),
     ] = "auto"
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0

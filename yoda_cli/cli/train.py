@@ -92,7 +92,9 @@ def train(args: TrainArguments) -> None:
             device=pick_device(args.device),
             card={"name": args.recipe, "licence": args.licence, "data": about},
             init=start,
-            on_status=lambda stage, status: line.show(f"{stage.name} · {describe(status)}"),
+            on_status=lambda stage, status: line.show(
+                f"{stage.name} · {describe(status)}", always=status.progress >= 1
+            ),
         )
     _render.note(f"use it: yoda upscale photo.jpg --model {shlex.quote(str(best))}")
     _render.place(best)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +27,14 @@ from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_picture
 from yoda_cli.images.resize import as_floats, crop_to_multiple, imresize
 from yoda_cli.training.degrade import degrade
+from yoda_cli.training.drawings import draw
 
 log = logging.getLogger(__name__)
 
 LEAST_ERROR = 1.25  # levels of 255: smooth crops are picked too
 LEAST_SIDE = 32  # of a picture that is validated on
 CODEC_BLOCK = 8  # pixels on a side
+DRAWN_SIDE = 512  # pixels of a drawn picture
 VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 
 
@@ -153,21 +155,25 @@ class PairStore:
         device: torch.device,
         min_lr: int,
         reduce: Sequence[float] = (1.0,),
+        drawings: int = 0,
     ) -> PairStore:
-        """Read pictures; those with an LR side under ``min_lr`` are left out, and said so."""
+        """Read pictures, and draw ``drawings`` more, the same ones each time.
+
+        Those with an LR side under ``min_lr`` are left out, and said so.
+        """
         hrs: list[Tensor] = []
         lrs: list[Tensor] = []
         maps: dict[str, list[Tensor]] = {source: [] for source in sources}
-        for path, factor in itertools.product(paths, reduce):
-            hr = crop_to_multiple(load_reduced(path, factor), scale)
+        for name, picture in _pictures(paths, reduce, drawings):
+            hr = crop_to_multiple(picture, scale)
             if min(hr.shape[-2:]) < min_lr * scale:
-                log.warning("left out %s: smaller than a crop", path.name)
+                log.warning("left out %s: smaller than a crop", name)
                 continue
             lr = imresize(hr, scale=1 / scale)
             hrs.append(hr)
             lrs.append(lr)
             for source in sources:
-                maps[source].append(_cached_map(path, lr, source, scale, map_cache))
+                maps[source].append(_cached_map(name, lr, source, scale, map_cache))
         if not hrs:
             raise InputError(f"no picture is large enough for crops of {min_lr * scale} pixels")
         return PairStore(
@@ -235,6 +241,17 @@ class PairStore:
         return crop.to(hr.device), strength
 
 
+def _pictures(
+    paths: Sequence[Path], reduce: Sequence[float], drawings: int
+) -> Iterator[tuple[str, Tensor]]:
+    """(name, (1, 3, H, W) uint8): every file at every size, then what is drawn."""
+    for path, factor in itertools.product(paths, reduce):
+        yield path.name, load_reduced(path, factor)
+    for number in range(drawings):
+        drawn = draw(DRAWN_SIDE, [], np.random.default_rng(number))
+        yield f"drawing-{number}", torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None]
+
+
 def _turn(x: Tensor, which: int) -> Tensor:
     """One of the eight symmetries of a square."""
     if which & 1:
@@ -244,10 +261,10 @@ def _turn(x: Tensor, which: int) -> Tensor:
     return x.transpose(-1, -2) if which & 4 else x
 
 
-def _cached_map(path: Path, lr: Tensor, source: str, scale: int, cache: Path) -> Tensor:
+def _cached_map(name: str, lr: Tensor, source: str, scale: int, cache: Path) -> Tensor:
     """The (1, 1, h, w) uint8 map of one picture, from the cache if it is there."""
     key = hashlib.sha256(lr.numpy().tobytes()).hexdigest()[:16]
-    target = cache / f"{source}-x{scale}" / f"{path.stem}-{key}.png"
+    target = cache / f"{source}-x{scale}" / f"{Path(name).stem}-{key}.png"
     with contextlib.suppress(OSError, ValueError, SyntaxError):  # missing, or half of one
         with Image.open(target) as image:
             kept = torch.from_numpy(np.array(image))[None, None]

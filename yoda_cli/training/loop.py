@@ -200,7 +200,14 @@ def train(
     scale = int(recipe.net.get("scale", 4))
     maps = folder / "maps"  # never among the photographs
     store = PairStore.load(
-        training, scale, sources, maps, device, options.patch // scale, options.reduce
+        training,
+        scale,
+        sources,
+        maps,
+        device,
+        options.patch // scale,
+        options.reduce,
+        options.drawings,
     )
     run_to_the_end(run, store, session, on_status)
     return folder / "best.safetensors"
@@ -218,7 +225,8 @@ def run_to_the_end(
         terms = train_step(run, store, options, progress, session.autocast)
         now = time.monotonic()
         run.elapsed = before + now - began
-        done = progress_of(run, options) >= 1
+        reached = progress_of(run, options)
+        done = reached >= 1
         if now - judged > options.validate_minutes * 60 or done:
             score = session.judge(run)
             judged = time.monotonic()
@@ -227,7 +235,7 @@ def run_to_the_end(
             saved = time.monotonic()
         if now - shown > 5 or done:
             rate = (run.samples - first) / max(now - began, 1e-9)
-            status = Status(run.step, progress, terms, rate, run.elapsed, score)
+            status = Status(run.step, min(reached, 1.0), terms, rate, run.elapsed, score)
             on_status(status)
             with (session.folder / "log.jsonl").open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(asdict(status)) + "\n")

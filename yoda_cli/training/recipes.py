@@ -74,6 +74,7 @@ def check_recipe(recipe: Recipe) -> None:
         "candidates": (options.candidates >= 1, "1 or more"),
         "degrade": (0 <= options.degrade <= 1, "0 … 1"),
         "reduce": (bool(options.reduce) and min(options.reduce) >= 1, "factors of 1 or more"),
+        "drawings": (options.drawings >= 0, "0 or more"),
         "seed": (0 <= options.seed < 1 << 63, "0 … 2^63-1"),
         "validation_pictures": (options.validation_pictures >= 1, "1 or more"),
         "validation_steps": (options.validation_steps >= 1, "1 or more"),

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from yoda_cli.config import OptionValues, UpscaleOptions
+from yoda_cli.config import OptionValues, UpscaleOptions, parse_denoise
 from yoda_cli.errors import UsageError
 from yoda_cli.images import Metadata, Picture, format_of, peek, read_picture, write_picture
 from yoda_cli.models.model import Model
@@ -104,7 +104,7 @@ def upscale(
     ``changes`` are fields of ``options``; ``progress(done, total)`` is told of every tile.
     Transparency is not kept; the command line keeps it.
     """
-    options = replace(options or UpscaleOptions(), **changes)
+    options = changed(options or UpscaleOptions(), changes)
     return enlarge(image, _ready(options), options, progress)
 
 
@@ -112,7 +112,7 @@ def attention_map(
     image: Input, options: UpscaleOptions | None = None, **changes: Unpack[OptionValues]
 ) -> Tensor:
     """A (1, 1, H, W) in [0, 1] on the picture's own grid: where diffusion would work first."""
-    options = replace(options or UpscaleOptions(), **changes)
+    options = changed(options or UpscaleOptions(), changes)
     model = _ready(options)
     lr, _, settings = _settled(image, model, options)
     return plan_picture(lr, model, settings).attention
@@ -127,7 +127,7 @@ class Upscaler:
     """
 
     def __init__(self, model: str | None = None, /, **changes: Unpack[OptionValues]) -> None:
-        options = UpscaleOptions(**changes)
+        options = changed(UpscaleOptions(), changes)
         self.options = options if model is None else replace(options, model=model)
         check_options(self.options)
         self._model = get_model(self.options)
@@ -140,9 +140,22 @@ class Upscaler:
         for name in LOADING:
             if name in changes:
                 raise UsageError(f"{name} is settled when an Upscaler is made, not for a picture")
-        options = replace(self.options, **changes)
+        options = changed(self.options, changes)
+        check_options(options)
         with self._turn:
             return enlarge(image, self._model, options, progress)
+
+
+def changed(options: UpscaleOptions, changes: OptionValues) -> UpscaleOptions:
+    """Options with keyword arguments in their places; ``denoise`` may be a word of the command
+    line. UsageError where it is none."""
+    values: dict[str, Any] = dict(changes)
+    if isinstance(word := values.get("denoise"), str):
+        try:
+            values["denoise"] = parse_denoise(word)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return replace(options, **values)
 
 
 @lru_cache(maxsize=2)
