@@ -109,6 +109,15 @@ def name_surprises(what: str) -> Iterator[None]:
         raise YodaError(f"{message} (--debug shows the traceback)") from error
 
 
+def without_frames(error: YodaError) -> YodaError:
+    """``error`` and its causes without their tracebacks, whose frames hold pictures."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
+
+
 def need(module: str, extra: str) -> None:
     """Refuse to go on without an optional package, saying what to install."""
     if importlib.util.find_spec(module) is None:

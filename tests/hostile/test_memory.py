@@ -26,6 +26,7 @@ from yoda_cli.images.opening import read_stream
 from yoda_cli.images.resize import imresize, shrink
 from yoda_cli.upscaling import animation as upscaling_animation
 from yoda_cli.upscaling import forecast, picture
+from yoda_cli.upscaling.batch import local
 from yoda_cli.upscaling.batch.processes import Worker
 from yoda_cli.upscaling.forecast import Way
 from yoda_cli.upscaling.pipeline import upscale_tensor
@@ -337,6 +338,29 @@ def test_an_animation_takes_the_memory_of_a_few_of_its_frames(tmp_path, tiny_che
         peaks[frames] = max(json.loads(line)["peak_mb"] for line in done.stdout.splitlines())
     floats = 3 * 480 * 640 * 4 / 1e6  # of one enlarged frame
     assert peaks[48] - peaks[4] < 10 * floats
+
+
+def test_a_failure_holds_no_pictures_of_its_group(yoda, tmp_path, monkeypatch, tiny_checkpoint):
+    """Before, each kept the pictures and results that were in work beside it to the run's end."""
+    folder, made, alive = tmp_path / "in", [], []
+    folder.mkdir()
+    whole = save_photo(tmp_path / "p.png", 4, 4).read_bytes()
+    for index in range(160):
+        data = whole[: len(whole) // 2] if index % 20 == 7 else whole
+        (folder / f"{index}.png").write_bytes(data)
+    together = local.compute_together
+
+    def watched(*arguments):
+        alive.append(sum(reference() is not None for reference in made))
+        results = together(*arguments)
+        made.extend(weakref.ref(each) for each in results.values())
+        return results
+
+    monkeypatch.setattr(local, "compute_together", watched)
+    command = ["upscale", folder, "-o", tmp_path / "out", "--model", tiny_checkpoint]
+    assert yoda(*command, "--steps", "1", "-q").code == 4
+    assert len(alive) >= 4
+    assert max(alive) <= 2 * len(made) / len(alive)
 
 
 @pytest.mark.slow

@@ -200,7 +200,7 @@ def make(
     from yoda_cli.upscaling.batch.plan import Events
     from yoda_cli.upscaling.batch.run import run_batch
 
-    show, alone = asked.show, len(batch.items) + len(batch.failures) == 1
+    show, alone = asked.show, not batch.done and len(batch.items) + len(batch.failures) == 1
 
     def failed(failure: Failure) -> None:
         overall.end(failure.source)

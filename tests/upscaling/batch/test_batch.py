@@ -76,6 +76,16 @@ def test_the_same_command_again_does_nothing_and_after_changes_what_changed(
     assert len(upscale(folder, "-r", "--seed", "1").out.split()) == 4  # other settings
 
 
+def test_why_a_picture_fails_is_said_again_where_all_others_are_there(upscale, tmp_path):
+    (tmp_path / "in").mkdir()
+    whole = save_photo(tmp_path / "in" / "a.png", 6, 6).read_bytes()
+    (tmp_path / "in" / "b.png").write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        done = upscale(tmp_path / "in", "-o", tmp_path / "out", "-q")
+        assert done.code == 4
+        assert done.err.count("b.png is damaged") == 1
+
+
 def test_a_torn_manifest_is_read_as_far_as_it_is_whole(upscale, folder, tmp_path):
     upscale(folder, "-r")
     manifest = tmp_path / "in_tiny_x4" / NAME

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from yoda_cli.config import UpscaleOptions, WriteOptions
-from yoda_cli.errors import YodaError, name_surprises
+from yoda_cli.errors import YodaError, name_surprises, without_frames
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch.groups import compute_together, groups_of
@@ -123,6 +123,8 @@ class _Run:
             with name_surprises(str(item.source)):
                 yield
         except YodaError as error:
+            if len(self.batch.items) > 1:  # else --debug shows where it was
+                without_frames(error)
             self.failures.append(report_failure(Failure(item.source, error), self.events))
 
     def end(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
-from yoda_cli.errors import OutputError, YodaError
+from yoda_cli.errors import OutputError, YodaError, without_frames
 from yoda_cli.files import make_folder
 from yoda_cli.files.overwriting import Outputs
 from yoda_cli.images import Header, peek, shown, sweep_temporaries
@@ -107,7 +107,7 @@ def plan_batch(
                 outputs.claim(item.target, shown(one.path), item.is_ours, makes_folder=in_tree)
             items.append(item)
         except YodaError as error:
-            failures.append(Failure(one.path, error))
+            failures.append(Failure(one.path, without_frames(error) if many else error))
     batch = Batch(items, (), failures, settings, manifests, 0)
     done = [item for item in items if _is_done(item, batch)]
     there = set(done)
