@@ -23,12 +23,17 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
+def hear_hangups():
+    """As a terminal starts it: a suite under ``nohup`` hands down its deafness."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def run_of_two(folder, tmp_path, tiny_checkpoint):
     """A run with two workers that would take minutes, in a session of its own."""
     with started(
         "upscale", folder, "-o", tmp_path / "out", "-j", 2, "--model", tiny_checkpoint, "--steps",
-        100, "--exact", "--device", "cpu", start_new_session=True,
+        100, "--exact", "--device", "cpu", start_new_session=True, preexec_fn=hear_hangups,
     ) as run:  # fmt: skip
         yield run
         if run.poll() is None:
