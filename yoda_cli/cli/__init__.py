@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +42,7 @@ from yoda_cli.errors import (
     YodaError,
     is_out_of_memory,
 )
+from yoda_cli.files import shown
 from yoda_cli.version import __version__
 
 EPILOG = """\
@@ -94,6 +97,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
     "config": (config, {}),
     "help": (help_, {}),
 }  # fmt: skip
+SAID = 80  # letters of a name that is too long
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
 
@@ -202,6 +206,9 @@ def report(error: Exception) -> int:
         message, code = "aborted", INTERRUPTED
     elif hasattr(error, "format_message"):  # the command line itself could not be read
         message, code = misread(error), UsageError.exit_code
+    elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        message = f"{shown(Path(str(error.filename)[:SAID]))}…: {error.strerror}"
+        code = UsageError.exit_code
     elif is_out_of_memory(error):
         message, code = NO_MEMORY, DeviceError.exit_code
     else:
