@@ -26,7 +26,8 @@ WORDS = (
     "/dev/null", "..", ".", "in", "--", "\x1b[31m", "🦆", "{stem}", "{nosuch}", "%s", "\udcff",
     "png", "gif", "9" * 400, "a" * 5000, "1,2,3", "5,10", "0.1,x", "fp32", "cpu", "cuda:9", "onnx",
 )  # fmt: skip
-NEVER = {"--engine", "--jobs", "-j", "--registry", "--debug", "--help", "--help-all"}  # tried apart
+#: Tried apart: they start processes, read other files or compile for a minute.
+NEVER = {"--engine", "--jobs", "-j", "--registry", "--compile", "--debug", "--help", "--help-all"}
 
 
 def name_of(rng):
@@ -121,7 +122,7 @@ def test_names_made_by_chance_become_results_and_harm_no_terminal(upscale, tmp_p
 
 
 def test_options_made_by_chance_are_heard_or_refused_in_words(yoda, tmp_path, monkeypatch):
-    check_options(yoda, tmp_path, monkeypatch, 24, 0)
+    check_options(yoda, tmp_path, monkeypatch, 300, 0)
 
 
 @pytest.mark.slow
