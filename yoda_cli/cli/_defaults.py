@@ -54,6 +54,8 @@ def read_config() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, PermissionError) and is_of_others(path.parent):
+            return {}
         raise UsageError(f"{path} cannot be read: {error}") from error
     import tomllib
 
@@ -61,6 +63,14 @@ def read_config() -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def is_of_others(folder: Path) -> bool:
+    """Whether the folder may not be entered: ``HOME`` is another user's, as ``sudo -E`` leaves it.
+
+    What ``YODA_CONFIG`` names is meant, wherever it is.
+    """
+    return not os.environ.get("YODA_CONFIG") and not os.access(folder, os.X_OK)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from yoda_cli.images.resize import as_floats
 
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
+BAND_PIXELS = 1 << 22  # that are converted at once
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
 CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
 
@@ -158,7 +159,7 @@ def plain_picture_of(
 ) -> Picture:
     """The same of NumPy's arrays."""
     upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
-    values = upright.copy(order="C")  # (1, C, H, W)
+    values = np.ascontiguousarray(upright)  # (1, C, H, W)
     channels = values.shape[1]
     alpha = as_floats(cast("Tensor", values[:, -1:].copy())) if channels in (2, 4) else None
     if channels < 3:
@@ -195,13 +196,23 @@ def read_8(image: Image.Image) -> Raw:
     if image.mode in CONVERTED:
         image, notice = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
         notices = (notice,)
-    is_grey = image.mode in GREY_MODES
+    mode = "L" if image.mode in GREY_MODES else "RGB"
     if image.has_transparency_data:
-        image = image.convert("LA" if is_grey else "RGBA")
-    else:
-        image = image.convert("L" if is_grey else "RGB")
-    pixels = np.asarray(image)
-    return Raw(pixels[..., None] if pixels.ndim == 2 else pixels, 8, notices)
+        mode = "LA" if mode == "L" else "RGBA"
+    return Raw(planar(image, mode).transpose(1, 2, 0), 8, notices)
+
+
+def planar(image: Image.Image, mode: str) -> Stored:
+    """The channels (C, H, W) of a loaded picture in another mode, converted band by band: Pillow
+    takes four bytes for a pixel of colour, and NumPy as many as there are to get hold of them."""
+    channels, (width, height) = len(mode), image.size
+    made = np.empty((channels, height, width), np.uint8)
+    rows = max(BAND_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        band = np.asarray(image.crop((0, top, width, bottom)).convert(mode))
+        made[:, top:bottom] = band.reshape(bottom - top, width, channels).transpose(2, 0, 1)
+    return made
 
 
 def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
