@@ -114,6 +114,7 @@ def test_no_command_shows_the_help_and_no_other_line(yoda):
         (["upscale", "photo.png", "--quality", "101"], 2, "give 1 … 100"),
         (["upscale", "photo.png", "--jobs", "0"], 2, "give 1 or more"),
         (["upscale", "photo.png", "--max-pixels", "9" * 400], 2, "a number such as 800M or 2G"),
+        (["upscale", "photo.png", "--tile-overlap", "9" * 400], 2, "give 0 or more pixels"),
         (["upscale", "photo.png", "--width", "9" * 400], 2, "e+17 times the 8 pixels"),
         (["upscale", "photo.png", "--tile", "9" * 5000], 2, "give auto, 0 or a number of pixels"),
         (["upscale", "photo.png", "--denoise", "hard"], 2, "give auto, none, light, strong"),

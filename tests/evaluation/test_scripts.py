@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fakes import save_photo
 
+SLOW = ("WEAKEST", "CELLS", "SHAPE_PIXELS", "BAND_VALUES")
+
 
 @pytest.fixture
 def benchmark(monkeypatch):
@@ -36,9 +38,8 @@ def test_what_masks_leave_out_is_counted_for_every_latent_family(benchmark, tmp_
 
 @pytest.mark.parametrize(
     "name",
-    ["AGREED", "MIN_BLOCK", "BAND_VALUES",
-     *(pytest.param(name, marks=pytest.mark.slow) for name in ("WEAKEST", "CELLS", "SHAPE_PIXELS"))],
-)  # fmt: skip
+    ["AGREED", "MIN_BLOCK", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+)
 def test_a_constant_is_tried_at_half_and_twice_its_value(benchmark, name):
     """One of each kind; what the figures are, nobody can know."""
     rows = importlib.import_module("measure_constants").table(name, small=True)

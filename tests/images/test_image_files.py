@@ -23,8 +23,8 @@ from yoda_cli.images import (
     Picture,
     encode_picture,
     made_by_yoda,
+    pixels,
     read_picture,
-    reading,
     shown,
     write_picture,
 )
@@ -267,9 +267,9 @@ def test_pictures_are_read_band_by_band_as_they_are_whole(monkeypatch, mode):
     image = Image.fromarray(colours).convert("L" if mode in ("I;16", "F") else "RGB").convert(mode)
     if mode == "P":
         image.info["transparency"] = 3
-    whole = reading.read_8(image).values
-    monkeypatch.setattr(reading, "BAND_PIXELS", 5 * 23)
-    banded = reading.read_8(image).values
+    whole = pixels.read_8(image).values
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 5 * 23)
+    banded = pixels.read_8(image).values
     assert np.array_equal(whole, banded)
     if mode == "P":
         assert np.array_equal(whole, np.asarray(image.convert("RGBA")))

@@ -29,12 +29,12 @@ from yoda_cli.tiling.cost import Costs
 
 RECORD = "costs-7.json"
 TELLING_SECONDS = 0.2  # shorter runs say little about the pace
-#: The last of these runs say the pace. With 2, a run in eight that is disturbed makes forecasts of
-#: the others half as wrong again (19 for 11 %), and 10 are no better: `measure_constants.py RUNS`.
+#: So many runs say the pace. Where one in eight is disturbed, forecasts of the others are 11 % away
+#: with 5, 19 % with 2, and 10 are no better (`scripts/measure_constants.py RUNS`).
 RUNS = 5
 #: A pace beyond which, in all of them, the figures are dropped. At 1, 200 runs measure 7 times anew
 #: without need; at 4 a machine three times as slow as measured is never measured again
-#: (`measure_constants.py AGREED`).
+#: (`scripts/measure_constants.py AGREED`).
 AGREED = 2.0
 
 
