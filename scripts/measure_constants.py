@@ -41,7 +41,7 @@ from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
 
 Row = dict[str, float]
-FIXED = Costs(2700e-6, 1e-6, 1e-7, 1e-8, 8000e-6)  # of a CPU, in millionths of a second a pixel
+FIXED = Costs(5400e-6, 1e-6, 1e-7, 1e-8, 8000e-6)  # of a CPU, in millionths of a second a pixel
 BUDGETS, SOURCES = (0.02, 0.1, 0.3, 0.5, 0.8), ("edge", "gaussian")
 FACTORS = {"half": 0.5, "own": 1.0, "twice": 2.0}
 
