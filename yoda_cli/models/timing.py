@@ -34,7 +34,7 @@ LARGEST_BYTES = 2 << 30  # of a window that is timed
 #: A CPU's window that is timed, and what a call and a new shape cost there, in pixels: between two
 #: quiet machines they differ less than two moments of a busy one, and a plan must not. Measured on
 #: AVX2 with other work beside it, by `scripts/measure_constants.py SMALL_SIDE`, and so on:
-#: - 96 pixels a side say a price half above a large window's, and five readings differ by a quarter;
+#: - 96 pixels a side say a price half above a large window's, and readings differ by a quarter;
 #:   192 a fifth above and by 4 %, for 0.13 seconds in place of 0.05.
 #: - From 32 to 256 pixels a side a call takes 0.8 to 1.1 times the forecast with 5400, 0.7 to 1.3
 #:   times with half of it.
