@@ -6,33 +6,24 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli import _defaults, _render
 from yoda_cli.cli._log import end_log
 from yoda_cli.cli._parsing import Command, Family, Group
 from yoda_cli.cli._record import unrolled, without_options
 from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
-from yoda_cli.cli.attention import attention
-from yoda_cli.cli.bench import bench
-from yoda_cli.cli.compare import compare
-from yoda_cli.cli.config import config
-from yoda_cli.cli.doctor import doctor
-from yoda_cli.cli.export import export
-from yoda_cli.cli.help import help_
-from yoda_cli.cli.metrics import metrics
-from yoda_cli.cli.train import train
-from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import (
     INTERRUPTED,
     NO_MEMORY,
@@ -80,23 +71,23 @@ def root(
     ctx.default_map = _defaults.default_map(ctx.command)
 
 
-#: Every command, and what typer is told of it.
-COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
-    "upscale": (upscale, {
-        "epilog": _upscale_options.EPILOG, "short_help": "Make pictures larger.",
-        "add_help_option": False,
-    }),
-    "attention": (attention, {}),
-    "compare": (compare, {}),
-    "bench": (bench, {}),
-    "metrics": (metrics, {}),
-    "train": (train, {}),
-    "export": (export, {}),
-    "weights": (weights.app, {}),
-    "doctor": (doctor, {}),
-    "config": (config, {}),
-    "help": (help_, {}),
-}  # fmt: skip
+#: Every command: a module of this package, and what in it is the command.
+COMMANDS = {
+    "upscale": "upscale",
+    "attention": "attention",
+    "compare": "compare",
+    "bench": "bench",
+    "metrics": "metrics",
+    "train": "train",
+    "export": "export",
+    "weights": "app",
+    "doctor": "doctor",
+    "config": "config",
+    "help": "help_",
+}
+TOLD: dict[str, dict[str, Any]] = {  # to typer, of these alone
+    "upscale": {"short_help": "Make pictures larger.", "add_help_option": False}
+}
 SAID = 80  # letters of a name that is too long
 ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
 
@@ -115,7 +106,8 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
     )
     made.callback()(root)
     for name in names:
-        command, told = COMMANDS[name]
+        module = import_module(f"yoda_cli.cli.{name}")  # no other is loaded
+        command = getattr(module, COMMANDS[name])
         if isinstance(command, typer.Typer):
             for inner in command.registered_commands:
                 inner.cls = Command
@@ -123,7 +115,8 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
             made.add_typer(family, name=name, cls=Family)
         else:
             taken = without_options(command) if listed else unrolled(command)
-            made.command(name, cls=Command, **told)(taken)
+            epilog = getattr(module, "EPILOG", None)
+            made.command(name, cls=Command, epilog=epilog, **TOLD.get(name, {}))(taken)
     return made
 
 
@@ -145,7 +138,12 @@ def application_for(arguments: list[str]) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line and leave with the exit code of what happened."""
+    """Run the command line and leave with the exit code of what happened.
+
+    While modules are loaded nothing is garbage, and looking for it would take a tenth of the time;
+    a command looks as usual once it works. What is there at the end goes with the process.
+    """
+    gc.disable()
     share_cores()
     stdout = take_streams()
     arguments = sys.argv[1:]
@@ -160,6 +158,7 @@ def main() -> None:
         lost = report(OutputError(f"cannot write to standard output: {stdout.loss}"))
         code = code or lost
     leave_signals()
+    gc.freeze()
     sys.exit(code)
 
 

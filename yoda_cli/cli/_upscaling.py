@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from yoda_cli.cli import _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._early import check_size
-from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
+from yoda_cli.cli._fates import (
+    SCHEMA, Replaced, Show, interrupted, label_of, say_plan, say_planned, sum_up,
+)  # fmt: skip
 from yoda_cli.cli._log import logs
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
     from yoda_cli.upscaling.batch.inputs import Found
+    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.plan import Batch, Failure
     from yoda_cli.upscaling.batch.run import Engine
     from yoda_cli.upscaling.picture import Item
@@ -124,14 +128,11 @@ def run_found(
 ) -> int:  # fmt: skip
     """Plan the pictures that were found, make them, and sum up: the exit code."""
     from yoda_cli.files import counted
-    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
-    from yoda_cli.upscaling.checks import size_label
 
+    gc.enable()  # all is loaded
     options, show = asked.options, asked.show
-    scale = options.scale if options.scale is not None else float(model.scale)
-    label = size_label(options, model.scale)
-    naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
+    naming = naming_of(asked, model.scale, model.name)
     with _render.waiting("reading what is there", quiet=not show.waits):
         batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
@@ -162,14 +163,10 @@ def say_sketch(
     asked: Asked, found: Sequence[Found], files: Sequence[FileEntry], stream: bytes | None
 ) -> int:
     """What a dry run says while files are missing: those, and every picture but for its time."""
-    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.run import sketch_of
-    from yoda_cli.upscaling.checks import size_label
 
     native, name = at_first(asked.options)
-    scale = asked.options.scale if asked.options.scale is not None else float(native)
-    label = size_label(asked.options, native)
-    naming = Naming(asked.output, name, scale, asked.options.seed, asked.writing, label)
+    naming = naming_of(asked, native, name)
     say_downloads(files, json_lines=asked.show.json_lines, schema=SCHEMA)
 
     def sketch(one: Found) -> dict[str, Any]:
@@ -180,6 +177,17 @@ def say_sketch(
     first = f"{still_to_do(files)} first; nothing was downloaded or written"
     _render.note(first, quiet=asked.show.quiet)
     return InputError.exit_code if failed else 0
+
+
+def naming_of(asked: Asked, native: int, name: str) -> Naming:
+    """How results of a model of this factor and name are called."""
+    from yoda_cli.upscaling.batch.outputs import Naming
+    from yoda_cli.upscaling.checks import size_label
+
+    options = asked.options
+    scale = options.scale if options.scale is not None else float(native)
+    label = size_label(options, native)
+    return Naming(asked.output, name, scale, options.seed, asked.writing, label)
 
 
 def at_first(options: UpscaleOptions) -> tuple[int, str]:
@@ -237,16 +245,6 @@ def make(
             )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt(interrupted(made, batch)) from None
-
-
-def label_of(batch: Batch, model: Model) -> str:
-    """What a picture alone is called while it is made, with the size it will have."""
-    if len(batch.items) != 1:
-        return ""
-    (item,) = batch.items
-    scale = item.scale or float(model.scale)
-    width, height = (max(1, round(side * scale)) for side in (item.width, item.height))
-    return f"{item.source.name} → {width}×{height}"
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:

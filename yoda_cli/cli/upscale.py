@@ -6,6 +6,7 @@ from yoda_cli.cli import _early, _names, _render
 from yoda_cli.cli._fates import Show
 from yoda_cli.cli._options import parse_denoise, parse_leaps, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._room import check_room
+from yoda_cli.cli._upscale_options import EPILOG as EPILOG
 from yoda_cli.cli._upscale_options import UpscaleArguments
 from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
