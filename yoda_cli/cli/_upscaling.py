@@ -10,13 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yoda_cli.cli import _render, _render_bars
+from yoda_cli.cli import _fates, _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._early import check_size
-from yoda_cli.cli._fates import (
-    SCHEMA, Replaced, Show, interrupted, label_of, say_plan, say_planned, sum_up,
-)  # fmt: skip
 from yoda_cli.cli._log import logs
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
@@ -56,7 +53,7 @@ class Asked:
     writing: WriteOptions
     running: Running
     inside: Inside
-    show: Show
+    show: _fates.Show
     yes: bool = False
 
 
@@ -140,7 +137,7 @@ def run_found(
         raise batch.failures[0].error
     check_disk(batch)
     if asked.running.dry_run:
-        return say_plan(batch, model, options, show, stream)
+        return _fates.say_plan(batch, model, options, show, stream)
     for failure in batch.failures:
         show.failed(failure)
     if batch.done:
@@ -153,7 +150,7 @@ def run_found(
     if len(found) == 1 and failures:
         raise failures[0].error
     if len(found) > 1:
-        sum_up(batch, failures, quiet=show.quiet)
+        _fates.sum_up(batch, failures, quiet=show.quiet)
     if failures and len(failures) == len(found):
         return failures[0].error.exit_code
     return InputError.exit_code if failures else 0
@@ -167,13 +164,13 @@ def say_sketch(
 
     native, name = at_first(asked.options)
     naming = naming_of(asked, native, name)
-    say_downloads(files, json_lines=asked.show.json_lines, schema=SCHEMA)
+    say_downloads(files, json_lines=asked.show.json_lines, schema=_fates.SCHEMA)
 
     def sketch(one: Found) -> dict[str, Any]:
         many = len(found) > 1
         return sketch_of(one, naming, native, asked.options, many=many, stream=stream)
 
-    failed = say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
+    failed = _fates.say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
     first = f"{still_to_do(files)} first; nothing was downloaded or written"
     _render.note(first, quiet=asked.show.quiet)
     return InputError.exit_code if failed else 0
@@ -218,7 +215,7 @@ def make(
         else:
             show.failed(failure)
 
-    made, replaced = 0, Replaced(batch.items)
+    made, replaced = 0, _fates.Replaced(batch.items)
 
     def finished(item: Item, record: Mapping[str, Any]) -> None:
         nonlocal made
@@ -235,7 +232,11 @@ def make(
     events = Events(finished, failed, on_progress, notice)
     pixels = {item.source: item.pixels for item in batch.items}
     with _render_bars.overall(
-        pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar, about=asked.options.adaptive
+        pixels,
+        _fates.label_of(batch, model),
+        quiet=show.quiet,
+        bar=show.bar,
+        about=asked.options.adaptive,
     ) as overall:
         try:
             return run_batch(
@@ -244,7 +245,7 @@ def make(
                 on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(interrupted(made, batch)) from None
+            raise KeyboardInterrupt(_fates.interrupted(made, batch)) from None
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:

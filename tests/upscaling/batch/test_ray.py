@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 from fakes import save_photo
@@ -98,6 +100,19 @@ def test_regions_of_one_picture_may_decide_in_different_processes(yoda, tmp_path
     assert done.code == 0, done.err
     (local,) = results(tmp_path / "local").values()
     assert local == made[0][0]
+
+
+def test_blocks_of_a_cut_picture_move_the_bar():
+    from yoda_cli.upscaling.batch.ray import _cutter
+
+    pool = SimpleNamespace(waiting=deque(), ray=SimpleNamespace(get=lambda reference: reference))
+    shares = []
+    cut = _cutter(pool, "item", "there", print, shares.append)
+    cut(SimpleNamespace(plan=SimpleNamespace(blocks=[1, 2, 3])))
+    for call in list(pool.waiting):
+        call.then(object())
+    assert shares == [0.25, 0.5, 0.75]
+    assert pool.waiting[0].method == "join"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
         if is_cut(item):
-            cut = _cutter(pool, item, there, settled(item))
+            cut = _cutter(pool, item, there, settled(item), partial(events.on_progress, item))
             pool.waiting.append(Call(item, "look", (there,), cut))
         else:
             pool.waiting.append(Call(item, "whole", (there,), settled(item)))
@@ -230,9 +231,11 @@ def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
 
 
 def _cutter(
-    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None]
-) -> Callable[[Any], None]:
-    """What follows a look: its blocks, and then the whole."""
+    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None],
+    tell: Callable[[float], None],
+) -> Callable[[Any], None]:  # fmt: skip
+    """What follows a look: its blocks, and then the whole. ``tell`` hears the share that is done:
+    putting it together counts as one block."""
 
     def cut(looked: Any) -> None:
         count = len(pool.ray.get(looked).plan.blocks)
@@ -241,6 +244,7 @@ def _cutter(
         def taken(index: int) -> Callable[[Any], None]:
             def keep(reference: Any) -> None:
                 parts[index] = reference
+                tell(len(parts) / (count + 1))
                 if len(parts) == count:
                     made: Sequence[Any] = [parts[i] for i in range(count)]
                     pool.waiting.appendleft(Call(item, "join", (there, looked, *made), settled))
