@@ -145,6 +145,18 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
     assert len(done) == len(results(tmp_path / "out")) == 5
 
 
+def test_a_ray_that_does_not_start_is_said(yoda, folder, tiny_checkpoint, monkeypatch):
+    def init(**how):
+        raise Exception("The current node timed out during startup")
+
+    ray.shutdown()
+    monkeypatch.setattr(ray, "init", init)
+    done = yoda("upscale", folder, "--model", tiny_checkpoint, "--engine", "ray")
+    assert done.code == 6, done.err
+    assert "Ray did not start: The current node timed out" in done.err
+    assert "internal error" not in done.err
+
+
 def test_a_cluster_that_is_not_there_is_a_device_error(yoda, folder, tiny_checkpoint):
     ray.shutdown()
     done = yoda("upscale", folder, "--model", tiny_checkpoint, "--engine", "ray", "--address",

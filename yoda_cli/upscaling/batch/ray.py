@@ -148,8 +148,9 @@ def run_ray(
         try:
             ray.init(address=address, include_dashboard=False if address is None else None,
                      log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+        except Exception as error:  # a busy machine's timeout has no class of its own
+            where = f"no Ray cluster at {address}" if address else "Ray did not start"
+            raise DeviceError(f"{where}: {error}") from error
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
