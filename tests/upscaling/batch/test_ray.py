@@ -146,7 +146,10 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
 
 
 def test_a_ray_that_does_not_start_is_said(yoda, folder, tiny_checkpoint, monkeypatch):
+    tried = []
+
     def init(**how):
+        tried.append(how)
         raise Exception("The current node timed out during startup")
 
     ray.shutdown()
@@ -155,6 +158,7 @@ def test_a_ray_that_does_not_start_is_said(yoda, folder, tiny_checkpoint, monkey
     assert done.code == 6, done.err
     assert "Ray did not start: The current node timed out" in done.err
     assert "internal error" not in done.err
+    assert len(tried) == 3
 
 
 def test_a_cluster_that_is_not_there_is_a_device_error(yoda, folder, tiny_checkpoint):

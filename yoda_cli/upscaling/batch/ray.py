@@ -145,12 +145,7 @@ def run_ray(
     if mine:
         check_address(address)
         on_terminate = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=address, include_dashboard=False if address is None else None,
-                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
-        except Exception as error:  # a busy machine's timeout has no class of its own
-            where = f"no Ray cluster at {address}" if address else "Ray did not start"
-            raise DeviceError(f"{where}: {error}") from error
+        start(ray, address)
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -164,6 +159,22 @@ def run_ray(
     finally:
         if mine:
             ray.shutdown()
+
+
+def start(ray: Any, address: str | None) -> None:
+    """Join the cluster at ``address``, or start one here: a busy machine is given three times the
+    half minute that Ray gives it. DeviceError where there is none in the end."""
+    where = f"no Ray cluster at {address}" if address else "Ray did not start"
+    for last in (False, False, True):
+        try:
+            ray.init(address=address, include_dashboard=False if address is None else None,
+                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+        except Exception as error:  # the timeout has no class of its own
+            if last or address or "timed out" not in str(error):
+                raise DeviceError(f"{where}: {error}") from error
+            ray.shutdown()
+        else:
+            return
 
 
 def absolute(options: UpscaleOptions) -> UpscaleOptions:
