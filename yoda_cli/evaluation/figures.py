@@ -36,9 +36,13 @@ def of_processes(timings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, st
 
 
 def of_methods(timings: Sequence[Mapping[str, Any]], side: int) -> Iterator[tuple[str, str, float]]:
-    """Median seconds of ours over each peer's."""
-    medians = {one["method"]: one["median"] for one in timings if one["width"] == side}
-    peers = [name for name in medians if name not in (*OWN, "plain", "bicubic", "lanczos")]
+    """Median seconds of ours over each peer's: at ``side``, or the largest size below it that a
+    slow peer was measured at."""
+    medians = {(one["method"], one["width"]): one["median"] for one in timings}
+    widths = {name: width for name, width in sorted(medians) if width <= side}  # the largest
+    peers = [name for name in widths if name not in (*OWN, "plain", "bicubic", "lanczos")]
     for own, peer in itertools.product(OWN, peers):
-        if own in medians:
-            yield f"{own}, in one process", peer, medians[own] / medians[peer]
+        width = widths[peer]
+        if (own, width) in medians:
+            ratio = medians[own, width] / medians[peer, width]
+            yield f"{own}, in one process, {width}×{width}", peer, ratio
