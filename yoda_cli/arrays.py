@@ -138,6 +138,11 @@ def threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """Those that this process may be run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """The command line as a person meets it: results, exit codes, one-line errors."""
 
+import gc
 import json
 import re
 import subprocess
@@ -413,3 +414,22 @@ def test_a_metric_that_was_asked_for_and_cannot_be_had_is_exit_five(yoda, tmp_pa
     )
     assert done.code == 5
     assert done.err.count("\n") == 1
+
+
+def test_garbage_is_looked_for_as_soon_as_a_command_works(upscale, picture):
+    code = """
+import gc, sys
+import yoda_cli.cli.config as home
+def config() -> None: print(gc.isenabled())
+home.config, sys.argv = config, ["yoda", "config"]
+from yoda_cli.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    gc.disable()
+    try:
+        assert upscale(picture).code == 0
+        assert gc.isenabled()
+    finally:
+        gc.enable()

@@ -370,9 +370,11 @@ def test_csv_has_every_row(bench, pictures, tmp_path):
 
 @pytest.mark.slow
 def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
-    from yoda_cli.evaluation import arithmetic, processes, speed
+    from yoda_cli.evaluation import arithmetic, processes, scaling, speed
 
     monkeypatch.setattr(speed, "ROUNDS", 2)
+    monkeypatch.setattr(scaling, "ROUNDS", 1)
+    monkeypatch.setattr(scaling, "LONG", 4)
     monkeypatch.setattr(processes, "ROUNDS", 2)
     monkeypatch.setattr(arithmetic, "SIDE", 64)
     nothing = [sys.executable, "-c", "pass"]
@@ -396,6 +398,11 @@ def test_speed_mode_gives_ratios_to_the_first_arm(bench, pictures, monkeypatch):
     assert (base["ratio"], len(base["runs"])) == (1, 2)
     assert work["ratio"] > 1.5
     assert work["peak_mb"] > 3
+    assert {gain["what"].split(", ")[-1] for gain in document["gains"]} >= {"batched"}
+    assert all(gain["ratio"] > 0 and len(gain["seconds"]) == 1 for gain in document["gains"])
+    figures = {(one["what"], one["over"]): one["ratio"] for one in document["figures"]}
+    assert figures["yoda upscale: processor", processes.TORCH] == work["ratio"]
+    assert figures["encoder's operations a second", "matrix product"] == network["ratio"]
     done = bench("--dataset", pictures, "--speed", "--peer", "base", "--baseline", "base", "--json")
     document = json.loads(done.out)
     assert document["baseline"] == "base"

@@ -27,7 +27,9 @@ def show_speed(
     """Time the methods on the first picture at several sizes, whole processes, and arithmetic."""
     from yoda_cli.evaluation.arithmetic import rates
     from yoda_cli.evaluation.benchmark import load_pair
+    from yoda_cli.evaluation.figures import figures_of
     from yoda_cli.evaluation.processes import commands_of, time_processes
+    from yoda_cli.evaluation.scaling import folder_gains, threads_gain
     from yoda_cli.evaluation.speed import environment, measure
     from yoda_cli.images import Picture, write_picture
     from yoda_cli.images.resize import imresize
@@ -50,14 +52,17 @@ def show_speed(
         write_picture(folder / "picture.png", Picture(small), kind="PNG")
         commands = commands_of(options, folder / "picture.png", folder)
         processes = time_processes(commands, on_round=say)
-    record = {
-        "schema": 2,
+        gains = [*threads_gain(methods[0], lr, say), *folder_gains(options, lr, folder, say)]
+    record: dict[str, Any] = {
+        "schema": 3,
         "environment": environment(),
         "baseline": methods[0].name,
         "timings": [asdict(timing) for timing in timings],
         "arithmetic": [asdict(rate) for rate in arithmetic],
         "processes": [asdict(timing) for timing in processes],
+        "gains": [asdict(gain) for gain in gains],
     }
+    record["figures"] = figures_of(record, PROCESS_SIDE)
     if as_json:
         _render.document(record, indent=1)
     else:
@@ -66,7 +71,7 @@ def show_speed(
 
 
 def show(record: dict[str, Any]) -> None:
-    """Three tables, and what they were taken on."""
+    """The tables, the ratios last, and what they were taken on."""
     columns = ("LR", "method", "median s", "min", "max", "ratio", "s per MP", "GFLOP", "calls")
     keys = ("median", "fastest", "slowest", "ratio")
     rows: list[Sequence[str]] = [
@@ -102,5 +107,7 @@ def show(record: dict[str, Any]) -> None:
         ("command", "median s", "processor s", "peak MB", "ratio"),
         rows,
     )
+    rows = [(one["what"], one["over"], f"{one['ratio']:.3f}") for one in record["figures"]]
+    _render.table("ratios", ("what", "over that of", "ratio"), rows)
     words = (f"{key} {value}" for key, value in record["environment"].items() if value)
     _render.result(", ".join(words))

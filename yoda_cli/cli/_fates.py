@@ -219,3 +219,13 @@ def range_of(record: Mapping[str, Any]) -> str:
     (least, most), (soon, late) = record["calls_range"], record["seconds_range"]
     calls = record["planned_calls"]
     return f" ({soon:.1f} to {late:.1f} s), {counted(calls, 'tile')} ({least} to {most})"
+
+
+def label_of(batch: Batch, model: Model) -> str:
+    """What a picture alone is called while it is made, with the size it will have."""
+    if len(batch.items) != 1:
+        return ""
+    (item,) = batch.items
+    scale = item.scale or float(model.scale)
+    width, height = (max(1, round(side * scale)) for side in (item.width, item.height))
+    return f"{item.source.name} → {width}×{height}"

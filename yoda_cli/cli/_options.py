@@ -183,7 +183,7 @@ MetricNames = Annotated[
     list[str] | None,
     typer.Option(
         "--metric", metavar="NAME", autocompletion=_names.among(_names.METRICS),
-        help="Repeatable; also lpips-alex, dists, …",
+        help="In place of the usual measures: psnr, lpips-alex, dists, … May be repeated.",
     ),
 ]  # fmt: skip
 Channel = Annotated[str, typer.Option(metavar="NAME", help="PSNR and SSIM on y or rgb.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from functools import partial
@@ -60,6 +61,11 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _spared(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        if self.name != "upscale":  # that one loads much first
+            gc.enable()
+        return super().invoke(ctx)
 
 
 class Family(TyperGroup):

@@ -93,7 +93,7 @@ class Deciding(NamedTuple):
 class Beside(NamedTuple):
     """A second network beside the model's."""
 
-    faces: Annotated[bool, shown(LOOK, "Restore the faces in a photograph apart.", "--faces")] = (
+    faces: Annotated[bool, shown(LOOK, "Enlarge faces in it with the model face.", "--faces")] = (
         False
     )
     refine: Annotated[

@@ -83,7 +83,7 @@ class Folders(NamedTuple):
         bool, shown(FOLDERS, "Replace files that yoda did not make.", "--overwrite")
     ] = False
     dry_run: Annotated[
-        bool, shown(FOLDERS, "Say what would be made, and how long.", "--dry-run")
+        bool, shown(FOLDERS, "Say what would be made, and in what time.", "--dry-run")
     ] = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yoda_cli.cli import _render, _render_bars
+from yoda_cli.cli import _fates, _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._early import check_size
-from yoda_cli.cli._fates import SCHEMA, Replaced, Show, interrupted, say_plan, say_planned, sum_up
 from yoda_cli.cli._log import logs
 from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from yoda_cli.files.overwriting import Outputs
     from yoda_cli.models.model import Model
     from yoda_cli.upscaling.batch.inputs import Found
+    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.plan import Batch, Failure
     from yoda_cli.upscaling.batch.run import Engine
     from yoda_cli.upscaling.picture import Item
@@ -52,7 +53,7 @@ class Asked:
     writing: WriteOptions
     running: Running
     inside: Inside
-    show: Show
+    show: _fates.Show
     yes: bool = False
 
 
@@ -124,14 +125,11 @@ def run_found(
 ) -> int:  # fmt: skip
     """Plan the pictures that were found, make them, and sum up: the exit code."""
     from yoda_cli.files import counted
-    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.plan import check_disk, plan_batch, prepare
-    from yoda_cli.upscaling.checks import size_label
 
+    gc.enable()  # all is loaded
     options, show = asked.options, asked.show
-    scale = options.scale if options.scale is not None else float(model.scale)
-    label = size_label(options, model.scale)
-    naming = Naming(asked.output, model.name, scale, options.seed, asked.writing, label)
+    naming = naming_of(asked, model.scale, model.name)
     with _render.waiting("reading what is there", quiet=not show.waits):
         batch = plan_batch(found, naming, model, options, stream=stream, outputs=outputs)
     if len(found) == 1 and batch.failures:
@@ -139,7 +137,7 @@ def run_found(
         raise batch.failures[0].error
     check_disk(batch)
     if asked.running.dry_run:
-        return say_plan(batch, model, options, show, stream)
+        return _fates.say_plan(batch, model, options, show, stream)
     for failure in batch.failures:
         show.failed(failure)
     if batch.done:
@@ -152,7 +150,7 @@ def run_found(
     if len(found) == 1 and failures:
         raise failures[0].error
     if len(found) > 1:
-        sum_up(batch, failures, quiet=show.quiet)
+        _fates.sum_up(batch, failures, quiet=show.quiet)
     if failures and len(failures) == len(found):
         return failures[0].error.exit_code
     return InputError.exit_code if failures else 0
@@ -162,24 +160,31 @@ def say_sketch(
     asked: Asked, found: Sequence[Found], files: Sequence[FileEntry], stream: bytes | None
 ) -> int:
     """What a dry run says while files are missing: those, and every picture but for its time."""
-    from yoda_cli.upscaling.batch.outputs import Naming
     from yoda_cli.upscaling.batch.run import sketch_of
-    from yoda_cli.upscaling.checks import size_label
 
     native, name = at_first(asked.options)
-    scale = asked.options.scale if asked.options.scale is not None else float(native)
-    label = size_label(asked.options, native)
-    naming = Naming(asked.output, name, scale, asked.options.seed, asked.writing, label)
-    say_downloads(files, json_lines=asked.show.json_lines, schema=SCHEMA)
+    naming = naming_of(asked, native, name)
+    say_downloads(files, json_lines=asked.show.json_lines, schema=_fates.SCHEMA)
 
     def sketch(one: Found) -> dict[str, Any]:
         many = len(found) > 1
         return sketch_of(one, naming, native, asked.options, many=many, stream=stream)
 
-    failed = say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
+    failed = _fates.say_planned([(one.path, partial(sketch, one)) for one in found], asked.show)[1]
     first = f"{still_to_do(files)} first; nothing was downloaded or written"
     _render.note(first, quiet=asked.show.quiet)
     return InputError.exit_code if failed else 0
+
+
+def naming_of(asked: Asked, native: int, name: str) -> Naming:
+    """How results of a model of this factor and name are called."""
+    from yoda_cli.upscaling.batch.outputs import Naming
+    from yoda_cli.upscaling.checks import size_label
+
+    options = asked.options
+    scale = options.scale if options.scale is not None else float(native)
+    label = size_label(options, native)
+    return Naming(asked.output, name, scale, options.seed, asked.writing, label)
 
 
 def at_first(options: UpscaleOptions) -> tuple[int, str]:
@@ -210,7 +215,7 @@ def make(
         else:
             show.failed(failure)
 
-    made, replaced = 0, Replaced(batch.items)
+    made, replaced = 0, _fates.Replaced(batch.items)
 
     def finished(item: Item, record: Mapping[str, Any]) -> None:
         nonlocal made
@@ -227,7 +232,11 @@ def make(
     events = Events(finished, failed, on_progress, notice)
     pixels = {item.source: item.pixels for item in batch.items}
     with _render_bars.overall(
-        pixels, label_of(batch, model), quiet=show.quiet, bar=show.bar, about=asked.options.adaptive
+        pixels,
+        _fates.label_of(batch, model),
+        quiet=show.quiet,
+        bar=show.bar,
+        about=asked.options.adaptive,
     ) as overall:
         try:
             return run_batch(
@@ -236,17 +245,7 @@ def make(
                 on_done=watchers.finish, apart=bool(asked.inside),
             )  # fmt: skip
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(interrupted(made, batch)) from None
-
-
-def label_of(batch: Batch, model: Model) -> str:
-    """What a picture alone is called while it is made, with the size it will have."""
-    if len(batch.items) != 1:
-        return ""
-    (item,) = batch.items
-    scale = item.scale or float(model.scale)
-    width, height = (max(1, round(side * scale)) for side in (item.width, item.height))
-    return f"{item.source.name} → {width}×{height}"
+            raise KeyboardInterrupt(_fates.interrupted(made, batch)) from None
 
 
 def outputs_of(asked: Asked, pictures: list[Path]) -> Outputs:

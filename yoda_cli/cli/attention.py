@@ -60,7 +60,8 @@ class AttentionArguments(NamedTuple):
         bool, typer.Option("--grid", help="Write one sheet: all heads, or all sources.")
     ] = False
     masks: Annotated[
-        str | None, typer.Option(help="Write M(t) at these t, such as 900,500,300.")
+        str | None,
+        typer.Option(help="Write which pixels steps at these times refine: 900,500,300."),
     ] = None
     model: ModelName = "general"
     lower_bound: LowerBound = None

@@ -76,13 +76,16 @@ class BenchArguments(NamedTuple):
             help="Vary attention, lower-bound, steps, sampler, faithful, tile or adaptive."
         ),
     ] = None
-    speed: Annotated[bool, typer.Option("--speed", help="Time the methods instead.")] = False
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure time and memory, not quality.")
+    ] = False
     baseline: Annotated[
         str | None, typer.Option(help="Method that --speed compares with (default: the first).")
     ] = None
     limit: Annotated[int | None, typer.Option(help="Only the first N pictures.", min=1)] = None
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of data sets that are not downloaded.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where data sets are that yoda cannot download."),
     ] = None
     channel: Channel = "y"
     border: Annotated[
@@ -109,7 +112,9 @@ class BenchArguments(NamedTuple):
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
     csv: Annotated[Path | None, typer.Option(help="Write every picture's row.")] = None
     html: Annotated[Path | None, typer.Option(help="Write one page.")] = None
-    plots: Annotated[Path | None, typer.Option(help="Write the charts here, as SVG.")] = None
+    plots: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write charts there, as SVG.")
+    ] = None
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Measure again what an earlier run measured.")
     ] = False
@@ -122,7 +127,7 @@ class BenchArguments(NamedTuple):
 
 
 def bench(args: BenchArguments) -> int:
-    """Compare ways to enlarge on data sets with a known truth; a stopped run goes on."""
+    """Compare ways to enlarge pictures whose large originals are known. A stopped run goes on."""
     _early.check_bench(args.dataset, args.model, args.peer, args.metric)
     check_room()
     from yoda_cli.evaluation.benchmark import document, run_bench

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class MetricsArguments(NamedTuple):
     """The command line of ``yoda metrics``."""
 
-    sr: Annotated[Path, typer.Argument(help="A result, or a folder of them.")]
-    hr: Annotated[Path, typer.Argument(help="The truth, or a folder of the same names.")]
+    sr: Annotated[Path, typer.Argument(help="A picture that was enlarged, or a folder of them.")]
+    hr: Annotated[Path, typer.Argument(help="The original, or a folder with the same names.")]
     metric: MetricNames = None
     channel: Channel = "y"
     border: Annotated[int, typer.Option(help="Pixels cropped on each side.")] = 4
@@ -42,7 +42,7 @@ class MetricsArguments(NamedTuple):
 
 
 def metrics(args: MetricsArguments) -> int:
-    """Measure results against their truth: two files, or two folders with the same names."""
+    """Measure how near enlarged pictures are to their originals: two files, or two folders."""
     check_room()
     from yoda_cli.evaluation.scores import DEFAULT, definition, find_metrics, frame_of
     from yoda_cli.weights import Cache, load_registry

@@ -30,6 +30,7 @@ EXTRA = "onnx"  # of the installation
 RUNTIME = "onnxruntime"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 NOBODY = -1  # listens to signals
+SMALL = 100_000  # numbers of a graph's weights
 ONLY_ERRORS = 3  # of the levels of its log, which goes to stderr
 
 
@@ -145,6 +146,20 @@ def _listening(options: Any) -> Iterator[None]:
         ear.close()
 
 
+@cache
+def share_memory() -> None:
+    """One store of memory for all graphs of this process, instead of the system's pages.
+
+    What one node has freed the next one takes; the system would fetch and clear its pages again,
+    a tenth of a small picture's time and a quarter of a large one's.
+    """
+    there = runtime()
+    place = there.OrtMemoryInfo(
+        "Cpu", there.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, there.OrtMemType.DEFAULT
+    )
+    there.create_and_register_allocator(place, there.OrtArenaCfg({}))
+
+
 def graph_file(weights: Path, part: str = "") -> Path:
     """Where the packaged graph of a checkpoint is, or of a part of it."""
     return weights.with_name(f"{weights.name}-{part}.onnx" if part else f"{weights.name}.onnx")
@@ -166,7 +181,12 @@ def _opened(weights: Path, part: str) -> Graph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ONLY_ERRORS
         options.intra_op_num_threads = threads()
-        options.enable_cpu_mem_arena = False  # it holds more than it hands out
+        if sum(tensor.size for tensor in tensors) < SMALL:  # it runs sooner than it is improved
+            level = onnxruntime.GraphOptimizationLevel
+            options.graph_optimization_level = level.ORT_DISABLE_ALL
+        options.enable_mem_pattern = False  # it holds what all nodes need at once
+        share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_external_initializers([f"<{key}>" for key in keys], values)
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

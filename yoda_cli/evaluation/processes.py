@@ -20,6 +20,7 @@ from yoda_cli.models.onnx_network import has_graphs
 
 ROUNDS = 5
 TORCH = "import torch"  # what the other commands are compared with
+ONNX = "yoda upscale, onnxruntime"
 
 #: What starts a command and prints its figures. A process of its own, and a small one: the system
 #: counts the size of whoever starts a process as that process's too.
@@ -81,7 +82,7 @@ def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[st
     }  # fmt: skip
     if has_runtime() and has_graphs(options) and options.device in ("auto", "cpu"):
         plain = [*usual, "--precision", "fp32", "--runtime", "onnx"]
-        commands["yoda upscale, onnxruntime"] = [*yoda, "upscale", str(picture), *plain]
+        commands[ONNX] = [*yoda, "upscale", str(picture), *plain]
     return commands
 
 

@@ -20,6 +20,7 @@ from yoda_cli.evaluation.methods import Method
 from yoda_cli.images.resize import imresize
 
 ROUNDS = 5
+SLOW_SECONDS = 8.0  # of a run: such a method, if not the first, is left out of larger sizes
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def measure(
     methods: Sequence[Method], sample: Tensor, sizes: Sequence[int], scale: int,
     on_round: Callable[[str], None] = lambda line: None, rounds: int = ROUNDS,
 ) -> list[Timing]:  # fmt: skip
-    """Time ``methods`` on ``sample`` made square at each of ``sizes`` (LR pixels)."""
+    """Time ``methods`` on ``sample`` made square at each of ``sizes`` (LR pixels, rising)."""
     timings: list[Timing] = []
+    methods = list(methods)
     for size in sizes:
         lr = imresize(sample, (size, size)).clamp(0, 1)
         calls = [method.run(lr).calls for method in methods]  # the warm-up
@@ -62,6 +64,8 @@ def measure(
                 Timing(method.name, size, size, median, min(found), max(found), median / baseline,
                        median / megapixels, gflop(method, lr), count)
             )  # fmt: skip
+        slow = {t.method for t in timings if t.median > SLOW_SECONDS and t.width == size}
+        methods = [m for m in methods if m is methods[0] or m.name not in slow]
     return timings
 
 

@@ -37,6 +37,7 @@ Pixels = npt.NDArray[Any]
 
 QUALITY = 95
 BAND_PIXELS = 1 << 20
+PNG_LEVEL = 4  # of zlib: half the time of its default 6, photographs 1 to 3 % larger
 LONG_TEXT = 1024  # characters of PNG text that is worth compressing
 MARKED_IN_XMP = ("JPEG", "WEBP", "TIFF", "AVIF")
 
@@ -253,7 +254,7 @@ def _options(
     elif kind == "AVIF":
         options |= {"quality": used, "subsampling": "4:4:4"}
     elif kind == "PNG":
-        options["pnginfo"] = _png_text(metadata, mark)
+        options |= {"pnginfo": _png_text(metadata, mark), "compress_level": PNG_LEVEL}
     elif kind == "GIF" and mark:
         options["comment"] = f"{MARK} {as_json(mark)}".encode()
     return options

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 from fakes import save_photo
@@ -100,6 +102,19 @@ def test_regions_of_one_picture_may_decide_in_different_processes(yoda, tmp_path
     assert local == made[0][0]
 
 
+def test_blocks_of_a_cut_picture_move_the_bar():
+    from yoda_cli.upscaling.batch.ray import _cutter
+
+    pool = SimpleNamespace(waiting=deque(), ray=SimpleNamespace(get=lambda reference: reference))
+    shares = []
+    cut = _cutter(pool, "item", "there", print, shares.append)
+    cut(SimpleNamespace(plan=SimpleNamespace(blocks=[1, 2, 3])))
+    for call in list(pool.waiting):
+        call.then(object())
+    assert shares == [0.25, 0.5, 0.75]
+    assert pool.waiting[0].method == "join"
+
+
 @pytest.mark.slow
 def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_checkpoint):
     from yoda_cli.upscaling.batch import ray as ray_engine
@@ -128,6 +143,22 @@ def test_an_actor_that_is_killed_loses_nothing(cluster, folder, tmp_path, tiny_c
     assert killed
     assert pool.actors[0] is not first
     assert len(done) == len(results(tmp_path / "out")) == 5
+
+
+def test_a_ray_that_does_not_start_is_said(yoda, folder, tiny_checkpoint, monkeypatch):
+    tried = []
+
+    def init(**how):
+        tried.append(how)
+        raise Exception("The current node timed out during startup")
+
+    ray.shutdown()
+    monkeypatch.setattr(ray, "init", init)
+    done = yoda("upscale", folder, "--model", tiny_checkpoint, "--engine", "ray")
+    assert done.code == 6, done.err
+    assert "Ray did not start: The current node timed out" in done.err
+    assert "internal error" not in done.err
+    assert len(tried) == 3
 
 
 def test_a_cluster_that_is_not_there_is_a_device_error(yoda, folder, tiny_checkpoint):

@@ -71,7 +71,7 @@ def manifest_at(manifests: dict[Path, Manifest], target: Path) -> Manifest | Non
 class Events:
     """What a caller hears; every callback may be left out.
 
-    ``on_progress`` hears which share of a picture is done, where workers of this machine make it;
+    ``on_progress`` hears which share of a picture is done (of Ray's only a cut one's);
     ``on_notice`` what a person should know of the run as a whole.
     """
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from yoda_cli.arrays import usable_cores
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import NO_MEMORY, DeviceError, YodaError, is_out_of_memory, name_surprises
 from yoda_cli.models.model import Model
@@ -61,8 +61,7 @@ class Worker:
 
 def threads_each(jobs: int, exact: bool) -> int:
     """The cores a process may use, shared among the workers."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if exact else max(1, min(torch.get_num_threads(), usable or 1) // jobs)
+    return 1 if exact else max(1, min(torch.get_num_threads(), usable_cores()) // jobs)
 
 
 def devices_for(options: UpscaleOptions, jobs: int) -> list[str]:

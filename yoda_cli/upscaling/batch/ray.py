@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,7 @@ def run_ray(
     if mine:
         check_address(address)
         on_terminate = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(address=address, include_dashboard=False if address is None else None,
-                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DeviceError(f"no Ray cluster at {address}: {error}") from error
+        start(ray, address)
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -162,6 +159,22 @@ def run_ray(
     finally:
         if mine:
             ray.shutdown()
+
+
+def start(ray: Any, address: str | None) -> None:
+    """Join the cluster at ``address``, or start one here: a busy machine is given three times the
+    half minute that Ray gives it. DeviceError where there is none in the end."""
+    where = f"no Ray cluster at {address}" if address else "Ray did not start"
+    for last in (False, False, True):
+        try:
+            ray.init(address=address, include_dashboard=False if address is None else None,
+                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
+        except Exception as error:  # the timeout has no class of its own
+            if last or address or "timed out" not in str(error):
+                raise DeviceError(f"{where}: {error}") from error
+            ray.shutdown()
+        else:
+            return
 
 
 def absolute(options: UpscaleOptions) -> UpscaleOptions:
@@ -201,7 +214,7 @@ def _run(batch: Batch, events: Events, pool: Pool, is_cut: Callable[[Item], bool
     for item in batch.items:
         there = replace(item, source=item.source.absolute(), target=item.target.absolute())
         if is_cut(item):
-            cut = _cutter(pool, item, there, settled(item))
+            cut = _cutter(pool, item, there, settled(item), partial(events.on_progress, item))
             pool.waiting.append(Call(item, "look", (there,), cut))
         else:
             pool.waiting.append(Call(item, "whole", (there,), settled(item)))
@@ -230,9 +243,11 @@ def is_worth_cutting(item: Item, model: Model, options: UpscaleOptions) -> bool:
 
 
 def _cutter(
-    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None]
-) -> Callable[[Any], None]:
-    """What follows a look: its blocks, and then the whole."""
+    pool: Pool, item: Item, there: Item, settled: Callable[[Any], None],
+    tell: Callable[[float], None],
+) -> Callable[[Any], None]:  # fmt: skip
+    """What follows a look: its blocks, and then the whole. ``tell`` hears the share that is done:
+    putting it together counts as one block."""
 
     def cut(looked: Any) -> None:
         count = len(pool.ray.get(looked).plan.blocks)
@@ -241,6 +256,7 @@ def _cutter(
         def taken(index: int) -> Callable[[Any], None]:
             def keep(reference: Any) -> None:
                 parts[index] = reference
+                tell(len(parts) / (count + 1))
                 if len(parts) == count:
                     made: Sequence[Any] = [parts[i] for i in range(count)]
                     pool.waiting.appendleft(Call(item, "join", (there, looked, *made), settled))
