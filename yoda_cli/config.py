@@ -28,7 +28,9 @@ class TrainOptions:
     ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
     all those of two chains that the network itself runs for each crop. Their loss is the energy
     score, whose two samples should differ as ``spread`` says: 0, not at all; 1, as the truth may;
-    and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
+    and ``texture_weight`` times the distance of the local distributions of patches. Long chains
+    train on ``scored`` of their estimates, drawn at random (0: on all), and may leap as
+    ``adaptive`` runs do; a network with ``injection`` is told what each step gained. With ``none``
     only the encoder is trained. Submodules named in ``frozen`` stay as they are; the convolutions
     of those named in ``muon`` are stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
     ``drawings`` drawn pictures (pages, screens, charts) are trained on beside the photographs.
@@ -54,6 +56,8 @@ class TrainOptions:
     states: Literal["forward", "sampled", "none"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
+    scored: int = 0
+    adaptive: bool = False
     frozen: tuple[str, ...] = ()
     muon: tuple[str, ...] = ()
     muon_rate: float = 0.01
@@ -68,8 +72,9 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        if self.states != "sampled" and (self.spread or self.texture_weight):
-            raise ValueError('spread and texture_weight need states = "sampled"')
+        own = (self.spread, self.texture_weight, self.scored, self.adaptive)
+        if self.states != "sampled" and any(own):
+            raise ValueError('spread, texture_weight, scored and adaptive need states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 

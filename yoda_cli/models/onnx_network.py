@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class OnnxNetwork:
     """The two graphs of a checkpoint, whose path is given without its suffix."""
 
-    is_compiled = False
+    is_compiled = takes_gains = False
 
     def __init__(self, weights: Path) -> None:
         self.encoder, self.denoiser = Graph.of(weights, "encoder"), Graph.of(weights, "denoiser")

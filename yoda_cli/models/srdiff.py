@@ -26,6 +26,7 @@ from yoda_cli.images.resize import imresize
 from yoda_cli.models.backbone import Backbone, clip_to, predict_clipped
 from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
+from yoda_cli.models.nets.injection import Injection
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet
 from yoda_cli.tiling.geometry import Geometry
@@ -38,7 +39,8 @@ class SRDiffConfig:
     ``encoder``: ``rrdb`` (published) or ``residual`` (compact, brings the base and the learned
     attention). ``residual_scale`` multiplies residuals of images in [-1, 1]; ``clip_z0`` clamps
     ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights. ``anchor`` is what a
-    compact network's residual is taken against: its regression ``base``, or ``bicubic``.
+    compact network's residual is taken against: its regression ``base``, or ``bicubic``. With
+    ``injection`` a compact network's features are steered by what the last step gained.
     """
 
     scale: int = 4
@@ -62,6 +64,7 @@ class SRDiffConfig:
     clip_z0: float = 1.0
     lr_divisor: int = 256
     anchor: Literal["base", "bicubic"] = "base"
+    injection: bool = False
 
 
 #: The released DF2K ×4 and CelebA ×8 checkpoints, and the compact network this project trains.
@@ -97,6 +100,8 @@ class SRDiff(Backbone):
         self.is_compact = config.encoder == "residual"
         if self.is_compact != (config.unshuffle == config.scale):
             raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
+        if config.injection and not self.is_compact:
+            raise ValueError("injection is for compact networks, with the residual encoder")
         channels = config.encoder_channels
         if self.is_compact:
             self.encoder = LREncoder(channels, config.encoder_blocks, config.scale)
@@ -118,6 +123,8 @@ class SRDiff(Backbone):
             blocks=config.unet_blocks,
             mask_input=config.mask_input,
         )
+        self.injection = Injection(config.dim) if config.injection else None
+        self.takes_gains = config.injection
         levels = len(config.dim_mults)
         grid = config.unshuffle * 2 ** (levels - 1)  # HR pixels that one lowest cell spans
         # Two 3×3 convolutions a block, on the way down and up, widest at the bottom. The compact
@@ -155,7 +162,10 @@ class SRDiff(Backbone):
         )
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        out: Tensor = self.denoise_fn(z_t, t - 1, condition.maps["features"], mask)
+        features = condition.maps["features"]
+        if self.injection is not None:
+            features = self.injection(features, condition.gains)
+        out: Tensor = self.denoise_fn(z_t, t - 1, features, mask)
         return out.float()
 
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
