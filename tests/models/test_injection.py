@@ -27,9 +27,9 @@ SR3_NET = {
     "schedule": "cosine", "alpha_bar_min": 1e-4, "prediction": "x0", "clip_z0": 0.0,
     "unshuffle": 4, "mask_input": True, "encoder_channels": 8, "encoder_blocks": 1,
 }  # fmt: skip
-CARD = {"defaults": {"attention": "uniform", "lower_bound": 0.3, "steps": 12, "sampler": "ddim"}}
-OPTIONS = UpscaleOptions(adaptive=True, steps=12, block=256, exact=True)
-LR = photo(32, 100)  # 128×400 output pixels: two regions
+CARD = {"defaults": {"attention": "uniform", "lower_bound": 0.3, "steps": 8, "sampler": "ddim"}}
+OPTIONS = UpscaleOptions(adaptive=True, steps=8, block=256, exact=True)
+LR = photo(16, 100)  # 64×400 output pixels: two regions
 
 
 def perturbed(module):
@@ -155,11 +155,10 @@ def test_a_run_gives_the_same_bytes_before_training_and_other_ones_after(tmp_pat
         return enlarge(LR, model, replace(OPTIONS, **changes)).image
 
     little, more = Gains(0.0, 0.001), Gains(0.015, 0.001)  # the same leaps
-    for judge in (None, little):
-        assert torch.equal(run(files[0], judge), run(files[1], judge))
+    assert torch.equal(run(files[0], more), run(files[1], more))
     runs = [run(files[2], judge) for judge in (little, more)]
     assert not torch.equal(*runs)
-    uniform = [run(path, adaptive=False) for path in files]
+    uniform = [run(path, adaptive=False, steps=2) for path in files]
     assert torch.equal(uniform[0], uniform[1])
     assert not torch.equal(uniform[0], uniform[2])
 
@@ -195,7 +194,7 @@ def test_a_checkpoint_keeps_it_and_no_other_is_filled_with_it(tmp_path, networks
         kept = file.get_tensor("injection.out.weight")
     assert torch.equal(loaded.state_dict()["injection.out.weight"], kept.float())
     wrong = saved(tmp_path / "wrong.safetensors", name, steered, plain)
-    with pytest.raises(WeightsError, match="it lacks injection"):
+    with pytest.raises(WeightsError, match="larger network than it holds"):
         load_checkpoint(wrong)
 
 
