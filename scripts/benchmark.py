@@ -267,7 +267,7 @@ import sys
 from pathlib import Path
 from PIL import Image
 from yoda_cli.cli import run
-from yoda_cli.memory import peak_bytes  # unlike getrusage's, not that of the process that began it
+from yoda_cli.devices.memory import peak_bytes  # unlike getrusage's, of this process alone
 source, path, width, height = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 Image.open(source).convert("RGB").resize((width, height)).save(path)
 out = path.with_suffix(".png")

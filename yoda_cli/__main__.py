@@ -1,9 +1,10 @@
-"""``python -m yoda_cli`` and the command ``yoda``: Ctrl-C ends it from the first moment on."""
+"""``python -m yoda_cli`` and the command ``yoda``: Ctrl-C ends it from the first moment on.
+
+That is a few milliseconds after Python itself has started, so this imports nothing else.
+"""
 
 import os
 import signal
-from contextlib import suppress
-from types import FrameType
 
 
 def main() -> None:
@@ -15,11 +16,13 @@ def main() -> None:
     run()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(number: int, frame: object) -> None:
     """Nothing was begun yet."""
-    with suppress(OSError):
+    try:
         head = b"\r\x1b[K" if os.isatty(2) else b""  # over the ^C of the terminal
         os.write(2, head + b"interrupted: nothing was done\n")
+    except OSError:
+        pass  # nobody listens
     os._exit(130)
 
 

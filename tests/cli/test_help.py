@@ -10,7 +10,7 @@ import typer
 from fakes import save_photo
 
 from yoda_cli import errors
-from yoda_cli.cli import _names, app, application_for
+from yoda_cli.cli import _defaults, _names, app, application_for
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +34,28 @@ def test_the_help_of_upscale_fits_one_screen(yoda):
 
 
 def test_the_list_of_commands_is_the_same_whether_their_options_are_read_or_not(yoda):
-    """``yoda --help`` reads none: making two hundred of them took a third of its time."""
+    """``yoda --help`` reads none, nor any command's module: together they took half its time."""
     listed = typer.main.get_command(application_for(["--help"]))
     assert not any(each.params for each in listed.commands.values())
     whole = typer.main.get_command(app())
     shown = yoda("--help").out
     assert list(listed.commands) == list(whole.commands)
     for name, command in whole.commands.items():
-        assert listed.commands[name].get_short_help_str(200) == command.get_short_help_str(200)
+        line = listed.commands[name].get_short_help_str(200)
+        assert line == command.get_short_help_str(200)
+        assert name == "upscale" or line.rstrip(".") == command.help.rstrip(".")
         assert name in shown
+
+
+@pytest.mark.parametrize(("arguments", "loaded"), [(["--help"], []), (["compare"], ["compare"])])
+def test_a_command_alone_is_loaded_and_for_the_list_none(arguments, loaded):
+    program = (
+        "import sys; from yoda_cli.cli import run; from yoda_cli.cli._commands import COMMANDS; "
+        f"run({arguments}); "
+        "print([name for name in COMMANDS if 'yoda_cli.cli.' + name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == str(loaded)
 
 
 def test_all_options_are_shown_on_request_and_aliases_never(yoda):
@@ -100,6 +113,10 @@ def test_no_command_shows_the_help_and_no_other_line(yoda):
         (["upscale", "photo.png", "--steps", "many"], 2, "give a whole number"),
         (["upscale", "photo.png", "--quality", "101"], 2, "give 1 … 100"),
         (["upscale", "photo.png", "--jobs", "0"], 2, "give 1 or more"),
+        (["upscale", "photo.png", "--max-pixels", "9" * 400], 2, "a number such as 800M or 2G"),
+        (["upscale", "photo.png", "--tile-overlap", "9" * 400], 2, "give 0 or more pixels"),
+        (["upscale", "photo.png", "--width", "9" * 400], 2, "e+17 times the 8 pixels"),
+        (["upscale", "photo.png", "--tile", "9" * 5000], 2, "give auto, 0 or a number of pixels"),
         (["upscale", "photo.png", "--denoise", "hard"], 2, "give auto, none, light, strong"),
         (["weights", "pull", "x", "--dry-rum"], 2, "(see yoda weights pull --help)"),
         (["weights", "pull", "genera"], 2, "did you mean general?\n"),
@@ -272,3 +289,26 @@ def test_what_is_said_is_kept_in_a_log(yoda, tmp_path):
     assert "no such file" in log.read_text(encoding="utf-8")
     yoda("upscale", tmp_path / "other.png")
     assert "other.png" not in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_defaults_in_a_home_that_may_not_be_entered_are_somebody_elses(
+    monkeypatch, tmp_path, named
+):
+    """``HOME`` of another user, as ``sudo -E`` and containers leave it; a file that was named is
+    meant."""
+    path = tmp_path / "closed" / "config.toml"
+    monkeypatch.setattr(_defaults, "config_path", lambda: path)
+    monkeypatch.setattr(_defaults.os, "access", lambda folder, mode: folder != path.parent)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(_defaults, "read_small", refuse)
+    if named:
+        monkeypatch.setenv("YODA_CONFIG", str(path))
+        with pytest.raises(errors.UsageError, match="cannot be read"):
+            _defaults.read_config()
+        return
+    monkeypatch.delenv("YODA_CONFIG")
+    assert _defaults.read_config() == {}

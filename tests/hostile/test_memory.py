@@ -165,6 +165,17 @@ def test_a_picture_that_memory_does_not_hold_is_refused_from_its_header(
     assert "--stream" in done.err
 
 
+@pytest.mark.parametrize(("kind", "code"), [("bmp", 0), ("webp", 6)])
+def test_a_decoder_that_holds_a_picture_twice_is_forecast_with_that(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint, kind, code
+):
+    """A WebP of 38 bytes takes 4.9 GB while it is read."""
+    source = save_photo(tmp_path / f"in.{kind}", 100, 100)
+    monkeypatch.setattr(forecast, "free_memory_bytes", lambda: 120_000)
+    done = yoda("upscale", source, "--model", tiny_checkpoint, "--scale", "0.1", "--dry-run")
+    assert done.code == code, done.err
+
+
 def test_what_memory_does_not_hold_is_streamed_where_it_can_be(
     yoda, tmp_path, monkeypatch, tiny_checkpoint
 ):

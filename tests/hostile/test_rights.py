@@ -107,6 +107,13 @@ def test_a_stranger_writes_nothing_into_that_tree(stranger, tree):
     assert files_under(tree / "source") == before
 
 
+def test_a_folder_that_may_not_be_written_is_said_before_any_work(stranger, tree):
+    done = run_by(stranger, tree, "upscale", "in/0.png", "-o", str(tree / "source" / "made.png"))
+    assert done.returncode == 7, done.stderr
+    assert "to compute" not in done.stderr
+    assert "Permission denied" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",

@@ -23,6 +23,7 @@ from yoda_cli.images import (
     Picture,
     encode_picture,
     made_by_yoda,
+    pixels,
     read_picture,
     shown,
     write_picture,
@@ -257,3 +258,18 @@ def test_a_bmp_says_behind_its_pixels_that_yoda_made_it(tmp_path):
     assert read_provenance(tmp_path / "marked.bmp") == {"seed": "7"}
     with Image.open(tmp_path / "marked.bmp") as ours, Image.open(tmp_path / "plain.bmp") as other:
         assert ours.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F", "CMYK"])
+def test_pictures_are_read_band_by_band_as_they_are_whole(monkeypatch, mode):
+    """Pillow's own conversion of the whole picture takes twice the memory."""
+    colours = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
+    image = Image.fromarray(colours).convert("L" if mode in ("I;16", "F") else "RGB").convert(mode)
+    if mode == "P":
+        image.info["transparency"] = 3
+    whole = pixels.read_8(image).values
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 5 * 23)
+    banded = pixels.read_8(image).values
+    assert np.array_equal(whole, banded)
+    if mode == "P":
+        assert np.array_equal(whole, np.asarray(image.convert("RGBA")))

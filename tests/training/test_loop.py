@@ -142,6 +142,30 @@ def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
     assert all(k.startswith("encoder.") for k in changed)
 
 
+def test_the_recipe_of_the_structure_head_moves_nothing_else(tmp_path):
+    """Not even what is no weight: clean pictures stay what they were."""
+    recipe = load_recipe("general-structure")
+    save_photo(tmp_path / "a.png", 200, 200)
+    options = replace(recipe.train, patch=128, batch=1)
+    state = make_run(replace(recipe, train=options), CPU, None)
+    store = PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 32)
+    before = {k: v.clone() for k, v in state.net.state_dict().items()}
+    for _ in range(2):
+        terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
+    assert set(terms) == {"error", "structure", "texture"}
+    changed = {k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])}
+    head = {k for k in before if k.startswith("encoder.structure_head.")}
+    assert changed
+    assert changed <= head
+
+
+def test_finished_pictures_need_something_to_train(data, tmp_path):
+    parts = ("conv_first", "trunk", "conv_trunk", "base_head")
+    frozen = tuple(f"encoder.{part}" for part in parts)
+    with pytest.raises(UsageError, match="added to the base: nothing is"):
+        run(data, tmp_path, 1, states="finished", structure_weight=1.0, frozen=frozen)
+
+
 def test_a_run_goes_on_from_a_checkpoint(data, tmp_path):
     best = run(data, tmp_path / "first", 2)
     recipe = replace(RECIPE, train=replace(OPTIONS, steps=1))

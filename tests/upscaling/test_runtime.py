@@ -23,6 +23,7 @@ from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_provenance
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.onnx_graphs import PARTS, facts_of
+from yoda_cli.models.onnx_network import CLEAN_ENCODER
 from yoda_cli.models.packaged_graphs import MODELS, packaged_graphs
 from yoda_cli.upscaling.batch.inputs import Found
 from yoda_cli.upscaling.batch.runtime import ONNX, RUNTIMES, TORCH, pick_runtime
@@ -277,7 +278,9 @@ def test_names_for_completion_are_those_of_the_program():
 def graphs():
     checkpoints = PACKAGE / "checkpoints"
     for name in MODELS:
-        for part in PARTS:
+        for part in (*PARTS, CLEAN_ENCODER):
+            if part == CLEAN_ENCODER and name != "general":
+                continue
             yield graph_file(checkpoints / name, part), checkpoints / f"{name}.safetensors"
     yield graph_file(DAMAGE), DAMAGE.with_suffix(".safetensors")
 
@@ -296,7 +299,8 @@ def test_the_packaged_graphs_hold_no_weights_and_say_what_their_networks_are(mod
     for name, (model, plain) in models.items():
         for key in model.backbone.state_dict():
             assert (name, key) in seen or key == "encoder.difficulty_p90", key  # in the graph
-        for graph in (plain.backbone.encoder, plain.backbone.denoiser):
+        encoders = [plain.backbone.encoder(damaged) for damaged in (False, True)]
+        for graph in (*encoders, plain.backbone.denoiser):
             said = {k: v for k, v in graph.facts.items() if k != "part"}
             expected = {k: v for k, v in facts_of(model.backbone, "encoder").items() if k in said}
             assert said == expected
@@ -304,11 +308,15 @@ def test_the_packaged_graphs_hold_no_weights_and_say_what_their_networks_are(mod
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("strength", [0.0, 0.3])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_packaged_graphs_give_what_their_networks_give(models, name):
+def test_the_packaged_graphs_give_what_their_networks_give(models, name, strength):
     model, plain = models[name]
     lr, z_t = photo(12, 20), torch.randn(1, 3, 48, 80)
-    expected, made = model.backbone.encode(lr, 0.3), plain.backbone.encode(lr.numpy(), 0.3)
+    expected, made = (
+        model.backbone.encode(lr, strength),
+        plain.backbone.encode(lr.numpy(), strength),
+    )
     assert np.allclose(made.attention, expected.attention, atol=1e-5)
     for key in ("features", "base"):
         assert np.allclose(made.maps[key], expected.maps[key], atol=1e-4)

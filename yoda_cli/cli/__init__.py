@@ -10,29 +10,18 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from yoda_cli.cli import _defaults, _render, _upscale_options, weights
+from yoda_cli.cli import _defaults, _render
+from yoda_cli.cli._commands import COMMANDS, add
 from yoda_cli.cli._log import end_log
-from yoda_cli.cli._parsing import Command, Family, Group
-from yoda_cli.cli._record import unrolled, without_options
+from yoda_cli.cli._parsing import Group
 from yoda_cli.cli._signals import interruption, leave_signals, take_signals
 from yoda_cli.cli._streams import take_streams
-from yoda_cli.cli.attention import attention
-from yoda_cli.cli.bench import bench
-from yoda_cli.cli.compare import compare
-from yoda_cli.cli.config import config
-from yoda_cli.cli.doctor import doctor
-from yoda_cli.cli.export import export
-from yoda_cli.cli.help import help_
-from yoda_cli.cli.metrics import metrics
-from yoda_cli.cli.train import train
-from yoda_cli.cli.upscale import upscale
 from yoda_cli.errors import (
     INTERRUPTED,
     NO_MEMORY,
@@ -80,25 +69,8 @@ def root(
     ctx.default_map = _defaults.default_map(ctx.command)
 
 
-#: Every command, and what typer is told of it.
-COMMANDS: dict[str, tuple[Callable[..., Any] | typer.Typer, dict[str, Any]]] = {
-    "upscale": (upscale, {
-        "epilog": _upscale_options.EPILOG, "short_help": "Make pictures larger.",
-        "add_help_option": False,
-    }),
-    "attention": (attention, {}),
-    "compare": (compare, {}),
-    "bench": (bench, {}),
-    "metrics": (metrics, {}),
-    "train": (train, {}),
-    "export": (export, {}),
-    "weights": (weights.app, {}),
-    "doctor": (doctor, {}),
-    "config": (config, {}),
-    "help": (help_, {}),
-}  # fmt: skip
 SAID = 80  # letters of a name that is too long
-ALONE = ("upscale", "attention", "metrics", "train")  # they look at no other command
+LOOKING = ("config", "help")  # at other commands
 
 
 def application(*names: str, listed: bool = False) -> typer.Typer:
@@ -115,15 +87,7 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
     )
     made.callback()(root)
     for name in names:
-        command, told = COMMANDS[name]
-        if isinstance(command, typer.Typer):
-            for inner in command.registered_commands:
-                inner.cls = Command
-            family = typer.Typer(help=command.info.help) if listed else command
-            made.add_typer(family, name=name, cls=Family)
-        else:
-            taken = without_options(command) if listed else unrolled(command)
-            made.command(name, cls=Command, **told)(taken)
+        add(made, name, by_name=listed)
     return made
 
 
@@ -138,10 +102,11 @@ def application_for(arguments: list[str]) -> typer.Typer:
 
     A file of defaults may speak of every command, and is checked against them.
     """
-    if arguments in (["-h"], ["--help"]):
-        return application(*COMMANDS, listed=True)
     name = arguments[0] if arguments else ""
-    return application(name) if name in ALONE and not _defaults.is_written() else app()
+    if name in ("", "-h", "--help", "-V", "--version") and len(arguments) < 2:
+        return application(*COMMANDS, listed=True)
+    alone = name in COMMANDS and name not in LOOKING and not _defaults.is_written()
+    return application(name) if alone else app()
 
 
 def main() -> None:

@@ -8,12 +8,10 @@ the top is, and goes before it. The command line goes before both.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yoda_cli.cli import _names
 from yoda_cli.errors import UsageError
 from yoda_cli.files import read_small
 
@@ -52,11 +50,27 @@ def read_config() -> dict[str, Any]:
     except ImportError:  # a machine that only trains need not have platformdirs
         return {}
     try:
-        return tomllib.loads(read_small(path))
+        text = read_small(path)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, PermissionError) and is_of_others(path.parent):
+            return {}
         raise UsageError(f"{path} cannot be read: {error}") from error
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def is_of_others(folder: Path) -> bool:
+    """Whether the folder may not be entered: ``HOME`` is another user's, as ``sudo -E`` leaves it.
+
+    What ``YODA_CONFIG`` names is meant, wherever it is.
+    """
+    return not os.environ.get("YODA_CONFIG") and not os.access(folder, os.X_OK)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -66,6 +80,13 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith("YODA_") and name not in ELSEWHERE and value
     }
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What was meant; the tables of names are loaded for a mistake only."""
+    from yoda_cli.cli import _names
+
+    return _names.nearest(name, known)
 
 
 def settle(
@@ -78,11 +99,11 @@ def settle(
     known = {name for command in commands.values() for name in options_of(command)}
     for key in common:
         if key not in known:
-            raise UsageError(f"{config_path()}: no option {key!r}; {_names.nearest(key, known)}")
+            raise UsageError(f"{config_path()}: no option {key!r}; {nearest(key, known)}")
     for name in tables:
         if name not in commands:
             raise UsageError(f"{config_path()}: no command {name!r}; "
-                             f"{_names.nearest(name, commands)}")  # fmt: skip
+                             f"{nearest(name, commands)}")  # fmt: skip
     return {
         name: of_command(name, command, tables.get(name, {}), {**common, **environment})
         for name, command in commands.items()
@@ -103,8 +124,7 @@ def of_command(
     for key in own:
         if key not in options:
             raise UsageError(
-                f"{config_path()}: yoda {name} has no option {key!r}; "
-                f"{_names.nearest(key, options)}"
+                f"{config_path()}: yoda {name} has no option {key!r}; {nearest(key, options)}"
             )
     found = {key: value for key, value in common.items() if key in options} | own
     return {options[key]: as_typed(value) for key, value in found.items()}

@@ -228,21 +228,22 @@ def parse_leaps(text: str | None) -> tuple[float, ...] | None:
 
 
 PIXELS = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)", re.ASCII)
+LARGEST = 1 << 62  # no file and no memory has so many pixels
 
 
 def parse_pixels(text: str) -> int:
     """A number of pixels; k, M and G stand for thousands, millions and billions."""
     found = PIXELS.fullmatch(text)
-    count = int(float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]]) if found else 0
-    if count < 1:
+    count = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[2]] if found else 0.0
+    if not 1 <= count < LARGEST:
         raise UsageError(f"max pixels {text!r} is not allowed; give a number such as 800M or 2G")
-    return count
+    return int(count)
 
 
 def parse_size(name: str, text: str) -> int | None:
     """``auto`` is None; otherwise output pixels."""
     if text == "auto":
         return None
-    if not text.isascii() or not text.isdecimal():
+    if not text.isascii() or not text.isdecimal() or float(text) >= LARGEST:
         raise UsageError(f"{name} {text!r} is not allowed; give auto, 0 or a number of pixels")
     return int(text)

@@ -32,15 +32,6 @@ def unrolled(command: Callable[..., Any]) -> Callable[..., Any]:
     return taking_options
 
 
-def without_options(command: Callable[..., Any]) -> Callable[[], None]:
-    """What carries only the name and the help of ``command``."""
-
-    def named() -> None: ...
-
-    named.__name__, named.__doc__ = command.__name__, command.__doc__
-    return named
-
-
 def is_record(kind: Any) -> bool:
     """Whether a type is a NamedTuple."""
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")

@@ -17,14 +17,6 @@ from yoda_cli.config import STRENGTHS
 
 WHAT, OUTPUT = "What", "Output"
 
-EPILOG = """\
-[bold]Examples[/bold]
-  yoda upscale photo.jpg
-  yoda upscale photo.jpg -o large.png --width 3000
-  yoda upscale old.jpg --denoise strong
-  yoda upscale photos/ -r -o enlarged/
-"""
-
 
 class What(NamedTuple):
     """What is made of what."""

@@ -12,6 +12,14 @@ from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
 
+EPILOG = """\
+[bold]Examples[/bold]
+  yoda upscale photo.jpg
+  yoda upscale photo.jpg -o large.png --width 3000
+  yoda upscale old.jpg --denoise strong
+  yoda upscale photos/ -r -o enlarged/
+"""
+
 
 def upscale(args: UpscaleArguments) -> int:
     """Make pictures larger: files, folders, patterns in quotes, or - for standard input."""

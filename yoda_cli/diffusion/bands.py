@@ -11,7 +11,9 @@ from yoda_cli.arrays import is_plain
 if TYPE_CHECKING:
     from torch import Tensor
 
-BAND_VALUES = 3 << 18  # fp32 values: 3 MB, and a step holds a few bands of them
+#: fp32 values: 3 MB, and a step holds a few bands of them. Half and twice as many take as long, up
+#: to the difference of two readings (`scripts/measure_constants.py BAND_VALUES`).
+BAND_VALUES = 3 << 18
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
 import re
-import secrets
 import socket
 import stat
 import time
@@ -25,7 +23,7 @@ NAME_BYTES = 255
 MAX_TEXT_BYTES = 16 << 20
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
-TOKEN = secrets.token_hex(4)  # tells this process from an earlier one with the same pid
+TOKEN = os.urandom(4).hex()  # tells this process from an earlier one with the same pid
 TEMPORARY = re.compile(r"\..*\.yoda-([0-9a-f]{8})-(\d+)-([0-9a-f]{8})[0-9a-f]+\.tmp", re.DOTALL)
 
 Check = Callable[[Path], None]  # raises OutputError where a path may not be written
@@ -194,6 +192,8 @@ def is_alive(pid: int) -> bool:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    import hashlib  # brings OpenSSL
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -116,9 +116,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def may_write(folder: Path) -> bool:
+    """Whether files can be made in ``folder``, or where it will be made, as far as modes tell."""
+    return os.access(_standing(folder), os.W_OK | os.X_OK)
+
+
+def _standing(folder: Path) -> Path:
+    """``folder``, or the nearest above it that is there."""
+    return next((p for p in (folder, *folder.parents) if p.is_dir()), folder)
+
+
 def folds_case(folder: Path) -> bool:
     """Whether ``A`` and ``a`` are one file in ``folder``, or where it will be made."""
-    there = next((p for p in (folder, *folder.parents) if p.is_dir()), folder)
+    there = _standing(folder)
     with contextlib.suppress(OSError), os.scandir(there) as found:
         entries = [Path(entry.path) for entry in itertools.islice(found, 8)]
         for path in [*entries, there]:

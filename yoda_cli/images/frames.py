@@ -22,12 +22,12 @@ from yoda_cli.images.opening import (
     opened,
 )
 from yoda_cli.images.picture import Picture
+from yoda_cli.images.pixels import read_8
 from yoda_cli.images.reading import (
     damage_notice,
     guarded,
     metadata_of,
     picture_of,
-    read_8,
     refuse_damage,
 )
 

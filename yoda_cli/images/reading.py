@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image
 
 from yoda_cli.errors import InputError, NotFoundError
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
 from yoda_cli.images.opening import ACCEPT, KINDS, Source, name_of, opened, read_stream
-from yoda_cli.images.picture import ANIMATED, GREY_MODES, Metadata, Picture, as_tensors
+from yoda_cli.images.picture import ANIMATED, Metadata, Picture, as_tensors
+from yoda_cli.images.pixels import CONVERTED, Raw, Stored, read_8
 from yoda_cli.images.provenance import (
     BMP_BYTES,
     MARK,
@@ -33,23 +32,11 @@ from yoda_cli.images.resize import as_floats
 MAX_DPI = 65_535  # what JPEG can say
 RIFF_HEADER = 12
 NOT_TEXT = (MARK, XMP_TEXT, "Raw profile type exif")
-CONVERTED = ("CMYK", "LAB")  # their profiles describe no RGB
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-
-Stored = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Raw:
-    """Pixels as stored, (H, W, C), bytes or float32 in [0, 1], and what was lost on the way."""
-
-    values: Stored
-    bits: int = 8
-    notices: tuple[str, ...] = ()
 
 
 def read_picture(
@@ -158,7 +145,7 @@ def plain_picture_of(
 ) -> Picture:
     """The same of NumPy's arrays."""
     upright = _upright(raw.values, orientation).transpose(2, 0, 1)[None]
-    values = upright.copy(order="C")  # (1, C, H, W)
+    values = cast("Stored", np.ascontiguousarray(upright))  # (1, C, H, W)
     channels = values.shape[1]
     alpha = as_floats(cast("Tensor", values[:, -1:].copy())) if channels in (2, 4) else None
     if channels < 3:
@@ -187,44 +174,6 @@ def _upright(values: Stored, orientation: int) -> Stored:
     if orientation in (3, 4, 7, 8):
         values = values[::-1]
     return values
-
-
-def read_8(image: Image.Image) -> Raw:
-    """The pixels of a loaded picture at 8 bits a channel, and what was converted."""
-    notices: tuple[str, ...] = ()
-    if image.mode in CONVERTED:
-        image, notice = _cmyk_to_rgb(image) if image.mode == "CMYK" else _lab_to_rgb(image)
-        notices = (notice,)
-    is_grey = image.mode in GREY_MODES
-    if image.has_transparency_data:
-        image = image.convert("LA" if is_grey else "RGBA")
-    else:
-        image = image.convert("L" if is_grey else "RGB")
-    pixels = np.asarray(image)
-    return Raw(pixels[..., None] if pixels.ndim == 2 else pixels, 8, notices)
-
-
-def _cmyk_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """sRGB by the file's own profile where it has one that works."""
-    profile = image.info.get("icc_profile")
-    if profile:
-        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image,
-                source,
-                ImageCms.createProfile("sRGB"),
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-            if converted is not None:
-                return converted, "CMYK was converted to sRGB by the picture's colour profile"
-    return image.convert("RGB"), "CMYK without a colour profile was converted to RGB"
-
-
-def _lab_to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    return image.convert("RGB"), "CIELab was converted to sRGB"
 
 
 def further_pictures(image: Image.Image) -> tuple[str, ...]:

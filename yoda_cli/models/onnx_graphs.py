@@ -4,7 +4,8 @@ Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``s
 [0, 1] → ``features`` (B, C, h, w), ``base`` (B, 3, H, W) and ``attention`` (B, 1, h, w).
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
 and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are
-float32 but ``t``, int64. Their metadata has what the loop needs beside them.
+float32 but ``t``, int64. Their metadata has what the loop needs beside them. ``clean-encoder`` is
+``encoder`` without what it adds to damaged pictures: less work, and right for ``strength`` 0 alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,7 @@ from yoda_cli.models.srdiff import SRDiff
 
 Compact = SRDiff | SR3
 ANCHOR = {SRDiff: "anchor", SR3: "base"}  # the map that a residual is added to
-Part = Literal["encoder", "denoiser"]
-PARTS: tuple[Part, ...] = ("encoder", "denoiser")
+PARTS = ("encoder", "denoiser")
 OPSET = 18
 TRACED = (2, 5, 7)  # pictures, and the sides of one in strides: no two numbers alike
 CHECKED = (1, 6, 4)  # the same of the example that is compared
@@ -40,14 +40,17 @@ TOLERANCE = 1e-4
 
 
 class EncoderGraph(nn.Module):
-    """``encode`` with tensors alone."""
+    """``encode`` with tensors alone; ``structured`` as of ``SRDiff.encode_compact``."""
 
-    def __init__(self, net: Compact) -> None:
+    def __init__(self, net: Compact, structured: bool) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.structured = net, structured
 
     def forward(self, lr: Tensor, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        condition = self.net.encode(lr, strength)
+        if isinstance(self.net, SRDiff):
+            condition = self.net.encode_compact(lr, strength, self.structured)
+        else:
+            condition = self.net.encode(lr, strength)
         assert condition.attention is not None
         maps = condition.maps
         return maps["features"], maps[ANCHOR[type(self.net)]], condition.attention
@@ -97,7 +100,7 @@ def check_packages() -> None:
         need(package, "onnx")
 
 
-def onnx_graph(net: Compact, part: Part) -> bytes:
+def onnx_graph(net: Compact, part: str) -> bytes:
     """A file's content: one part of a compact network in fp32 on the CPU, its weights included."""
     phase_taps(net.config.scale)  # constants; made while it exports they would be taken for inputs
     return exported(_graph(net, part), _inputs(net, part), facts_of(net, part))
@@ -125,7 +128,7 @@ def exported(graph: nn.Module, inputs: Inputs, facts: Mapping[str, Any]) -> byte
     return bytes(model.SerializeToString())
 
 
-def difference(net: Compact, part: Part, data: bytes) -> float:
+def difference(net: Compact, part: str, data: bytes) -> float:
     """The largest difference between onnxruntime's outputs and torch's, which are about 1.
 
     Raises ``YodaError`` where it is above ``TOLERANCE``: such a file is of no use.
@@ -146,11 +149,18 @@ def difference(net: Compact, part: Part, data: bytes) -> float:
     return most
 
 
-def _graph(net: Compact, part: Part) -> nn.Module:
-    return (EncoderGraph(net) if part == "encoder" else DenoiserGraph(net)).eval()
+def _graph(net: Compact, part: str) -> nn.Module:
+    if part == "denoiser":
+        return DenoiserGraph(net).eval()
+    return EncoderGraph(net, part == "encoder" and has_structure(net)).eval()
 
 
-def facts_of(net: Compact, part: Part) -> dict[str, Any]:
+def has_structure(net: Compact) -> bool:
+    """Whether its encoder adds something to damaged pictures."""
+    return isinstance(net, SRDiff) and net.config.structure_blocks > 0
+
+
+def facts_of(net: Compact, part: str) -> dict[str, Any]:
     """What one must know to run the graphs: the picture is ``base`` + ``residual`` · ẑ_0, z_lr is
     zero, and ᾱ_t with t in 0…T is in ``alpha_bar``."""
     return {
@@ -170,13 +180,13 @@ def _features(net: Compact, lr: Tensor) -> Tensor:
     return net.encode(lr).maps["features"].clone()
 
 
-def _inputs(net: Compact, part: Part, sizes: tuple[int, int, int] = TRACED) -> Inputs:
+def _inputs(net: Compact, part: str, sizes: tuple[int, int, int] = TRACED) -> Inputs:
     scale, stride = net.config.scale, net.geometry.stride
     batch, rows, columns = sizes
     count, down, across = Dim("batch", min=1), Dim("rows", min=1), Dim("columns", min=1)
     small = {0: count, 2: stride * down, 3: stride * across}
     height, width = rows * stride, columns * stride
-    if part == "encoder":
+    if part != "denoiser":
         tensors = {"lr": torch.rand(batch, 3, height, width), "strength": torch.rand(batch)}
         return Inputs(
             tensors, {"lr": small, "strength": {0: count}}, ("features", "base", "attention")

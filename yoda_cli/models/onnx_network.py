@@ -29,25 +29,34 @@ if TYPE_CHECKING:
     from yoda_cli.models.backbone import Backbone
 
 
+CLEAN_ENCODER = "clean-encoder"
+
+
 class OnnxNetwork:
-    """The two graphs of a checkpoint, whose path is given without its suffix."""
+    """The graphs of a checkpoint, whose path is given without its suffix."""
 
     is_compiled = takes_gains = False
 
     def __init__(self, weights: Path) -> None:
-        self.encoder, self.denoiser = Graph.of(weights, "encoder"), Graph.of(weights, "denoiser")
+        self.weights, self.denoiser = weights, Graph.of(weights, "denoiser")
         facts = self.denoiser.facts
         self.geometry = Geometry(**facts["geometry"])
         self.residual = float(facts["residual"])
         alpha_bar = np.array(facts["alpha_bar"])
         beta = np.concatenate([[0.0], 1 - alpha_bar[1:] / alpha_bar[:-1]])
         self.schedule = NoiseSchedule(cast("Tensor", beta), cast("Tensor", alpha_bar))
-        self.parameter_count = self.encoder.values + self.denoiser.values
+        self.parameter_count = self.denoiser.values
+
+    def encoder(self, damaged: bool) -> Graph:
+        """Of all pictures, or the smaller one of clean pictures where there is one."""
+        lean = not damaged and graph_file(self.weights, CLEAN_ENCODER).is_file()
+        return Graph.of(self.weights, CLEAN_ENCODER if lean else "encoder")
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         """As ``Backbone.encode``."""
         strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
-        features, base, attention = self.encoder.run({"lr": as_array(lr), "strength": strengths})
+        encoder = self.encoder(damaged=bool((strengths > 0).any()))
+        features, base, attention = encoder.run({"lr": as_array(lr), "strength": strengths})
         size = [n * self.geometry.scale for n in lr.shape[-2:]]
         maps = {"features": cast("Tensor", features), "base": cast("Tensor", base)}
         z_lr = blank(maps["base"], lr.shape[0], self.geometry.z_channels, *size)

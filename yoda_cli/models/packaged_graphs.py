@@ -15,7 +15,15 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.images.degradation import DAMAGE, DAMAGE_WEIGHTS, LEAST_SIDE, WINDOW
 from yoda_cli.images.degradation_net import damage_net
 from yoda_cli.models.loading import find_model
-from yoda_cli.models.onnx_graphs import PARTS, Inputs, check_exportable, exported, onnx_graph
+from yoda_cli.models.onnx_graphs import (
+    PARTS,
+    Inputs,
+    check_exportable,
+    exported,
+    has_structure,
+    onnx_graph,
+)
+from yoda_cli.models.onnx_network import CLEAN_ENCODER
 
 MODELS = ("general", "face")
 
@@ -29,7 +37,7 @@ def packaged_graphs() -> Iterator[tuple[str, bytes]]:
     for name in MODELS:
         options = UpscaleOptions(model=name, device="cpu", precision="fp32")
         net = check_exportable(find_model(options).backbone, name)
-        for part in PARTS:
+        for part in (*PARTS, CLEAN_ENCODER) if has_structure(net) else PARTS:
             yield f"{name}-{part}.onnx", without_weights(onnx_graph(net, part), net.state_dict())
 
 

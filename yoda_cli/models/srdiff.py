@@ -39,8 +39,10 @@ class SRDiffConfig:
     ``encoder``: ``rrdb`` (published) or ``residual`` (compact, brings the base and the learned
     attention). ``residual_scale`` multiplies residuals of images in [-1, 1]; ``clip_z0`` clamps
     ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights. ``anchor`` is what a
-    compact network's residual is taken against: its regression ``base``, or ``bicubic``. With
-    ``injection`` a compact network's features are steered by what the last step gained.
+    compact network's residual is taken against: its regression ``base``, or ``bicubic``.
+    ``structure_blocks`` (compact only; 0: none) is the depth of what is added to the base of
+    damaged pictures.
+    With ``injection`` a compact network's features are steered by what the last step gained.
     """
 
     scale: int = 4
@@ -64,6 +66,7 @@ class SRDiffConfig:
     clip_z0: float = 1.0
     lr_divisor: int = 256
     anchor: Literal["base", "bicubic"] = "base"
+    structure_blocks: int = 0
     injection: bool = False
 
 
@@ -104,7 +107,9 @@ class SRDiff(Backbone):
             raise ValueError("injection is for compact networks, with the residual encoder")
         channels = config.encoder_channels
         if self.is_compact:
-            self.encoder = LREncoder(channels, config.encoder_blocks, config.scale)
+            self.encoder = LREncoder(
+                channels, config.encoder_blocks, config.scale, config.structure_blocks
+            )
             cond_dim, cond_scale = channels + 3 * config.scale**2, 1
         else:
             self.rrdb = RRDBNet(
@@ -141,25 +146,42 @@ class SRDiff(Backbone):
         )
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        lr_up = imresize(lr * (255 / self.config.lr_divisor), scale=self.config.scale)
-        if not self.is_compact:
-            features = self.rrdb.features(lr * 2 - 1)
-            projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
-            return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
+        if self.is_compact:
+            structured = self.config.structure_blocks > 0 and is_damaged(strength)
+            return self.encode_compact(lr, strength, structured)
+        lr_up = self._enlarged(lr)
+        features = self.rrdb.features(lr * 2 - 1)
+        projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
+        return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
+
+    def encode_compact(self, lr: Tensor, strength: float | Tensor, structured: bool) -> Condition:
+        """``encode`` of a compact network; ``structured``: with what damaged pictures get added.
+
+        The denoiser sees the base without it, and its residual is added to the base with it: what
+        it draws in a damaged picture does not depend on how sharp the base is.
+        """
+        lr_up = self._enlarged(lr)
         encoding = self.encoder(lr, lr_up, strength)
         seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.config.scale)
         seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
+        base = encoding.base
+        if structured:
+            damaged = torch.as_tensor(strength, device=lr.device).view(-1, 1, 1, 1) > 0
+            base = base + self.encoder.structure(encoding.features, base) * damaged
         return Condition(
             lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up),  # holds one number
             {
                 "features": projected,
-                "anchor": encoding.base if self.config.anchor == "base" else lr_up,
-                "base": encoding.base,
+                "anchor": base if self.config.anchor == "base" else lr_up,
+                "base": base,
                 "difficulty": encoding.difficulty,
             },
             self.encoder.attention(encoding.difficulty),
         )
+
+    def _enlarged(self, lr: Tensor) -> Tensor:
+        return imresize(lr * (255 / self.config.lr_divisor), scale=self.config.scale)
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
         features = condition.maps["features"]
@@ -179,6 +201,11 @@ class SRDiff(Backbone):
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:
         residual = (hr - condition.maps["anchor"].detach()) * (2 * self.config.residual_scale)
         return clip_to(residual, self.config.clip_z0)
+
+
+def is_damaged(strength: float | Tensor) -> bool:
+    """Whether any of the pictures has a degradation to be expected."""
+    return bool((torch.as_tensor(strength) > 0).any())
 
 
 def _schedule(config: SRDiffConfig) -> NoiseSchedule:

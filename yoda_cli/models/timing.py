@@ -31,9 +31,16 @@ SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on n
 SLOW_FIRST = 3.0  # preparations take less
 REPEATS = 5
 LARGEST_BYTES = 2 << 30  # of a window that is timed
-#: A CPU's window that is timed, and what a call and a new shape cost there, in pixels: between
-#: two quiet machines they differ less than two moments of a busy one, and a plan must not.
-SMALL_SIDE, CALL_PIXELS, SHAPE_PIXELS = 96, 2700, 8000
+#: A CPU's window that is timed, and what a call and a new shape cost there, in pixels: between two
+#: quiet machines they differ less than two moments of a busy one, and a plan must not. Measured on
+#: AVX2 with other work beside it, by `scripts/measure_constants.py SMALL_SIDE`, and so on:
+#: - 96 pixels a side say a price half above a large window's, and readings differ by a quarter;
+#:   192 a fifth above and by 4 %, for 0.13 seconds in place of 0.05.
+#: - From 32 to 256 pixels a side a call takes 0.8 to 1.1 times the forecast with 5400, 0.7 to 1.3
+#:   times with half of it.
+#: - A new shape costs 6000 pixels in the median. Plans know the sum's power of four alone, which
+#:   half and twice of either leave as it is.
+SMALL_SIDE, CALL_PIXELS, SHAPE_PIXELS = 96, 5400, 8000
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,6 +17,8 @@ from yoda_cli.arrays import zeros
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: With half or twice as much of any of these the forecast lies as near to the budget: in the median
+#: over pictures, maps and budgets within 1 % (`scripts/measure_constants.py EXPONENTS`, and so on).
 EXPONENTS = (1 / 32, 4.0)  # of A: nearly 1 wherever A is above 0 … far below A
 WEAKEST = 1 / 64  # weight of A: what is left of it is below any lower bound in use
 ROUNDS = 9  # of halving: the exponent's range of 128 is then known to 1 %

@@ -11,8 +11,7 @@ from yoda_cli.tiling.windows import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
-VARIANCE = 0.01  # of the bell, in window sides
-SLOPE = 0.98  # of the tent: at a window's edge a fiftieth is left, so that no sum is 0
+VARIANCE = 0.01  # of DiffBIR's bell, in window sides, as published
 
 
 def sliding_windows(height: int, width: int, size: int, stride: int) -> list[Window]:
@@ -41,11 +40,11 @@ def blend(see: Callable[[Window], Tensor], windows: Sequence[Window], canvas: Te
 
 
 def tent(size: int, like: Tensor) -> Tensor:
-    """Rises to the middle and falls again, above 0 everywhere."""
+    """Rises to the middle and falls again to 1 / size, so that no sum is 0."""
     import torch
 
     position = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
-    return 1 - (2 * position / size - 1).abs() * SLOPE
+    return 1 - (2 * position / size - 1).abs()
 
 
 def gaussian_weights(height: int, width: int) -> Tensor:

@@ -163,6 +163,7 @@ class Session:
             self.device,
             self.autocast,
             self.folder / "validation" / f"{run.step:07d}.png",
+            options.states == "finished",
         )
         self.publish(run, "last", score)
         value = score.base_psnr if options.states == "none" else score.value

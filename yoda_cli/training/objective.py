@@ -29,6 +29,7 @@ from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.base import Condition
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
+from yoda_cli.training.finished import finished_losses
 from yoda_cli.training.texture_loss import texture_loss
 from yoda_cli.training.true_gains import TrueGains
 
@@ -78,6 +79,8 @@ def losses(
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
         condition = net.encode(batch.lr, batch.strength)
+    if options.states == "finished":
+        return finished_losses(net, batch, condition, options, generator, autocast)
     encoder = _encoder_losses(batch, condition, options)
     if options.states == "none":
         if not encoder:

@@ -17,7 +17,9 @@ from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.pipeline import RESIZE_ONLY, pipeline_of
 
 DECODED_BYTES = 16  # per input pixel: floats of three channels, and the file's own pixels
-REDUCED_BYTES = 6  # the same where the picture stays as bytes
+REDUCED_BYTES = 9  # the same where the picture stays as bytes; measured: 5 of GIF, 8 of others
+WEBP_BYTES = 18  # and of WebP, whose decoder holds the picture twice
+DEEP_BYTES = 25  # and of more than 8 bits, which are floats after all
 CANVAS_BYTES = 12  # per pixel of the largest canvas: floats of three channels
 LATENT_BYTES = 50  # the same for latents: restored, encoded, decoded and corrected, and a map
 RESULT_BYTES = 20  # per pixel of the result: floats, integers, and what an encoder holds
@@ -87,22 +89,24 @@ def check_pixels(
         )
 
 
-def needed_bytes(item: Item, scale: float, way: Way) -> int:
-    """Memory that one frame takes at once, where the result is not streamed."""
+def needed_bytes(item: Item, scale: float, way: Way, kind: str = "") -> int:
+    """Memory that one frame takes at once, where the result is not streamed; ``kind`` is that of
+    the source."""
     pixels = item.width * item.height
     wide, tall = size_of(item.width, item.height, scale)
     result = RESULT_BYTES * wide * tall
     if item.reduces_bytes:
-        return REDUCED_BYTES * pixels + result
+        read = DEEP_BYTES if item.bits > 8 else WEBP_BYTES if kind == "WEBP" else REDUCED_BYTES
+        return read * pixels + result
     is_reduced = scale < 1 and way.native is not None
     canvas = 0 if is_reduced else largest_canvas(item.width, item.height, scale, way)
     bytes_each = CANVAS_BYTES if way.native is not None else LATENT_BYTES
     return DECODED_BYTES * pixels + bytes_each * canvas + result
 
 
-def check_memory(item: Item, scale: float, way: Way) -> None:
+def check_memory(item: Item, scale: float, way: Way, kind: str = "") -> None:
     """Refuse a picture that memory will not hold."""
-    needed, free = needed_bytes(item, scale, way), free_memory_bytes()
+    needed, free = needed_bytes(item, scale, way, kind), free_memory_bytes()
     if needed > free:
         raise DeviceError(
             f"{shown(item.source)} needs about {needed / 1e9:.2g} GB of memory and "

@@ -60,6 +60,11 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, on_luma: bool = True) -> fl
     x, y = (crop_border(v, border).transpose(0, 1) for v in (x, y))  # channels as a batch
     if min(x.shape[-2:]) < 11:
         return math.nan
+    return float(structural_similarity(x, y))
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """The mean SSIM of (B, 1, H, W) in [0, 1], H and W at least 11, as ``ssim`` defines it."""
     kernel = _gaussian(1.5, 5)
     c1, c2 = 0.01**2, 0.03**2
     mean_x, mean_y = _blur(x, kernel), _blur(y, kernel)
@@ -67,7 +72,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, on_luma: bool = True) -> fl
     var_y = _blur(y * y, kernel) - mean_y**2
     cov = _blur(x * y, kernel) - mean_x * mean_y
     numerator = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    return float((numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+    return (numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean()
 
 
 def _high_band(image: Tensor, border: int) -> Tensor:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMOOTH = 17  # LR pixels over which the attention is averaged
+GAIN = 0.5  # of the base's detail in damaged pictures, before it is trained
+BLUR_SIGMA, BLUR_RADIUS = 3.0, 9  # HR pixels: what is above this blur is detail
 FULL = 3.0  # times difficulty_p90: where the attention is 1
 
 
@@ -47,11 +49,12 @@ class LREncoder(nn.Module):
 
     ``strength`` in [0, 1], a number or (B,), is the degradation to expect (0: a clean picture).
     ``difficulty_p90`` is the 90th percentile of ``difficulty`` over the training pictures.
+    ``structure_blocks`` is the depth of what ``structure`` needs; 0: it is not there.
     """
 
     difficulty_p90: Tensor
 
-    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+    def __init__(self, channels: int, blocks: int, scale: int, structure_blocks: int = 0) -> None:
         super().__init__()
         self.scale = scale
         self.conv_first = nn.Conv2d(4, channels, 3, padding=1)
@@ -61,9 +64,8 @@ class LREncoder(nn.Module):
         self.attention_head = nn.Sequential(
             nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
         )
-        nn.init.zeros_(self.base_head.weight)
-        assert self.base_head.bias is not None
-        nn.init.zeros_(self.base_head.bias)
+        _start_at_zero(self.base_head)
+        self.structure_head = _structure_head(channels, structure_blocks, scale)
         self.register_buffer("difficulty_p90", torch.tensor(0.05))
 
     def attention(self, difficulty: Tensor) -> Tensor:
@@ -81,6 +83,18 @@ class LREncoder(nn.Module):
             sharp = F.avg_pool2d(sharp, kernel, 1, reach, count_include_pad=False)
         return sharp
 
+    def structure(self, features: Tensor, base: Tensor) -> Tensor:
+        """(B, 3, h·scale, w·scale) to add to the ``base`` of a damaged picture.
+
+        The base has the least error, and where a picture is damaged that is a blur. This is
+        trained for what the base gives up: edges and contrast as the truth has them. It is the
+        base's own detail times a gain for each pixel, and a correction.
+        """
+        assert self.structure_head is not None
+        out = F.pixel_shuffle(self.structure_head(features), self.scale).to(base.dtype)
+        correction, gain = out[:, :3], out[:, 3:]
+        return correction + gain * (base - _blurred(base))
+
     def forward(self, lr: Tensor, lr_up: Tensor, strength: float | Tensor) -> Encoding:
         plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
         plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
@@ -89,8 +103,34 @@ class LREncoder(nn.Module):
         base = lr_up + F.pixel_shuffle(self.base_head(features), self.scale).to(lr_up.dtype)
         # Detached: the head reads the features and does not shape them.
         difficulty = F.softplus(self.attention_head(features.detach()).float() - 4.0)
-        if self.training:
+        if self.training and difficulty.requires_grad:  # frozen, it stays what it was
             with torch.no_grad():
                 p90 = difficulty.detach().flatten().quantile(0.9)
                 self.difficulty_p90.lerp_(p90.clamp(min=1e-4), 0.01)
         return Encoding(features, base, difficulty)
+
+
+def _structure_head(channels: int, blocks: int, scale: int) -> nn.Sequential | None:
+    if blocks == 0:
+        return None
+    last = nn.Conv2d(channels, 4 * scale**2, 3, padding=1)
+    _start_at_zero(last)
+    assert last.bias is not None
+    nn.init.constant_(last.bias[3 * scale**2 :], GAIN)
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)), last)
+
+
+def _start_at_zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    x = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-(x**2) / (2 * BLUR_SIGMA**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
+    padded = F.pad(image, (BLUR_RADIUS,) * 4, mode="replicate")
+    return F.conv2d(
+        F.conv2d(padded, kernel, groups=image.shape[1]), kernel.mT, groups=image.shape[1]
+    )

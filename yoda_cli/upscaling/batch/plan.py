@@ -17,7 +17,7 @@ from typing import Any
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError, without_frames
 from yoda_cli.files import make_folder
-from yoda_cli.files.overwriting import Outputs
+from yoda_cli.files.overwriting import Outputs, may_write
 from yoda_cli.images import Header, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
@@ -112,10 +112,24 @@ def plan_batch(
     done = [item for item in items if _is_done(item, batch)]
     there = set(done)
     left = sorted((item for item in items if item not in there), key=lambda item: -item.pixels)
+    refused = refused_of(left)
+    left = [item for item in left if item not in refused]
+    failures += [Failure(item.source, error) for item, error in refused.items()]
     expected = sum(
         int(item.pixels * (item.scale or model.scale) ** 2 * BYTES_PER_PIXEL) for item in left
     )
     return replace(batch, items=left, done=done, output_bytes=expected)
+
+
+def refused_of(items: Sequence[Item]) -> dict[Item, OutputError]:
+    """Those whose folder may not be written to: said before any work, not after it."""
+    folders = {item.target.parent for item in items if item.target != STREAM}
+    closed = {folder for folder in folders if not may_write(folder)}
+    return {
+        item: OutputError(f"cannot write {shown(item.target)}: Permission denied")
+        for item in items
+        if item.target != STREAM and item.target.parent in closed
+    }
 
 
 def _item(
@@ -135,7 +149,7 @@ def _item(
     if not (kind == "TIFF" and streamed):  # to BigTIFF
         check_size(header, kind, naming.scale)
     if not streamed:
-        check_memory(item, naming.scale, way)
+        check_memory(item, naming.scale, way, header.kind)
     return item
 
 
