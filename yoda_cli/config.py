@@ -28,7 +28,9 @@ class TrainOptions:
     ``states`` are made of the truth by the ``forward`` process, one for each crop, or ``sampled``:
     all those of two chains that the network itself runs for each crop. Their loss is the energy
     score, whose two samples should differ as ``spread`` says: 0, not at all; 1, as the truth may;
-    and ``texture_weight`` times the distance of the local distributions of patches. With ``none``
+    and ``texture_weight`` times the distance of the local distributions of patches. Long chains
+    train on ``scored`` of their estimates, drawn at random (0: on all), and may leap as
+    ``adaptive`` runs do; a network with ``injection`` is told what each step gained. With ``none``
     only the encoder is trained; with ``finished``, what it adds to the base of damaged pictures
     (``structure_blocks`` of the network): a chain is run, its picture drawn towards the base by
     ``fidelity``, and the loss is the sum of the mean absolute error, of 1 - SSIM on luma and of the
@@ -60,6 +62,8 @@ class TrainOptions:
     states: Literal["forward", "sampled", "none", "finished"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
+    scored: int = 0
+    adaptive: bool = False
     error_weight: float = 0.0
     structure_weight: float = 0.0
     fidelity: float = 0.0
@@ -78,8 +82,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         finished = self.error_weight or self.structure_weight or self.fidelity
-        if self.states != "sampled" and self.spread:
-            raise ValueError('spread needs states = "sampled"')
+        if self.states != "sampled" and (self.spread or self.scored or self.adaptive):
+            raise ValueError('spread, scored and adaptive need states = "sampled"')
         if self.states not in ("sampled", "finished") and self.texture_weight:
             raise ValueError('texture_weight needs states = "sampled" or "finished"')
         if self.states != "finished" and finished:

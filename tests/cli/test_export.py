@@ -9,6 +9,9 @@ import torch
 from fakes import save_photo
 from PIL import Image
 
+from yoda_cli.models import BACKBONES
+from yoda_cli.models.checkpoint import read_header, save_checkpoint
+
 API = Path(__file__).parents[2] / "docs" / "api.md"
 
 
@@ -59,6 +62,13 @@ def test_what_cannot_be_exported_is_refused(yoda, tmp_path, monkeypatch, tiny_ch
     assert done.code == 2
     assert "is no compact network" in done.err
     assert done.err.count("\n") == 1
+    steered = tmp_path / "steered.safetensors"
+    settings = {**read_header(tiny_checkpoint).net, "injection": True}
+    state = BACKBONES["srdiff"](settings).state_dict()
+    save_checkpoint(steered, backbone="srdiff", net=settings, state=state, card={})
+    done = yoda("export", "--model", steered, "-o", tmp_path / "out")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "steered reads what each step of --adaptive gained" in done.err
     assert yoda("export", "--model", "genral").code == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     done = yoda("export", "--model", tiny_checkpoint, "-o", tmp_path / "out")

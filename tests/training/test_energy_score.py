@@ -90,6 +90,7 @@ class Told:
     prediction = "x0"
     geometry = Geometry(scale=4, stride=1, halo=0, plan_halo=0, pixel_bytes=1)
     schedule = make_schedule("cosine", 50)
+    takes_gains = False
 
     def __init__(self, offset):
         self.offset, self.shown, self.truth = offset, [], None

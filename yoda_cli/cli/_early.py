@@ -89,6 +89,8 @@ def check_names(options: UpscaleOptions) -> None:
     if options.where is not None:
         check_model_name(options.where)
     judge = options.regressor
+    if judge is not None and Path(judge).is_dir():
+        raise WeightsError(f"{judge} is a folder; --regressor takes the file of a gain regressor")
     if judge is not None and not Path(judge).is_file():
         raise WeightsError(f"no such gain regressor: {judge}{beside(Path(judge))}")
     one_of("sampler", options.sampler, SAMPLERS)

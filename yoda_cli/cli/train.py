@@ -168,7 +168,8 @@ def start_of(asked: str | None, recipe: Recipe) -> Path | None:
     if not model.bundled:
         raise UsageError(f"{asked} is no checkpoint to start from; give a file, general or face")
     header = read_header(model.path)
-    fits = (header.backbone, dict(header.net)) == (recipe.backbone, dict(recipe.net))
+    wanted = {key: value for key, value in recipe.net.items() if key != "injection"}
+    fits = (header.backbone, dict(header.net)) == (recipe.backbone, wanted)
     return model.path if asked is not None or fits else None
 
 

@@ -10,7 +10,7 @@ M(t→s) = M(s+1) holds for whatever s it chooses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -155,10 +155,16 @@ def steps_of(timesteps: Sequence[int], rule: LeapRule, trend: Trend) -> tuple[in
         Trend.GROWING: Gains(1.0, 1.0), Trend.STABLE: Gains(0.0, 0.0),
         Trend.SATURATED: Gains(-1.0, -1.0),
     }[trend]  # fmt: skip
-    course, times = Course(timesteps, rule), [timesteps[0]]
-    next(course)
+    course = Course(timesteps, rule)
+    times_of(course, lambda: seen)
+    return tuple(course.steps)
+
+
+def times_of(course: Course, gains: Callable[[], Gains]) -> list[int]:
+    """[t, …, 0]: where a region stands whose steps gain what ``gains`` says, each when asked."""
+    times = [next(course)]
     for s in course:  # the network is called at times[-1]; the first call gains nothing yet
         if len(times) > 1 and s > 0:
-            course.learn(seen, times[-1])
+            course.learn(gains(), times[-1])
         times.append(s)
-    return tuple(course.steps)
+    return times

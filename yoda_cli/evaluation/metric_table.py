@@ -83,8 +83,8 @@ PLAIN = {
         Metric("lr-psnr", "higher", "LR consistency: PSNR in dB on RGB of the bicubic-reduced "
                "result against LR", lambda s, f: metrics.lr_consistency(s.sr, s.lr)),
         Metric("niqe", "lower", "NIQE (own fit: {niqe})", lambda s, f: of_niqe.niqe(s.sr)),
-        Metric("seam", "zero", "gradient of Y across tile lines over that elsewhere, minus 1; "
-               "empty without tiles", lambda s, f: metrics.seam(s.sr, *s.tile_lines)),
+        Metric("seam", "zero", "gradient of Y across tile lines over that 4 and 8 pixels aside, "
+               "minus 1; empty without tiles", lambda s, f: metrics.seam(s.sr, *s.tile_lines)),
         Metric("grid", "zero", "amplitude of Y's high band by position modulo 2, 4 and 8: largest "
                "over smallest, minus 1", lambda s, f: metrics.grid(s.sr)),
         Metric("weave", "one", "highest peak of Y's high band's spectrum in HR's flattest tenth "

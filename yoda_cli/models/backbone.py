@@ -21,12 +21,14 @@ class Backbone(nn.Module, ABC):
     """A diffusion super-resolution network.
 
     ``prediction`` is what ``denoise`` puts out, ``geometry`` how the network looks from outside.
+    ``takes_gains``: it reads what the last step gained, ``Condition.gains``.
     """
 
     geometry: Geometry
     prediction: Prediction
     schedule: NoiseSchedule
     is_compiled: bool = False
+    takes_gains: bool = False
 
     @property
     def parameter_count(self) -> int:

@@ -60,13 +60,16 @@ class Condition:
     ``z_lr`` (B, C, H, W) is the unrefined picture on the diffusion grid. ``maps`` hold whatever
     else ``predict`` and ``decode`` read, each (B, c, H/f, W/f) with an integer f.
     ``attention`` (B, 1, h, w) in [0, 1] is the learned map on the LR grid, if the network has one.
-    ``guidance`` steers a network of latents; it is the same for every window.
+    ``guidance`` steers a network of latents; it is the same for every window. ``gains`` (B, 2) in
+    (-1, 1), of fidelity and of realism, are those of the last step where a run decides on its way
+    and the network ``takes_gains``; None is zero.
     """
 
     z_lr: Tensor
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     attention: Tensor | None = None
     guidance: Guidance | None = None
+    gains: Tensor | None = None
 
 
 def stack_conditions(conditions: Sequence[Condition]) -> Condition:
@@ -78,6 +81,9 @@ def stack_conditions(conditions: Sequence[Condition]) -> Condition:
         joined([c.z_lr for c in conditions]),
         {name: joined([c.maps[name] for c in conditions]) for name in first.maps},
         guidance=first.guidance,
+        gains=None
+        if first.gains is None
+        else joined([c.gains for c in conditions if c.gains is not None]),
     )
 
 
@@ -94,6 +100,7 @@ def crop_condition(condition: Condition, window: Window) -> Condition:
         {name: cut(value) for name, value in condition.maps.items()},
         None if attention is None else cut(attention),
         condition.guidance,
+        condition.gains,
     )
 
 

@@ -81,6 +81,10 @@ class Inputs:
 
 def check_exportable(net: Backbone, name: str) -> Compact:
     """``net`` as a compact network; UsageError for any other."""
+    if net.takes_gains:
+        raise UsageError(
+            f"{name} reads what each step of --adaptive gained (injection), which no graph is told"
+        )
     if isinstance(net, (SRDiff, SR3)) and net.is_compact and _puts_out_z0(net):
         return net
     raise UsageError(f"{name} is no compact network; only networks like general and face can go")

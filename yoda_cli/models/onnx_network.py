@@ -35,7 +35,7 @@ CLEAN_ENCODER = "clean-encoder"
 class OnnxNetwork:
     """The graphs of a checkpoint, whose path is given without its suffix."""
 
-    is_compiled = False
+    is_compiled = takes_gains = False
 
     def __init__(self, weights: Path) -> None:
         self.weights, self.denoiser = weights, Graph.of(weights, "denoiser")

@@ -20,6 +20,7 @@ from yoda_cli.images.resize import imresize
 from yoda_cli.models.backbone import Backbone, predict_clipped
 from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
+from yoda_cli.models.nets.injection import Injection
 from yoda_cli.models.nets.sr3 import Norm, SR3UNet
 from yoda_cli.tiling.geometry import Geometry
 
@@ -29,7 +30,8 @@ class SR3Config:
     """Everything that fixes the network and its diffusion space.
 
     ``encoder_blocks`` > 0 selects the compact form: residual against the encoder's base, times
-    ``residual_scale`` (of images in [-1, 1]). ``clip_z0`` clamps ẑ_0 to ± that, 0 leaves it.
+    ``residual_scale`` (of images in [-1, 1]). ``clip_z0`` clamps ẑ_0 to ± that, 0 leaves it. With
+    ``injection`` the compact form's features are steered by what the last step gained.
     """
 
     scale: int = 8
@@ -53,6 +55,7 @@ class SR3Config:
     encoder_channels: int = 64
     encoder_blocks: int = 0
     residual_scale: float = 1.0
+    injection: bool = False
 
 
 #: The published 16→128 and 64→512 networks, and a compact one of ours.
@@ -98,6 +101,8 @@ class SR3(Backbone):
         self.is_compact = config.encoder_blocks > 0
         if self.is_compact and config.unshuffle != config.scale:
             raise ValueError("the encoder's grid needs unshuffle == scale")
+        if config.injection and not self.is_compact:
+            raise ValueError("injection is for compact networks, with encoder_blocks above 0")
         if self.is_compact:
             self.encoder = LREncoder(config.encoder_channels, config.encoder_blocks, config.scale)
         self.denoise_fn = SR3UNet(
@@ -113,6 +118,8 @@ class SR3(Backbone):
             unshuffle=config.unshuffle,
             feature_channels=config.encoder_channels if self.is_compact else 0,
         )
+        self.injection = Injection(config.inner_channel) if config.injection else None
+        self.takes_gains = config.injection
         grid = config.unshuffle * 2 ** (len(config.channel_mults) - 1)
         reach = 2 * (config.res_blocks + 1)  # lowest cells: two 3×3 convolutions a block
         halo = grid * (2 if self.is_compact else reach)
@@ -145,7 +152,10 @@ class SR3(Backbone):
         if self.config.mask_input:
             parts.append(mask.to(z_t.dtype))
         x = torch.cat(parts, dim=1)
-        out: Tensor = self.denoise_fn(x, level, condition.maps.get("features"))
+        features = condition.maps.get("features")
+        if self.injection is not None and features is not None:
+            features = self.injection(features, condition.gains)
+        out: Tensor = self.denoise_fn(x, level, features)
         return out.float()
 
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from yoda_cli.images.resize import imresize
 from yoda_cli.models.backbone import Backbone, clip_to, predict_clipped
 from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
+from yoda_cli.models.nets.injection import Injection
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet
 from yoda_cli.tiling.geometry import Geometry
@@ -41,6 +42,7 @@ class SRDiffConfig:
     compact network's residual is taken against: its regression ``base``, or ``bicubic``.
     ``structure_blocks`` (compact only; 0: none) is the depth of what is added to the base of
     damaged pictures.
+    With ``injection`` a compact network's features are steered by what the last step gained.
     """
 
     scale: int = 4
@@ -65,6 +67,7 @@ class SRDiffConfig:
     lr_divisor: int = 256
     anchor: Literal["base", "bicubic"] = "base"
     structure_blocks: int = 0
+    injection: bool = False
 
 
 #: The released DF2K ×4 and CelebA ×8 checkpoints, and the compact network this project trains.
@@ -100,6 +103,8 @@ class SRDiff(Backbone):
         self.is_compact = config.encoder == "residual"
         if self.is_compact != (config.unshuffle == config.scale):
             raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
+        if config.injection and not self.is_compact:
+            raise ValueError("injection is for compact networks, with the residual encoder")
         channels = config.encoder_channels
         if self.is_compact:
             self.encoder = LREncoder(
@@ -123,6 +128,8 @@ class SRDiff(Backbone):
             blocks=config.unet_blocks,
             mask_input=config.mask_input,
         )
+        self.injection = Injection(config.dim) if config.injection else None
+        self.takes_gains = config.injection
         levels = len(config.dim_mults)
         grid = config.unshuffle * 2 ** (levels - 1)  # HR pixels that one lowest cell spans
         # Two 3×3 convolutions a block, on the way down and up, widest at the bottom. The compact
@@ -177,7 +184,10 @@ class SRDiff(Backbone):
         return imresize(lr * (255 / self.config.lr_divisor), scale=self.config.scale)
 
     def denoise(self, z_t: Tensor, t: Tensor, condition: Condition, mask: Tensor) -> Tensor:
-        out: Tensor = self.denoise_fn(z_t, t - 1, condition.maps["features"], mask)
+        features = condition.maps["features"]
+        if self.injection is not None:
+            features = self.injection(features, condition.gains)
+        out: Tensor = self.denoise_fn(z_t, t - 1, features, mask)
         return out.float()
 
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
         module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema.requires_grad_(False).eval()
     for name in recipe.train.frozen:
-        parts[name].requires_grad_(False)
+        parts[name].requires_grad_(False).eval()  # what it measures of its inputs stays too
     optimizers = make_optimizers(net, recipe.train)
     return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from yoda_cli.attention import LEARNED
 from yoda_cli.config import TrainOptions
+from yoda_cli.diffusion.adaptive import Course, Gains, LeapRule, times_of
 from yoda_cli.diffusion.schedule import predict_z0, prediction_target
 from yoda_cli.diffusion.steps import ddim_step
 from yoda_cli.diffusion.timesteps import spaced_timesteps
@@ -30,6 +31,7 @@ from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
 from yoda_cli.training.finished import finished_losses
 from yoda_cli.training.texture_loss import texture_loss
+from yoda_cli.training.true_gains import TrueGains
 
 CONSTANT = "constant"  # A ≡ c with a random c: the whole crop starts late
 
@@ -90,18 +92,19 @@ def losses(
     attention = draw_attention(options, batch, condition.attention, generator)
     low, high = options.lower_bound
     lower = low + (high - low) * float(torch.rand(1, generator=generator))
-    task = Task(net, options, condition, z_0, attention, lower, generator, autocast)
+    task = Task(net, options, condition, batch.hr, z_0, attention, lower, generator, autocast)
     diffusion = task.sampled() if options.states == "sampled" else task.forward()
     return diffusion | encoder
 
 
 @dataclass(frozen=True)
 class Task:
-    """A batch's true residuals and how they are masked. ``attention`` is on the LR grid."""
+    """A batch's truth, its residuals and how they are masked. ``attention`` is on the LR grid."""
 
     net: Backbone
     options: TrainOptions
     condition: Condition
+    hr: Tensor
     z_0: Tensor
     attention: Tensor
     lower: float
@@ -153,34 +156,78 @@ class Task:
         The two differ by their noise, and each estimate is scored as a sample (``energy_score``):
         on states of its own the network sees what it has made up already and goes on with it.
         """
-        net, options = self.net, self.options
-        which = int(torch.randint(len(options.chains), (1,), generator=self.generator))
-        total = net.schedule.num_steps
-        chain = spaced_timesteps(total, options.chains[which] or total)
+        net, chain, attention = self.net, self.chain(), self.on_grid()
+        picked = self.picked(chain, attention)
         maps = {name: x.repeat(2, 1, 1, 1) for name, x in self.condition.maps.items()}
         condition = Condition(self.condition.z_lr.repeat(2, 1, 1, 1), maps)
         scores: list[dict[str, Tensor]] = []
+        gains = self.gains(condition) if net.takes_gains else None
 
         def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
             if not mask.any():
                 return torch.zeros_like(z_t)
             z_t = z_t.clone()  # for the backward pass; the step overwrites the state
-            with torch.enable_grad():
-                times = torch.full((len(z_t),), t, device=z_t.device)
-                with self.autocast():
-                    output = net.denoise(z_t, times, condition, mask)
-                signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
-                z_0 = predict_z0(net.prediction, output.float(), z_t, signal, sigma)
-                scores.append(self.scored(z_0, mask, condition))
-            return z_0.detach()
+            seen = replace(condition, gains=gains.now) if gains else condition
+            place = chain.index(t)
+            with torch.set_grad_enabled(place in picked):
+                z_0 = self.estimate(z_t, t, seen, mask)
+                if place in picked:
+                    scores.append(self.scored(z_0, mask, condition))
+            z_0 = z_0.detach()
+            if gains:
+                gains.see(torch.where(mask, z_0, condition.z_lr), chain[place + 1])
+            return z_0
 
         noise = torch.cat([self.noise(), self.noise()])
         masked_sample(
             predict, ddim_step, net.schedule, chain,
-            AttentionMask(self.on_grid().repeat(2, 1, 1, 1), self.lower, net.schedule.num_steps),
+            AttentionMask(attention.repeat(2, 1, 1, 1), self.lower, net.schedule.num_steps),
             condition.z_lr, lambda step: noise,
         )  # fmt: skip
-        return {name: sum_of(scores, name) / (len(chain) - 1) for name in scores[0]}
+        return {name: sum_of(scores, name) / len(picked) for name in scores[0]}
+
+    def chain(self) -> list[int]:
+        """[T, …, 0] of one of the lengths that are trained, with leaps by chance where it has any:
+        as ``--adaptive`` would take them if every third step gained."""
+        options, total = self.options, self.net.schedule.num_steps
+        which = int(torch.randint(len(options.chains), (1,), generator=self.generator))
+        chain = list(spaced_timesteps(total, options.chains[which] or total))
+        if not options.adaptive:
+            return chain
+
+        def by_chance() -> Gains:
+            gained = int(torch.randint(3, (1,), generator=self.generator)) == 0
+            return Gains(0.0, float(gained))
+
+        return times_of(Course(chain, LeapRule()), by_chance)
+
+    def picked(self, chain: Sequence[int], attention: Tensor) -> set[int]:
+        """The places in ``chain`` of the estimates that are trained on: all, or some of those whose
+        mask is not empty."""
+        places, wanted = range(len(chain) - 1), self.options.scored
+        if not wanted:
+            return set(places)
+        peak = self.net.schedule.num_steps * (float(attention.max()) + self.lower)
+        open_ones = [i for i in places if chain[i + 1] + 1 <= peak] or [places[-1]]
+        order = torch.randperm(len(open_ones), generator=self.generator)
+        return {open_ones[int(i)] for i in order[:wanted]}
+
+    def gains(self, condition: Condition) -> TrueGains:
+        """What the steps of the two chains gain."""
+        plain = in_full(condition)
+        return TrueGains(
+            self.hr.repeat(2, 1, 1, 1), lambda z: self.net.decode(z, plain),
+            self.net.schedule.num_steps,
+        )  # fmt: skip
+
+    def estimate(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
+        """ẑ_0 in fp32."""
+        net = self.net
+        times = torch.full((len(z_t),), t, device=z_t.device)
+        with self.autocast():
+            output = net.denoise(z_t, times, condition, mask)
+        signal, sigma = net.schedule.signal(t), net.schedule.sigma(t)
+        return predict_z0(net.prediction, output.float(), z_t, signal, sigma)
 
     def scored(self, z_0: Tensor, mask: Tensor, condition: Condition) -> dict[str, Tensor]:
         """Two estimates of every crop, one after the other in the batch, against the truth."""
@@ -191,14 +238,19 @@ class Task:
         )
         if not options.texture_weight:
             return {"energy": energy}
-        plain = {name: x.detach().float() for name, x in condition.maps.items()}
-        seen = Condition(condition.z_lr, plain)
+        seen = in_full(condition)
         ours, theirs = (
             net.decode(torch.where(mask, z, condition.z_lr), seen)
             for z in (z_0, self.z_0.repeat(2, 1, 1, 1))
         )
         texture = texture_loss(ours, theirs, net.geometry.scale, self.generator)
         return {"energy": energy, "texture": options.texture_weight * texture}
+
+
+def in_full(condition: Condition) -> Condition:
+    """``condition`` in fp32, without gradients."""
+    plain = {name: x.detach().float() for name, x in condition.maps.items()}
+    return Condition(condition.z_lr, plain)
 
 
 def sum_of(scores: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:

@@ -35,6 +35,9 @@ def load_recipe(name: str, path: Path | None = None) -> Recipe:
         net = table["net"]
         if isinstance(net, str):  # another recipe's
             net = tables[net]["net"]
+        elif "like" in net:  # another recipe's, but for what is said here
+            net = {**tables[net["like"]]["net"], **net}
+            del net["like"]
         return Recipe(
             name,
             str(table["backbone"]),
@@ -71,6 +74,7 @@ def check_recipe(recipe: Recipe) -> None:
         "chains": (bool(options.chains) and min(options.chains) >= 0, "numbers, 0 or more"),
         "attention": (bool(maps) and set(maps) <= set(known), f"weights of {', '.join(known)}"),
         "attention weights": (min(maps.values(), default=0) >= 0 < sum(maps.values()), "positive"),
+        "scored": (options.scored >= 0, "0 or more"),
         "candidates": (options.candidates >= 1, "1 or more"),
         "degrade": (0 <= options.degrade <= 1, "0 … 1"),
         "reduce": (bool(options.reduce) and min(options.reduce) >= 1, "factors of 1 or more"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from yoda_cli.evaluation.metrics import psnr, quantise, texture_distance
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.backbone import Backbone
 from yoda_cli.training.degrade import degrade
+from yoda_cli.training.true_gains import TrueGains
 
 CROP = 256
 
@@ -65,7 +66,9 @@ def validate(
             pixels = (hr[0] * 255).round().byte().permute(1, 2, 0).numpy()
             spoilt, strength = degrade(pixels, net.geometry.scale, np.random.default_rng(index))
             lr = torch.from_numpy(spoilt.copy()).permute(2, 0, 1)[None].float() / 255
-        base, sample = reconstruct(net, lr.to(device), steps, index, autocast, strength)
+        base, sample = reconstruct(
+            net, lr.to(device), hr.to(device), steps, index, autocast, strength
+        )
         up = imresize(lr, scale=net.geometry.scale)
         scores.append(
             (
@@ -82,24 +85,32 @@ def validate(
 
 @torch.no_grad()
 def reconstruct(
-    net: Backbone, lr: Tensor, steps: int, seed: int,
+    net: Backbone, lr: Tensor, hr: Tensor, steps: int, seed: int,
     autocast: Callable[[], AbstractContextManager[Any]], strength: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The unrefined picture and a plain DDIM sample of it, both on the CPU."""
+    """The unrefined picture and a plain DDIM sample of it, both on the CPU.
+
+    A network that takes gains is told the true ones, by ``hr``; every step is taken.
+    """
     with autocast():
         condition = net.encode(lr, strength)
     height, width = condition.z_lr.shape[-2:]
     field = NoiseField(seed, net.geometry.z_channels)
+    chain = spaced_timesteps(net.schedule.num_steps, steps)
+    gains = TrueGains(hr, lambda z: net.decode(z, condition), net.schedule.num_steps)
 
     def predict(z_t: Tensor, t: int, mask: Tensor) -> Tensor:
         with autocast():
-            return net.predict(z_t, t, condition, mask)
+            z_0 = net.predict(z_t, t, replace(condition, gains=gains.now), mask)
+        if net.takes_gains:
+            gains.see(z_0, chain[chain.index(t) + 1])
+        return z_0
 
     z_0 = masked_sample(
         predict,
         ddim_step,
         net.schedule,
-        spaced_timesteps(net.schedule.num_steps, steps),
+        chain,
         AttentionMask(torch.ones_like(condition.z_lr[:, :1]), 1.0, net.schedule.num_steps),
         condition.z_lr,
         lambda step: field.draw(step, 0, 0, height, width).to(lr.device),

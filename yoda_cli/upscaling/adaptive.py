@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from yoda_cli.tiling.windows import Window
 from yoda_cli.upscaling.denoisers import Canvas, TiledDenoiser, denoise_together
 from yoda_cli.upscaling.settings import SamplingSettings
 
+NOTHING = Gains(0.0, 0.0)
 TINY = 1e-8  # of mean squares: a flat estimate has no detail
 CELL = 4  # pixels: what is finer is detail, what is coarser is to be kept
 
@@ -105,6 +106,7 @@ class Walk:
     """A region on its way: what it asks of the network next, and its result when it is done.
 
     ``recent`` holds its last estimates, the oldest first; None where a mask left some pixels out.
+    ``gains`` are those of its last step, zero where nobody looked.
     """
 
     region: Region
@@ -117,12 +119,23 @@ class Walk:
     pixels: int = 0
     result: Tensor | None = None
     left: bool = False
+    gains: Gains = NOTHING
 
     @property
     def canvas(self) -> Canvas:
         """What is to be computed: the tiles of the last of the steps that its leap stands for."""
         tiles = self.region.plan.tiles(self.course.steps[-1])
-        return Canvas(self.region.denoiser, self.query.z_t, self.query.mask, tiles)
+        return Canvas(self.denoiser, self.query.z_t, self.query.mask, tiles)
+
+    @property
+    def denoiser(self) -> TiledDenoiser:
+        """The region's, told what the last step gained where its network takes that."""
+        denoiser = self.region.denoiser
+        if not denoiser.model.backbone.takes_gains:
+            return denoiser
+        z_lr = denoiser.condition.z_lr
+        gains = z_lr.new_tensor([[self.gains.fidelity, self.gains.realism]], dtype=torch.float32)
+        return replace(denoiser, condition=replace(denoiser.condition, gains=gains))
 
     def take(self, z_0: Tensor) -> None:
         """Judge the estimate that was asked for, decide how far to leap, and take the step."""
@@ -134,6 +147,7 @@ class Walk:
         self.recent.append(seen if complete else None)
         decides = query.s > 0 and self.course.heeds(query.s)  # then the next estimate does, or this
         gains = self.judge(seen, query.t) if decides else None
+        self.gains = gains or NOTHING
         if len(self.times) > 1 and query.s > 0:
             pace = self.course.learn(gains, query.t)
             self.left = pace.trend is Trend.SATURATED

@@ -19,6 +19,7 @@ from yoda_cli.images.resize import imresize
 TEXTURE_BLOCK = 32
 TEXTURE_PATCH = 5
 TEXTURE_SIGMA = 1.5
+ASIDE = (4, 8)  # pixels: networks that enlarge fourfold draw every fourth one alike
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -92,7 +93,8 @@ def _sorted_projections(high: Tensor) -> Tensor:
     axes = axes / np.linalg.norm(axes, axis=0, keepdims=True)
     projection = torch.from_numpy(axes.T.copy()).to(high)
     patches = F.unfold(blocks, TEXTURE_PATCH)  # (blocks, 25, 28·28)
-    return (projection @ patches).sort(dim=-1).values
+    projected = (projection @ patches).detach().cpu().numpy()
+    return torch.from_numpy(np.sort(projected, axis=-1))  # ten times as fast as torch's
 
 
 def texture_distance(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
@@ -129,20 +131,22 @@ def lr_consistency(sr: Tensor, lr: Tensor) -> float:
 
 
 def seam(image: Tensor, rows: Sequence[int], columns: Sequence[int]) -> float:
-    """Mean gradient of Y across tile lines over that elsewhere, minus 1; 0 is no seam.
+    """Mean gradient of Y across tile lines over that across the lines ``ASIDE`` them, minus 1.
 
-    ``rows`` and ``columns`` are the first pixels behind each line. NaN without a line.
+    0 is no seam. Where tiles are blended their detail is softer, but as soft a few pixels aside,
+    and what a picture shows there is nearly the same: a seam alone is told apart. ``rows`` and
+    ``columns`` are the first pixels behind each line. NaN without a line, or where all is flat.
     """
     y = luma(image)
-    steps = (y.diff(dim=-2).abs(), rows, -2), (y.diff(dim=-1).abs(), columns, -1)
-    across, elsewhere = [], []
-    for gradient, lines, dim in steps:
-        at = torch.zeros(gradient.shape[dim], dtype=torch.bool)
-        at[[line - 1 for line in lines]] = True
-        along = gradient.transpose(dim, -1)[0, 0]
-        across.append(along[:, at].flatten())
-        elsewhere.append(along[:, ~at].flatten())
-    lines_mean, mean = torch.cat(across), torch.cat(elsewhere)
-    if lines_mean.numel() == 0 or mean.sum() == 0:
+    across, aside = [], []
+    for dim, lines in ((-2, rows), (-1, columns)):
+        gradient = y.diff(dim=dim).abs().transpose(dim, -1)[0, 0]
+        for line in lines:
+            beside = [line + way * far for far in ASIDE for way in (-1, 1)]
+            free = [at - 1 for at in beside if 0 < at <= gradient.shape[1] and at not in lines]
+            if free:
+                across.append(gradient[:, line - 1])
+                aside.append(gradient[:, free].mean(1))
+    if not across or not (mean := float(torch.cat(aside).mean())):
         return math.nan
-    return float(lines_mean.mean() / mean.mean()) - 1
+    return float(torch.cat(across).mean()) / mean - 1
