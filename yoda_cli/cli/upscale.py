@@ -6,12 +6,19 @@ from yoda_cli.cli import _early, _names, _render
 from yoda_cli.cli._fates import Show
 from yoda_cli.cli._options import parse_denoise, parse_leaps, parse_pixels, parse_scale, parse_size
 from yoda_cli.cli._room import check_room
-from yoda_cli.cli._upscale_options import EPILOG as EPILOG
 from yoda_cli.cli._upscale_options import UpscaleArguments
 from yoda_cli.cli._upscaling import Asked, Running, run
 from yoda_cli.cli._watching import Inside
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import UsageError
+
+EPILOG = """\
+[bold]Examples[/bold]
+  yoda upscale photo.jpg
+  yoda upscale photo.jpg -o large.png --width 3000
+  yoda upscale old.jpg --denoise strong
+  yoda upscale photos/ -r -o enlarged/
+"""
 
 
 def upscale(args: UpscaleArguments) -> int:
