@@ -94,13 +94,18 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class SampleDefaults:
-    """How a checkpoint likes to be sampled when nothing is said."""
+    """How a checkpoint likes to be sampled when nothing is said.
+
+    The fidelity of a damaged picture is at least the strength of its damage times
+    ``damaged_fidelity``, in [0, 1].
+    """
 
     attention: str = "learned"
     lower_bound: float = 0.3
     steps: int = 15
     sampler: str = "ddim"
     fidelity: float = 0.0
+    damaged_fidelity: float = 1.0
 
 
 @dataclass(frozen=True)

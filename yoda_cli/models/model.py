@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from yoda_cli.models.gain import JudgeOf
     from yoda_cli.models.latent.family import LatentFamily
 
-FIDELITY_PER_DENOISE, DRIEST = 1.0, 0.8  # no picture loses its diffusion unless it is asked for
+DRIEST = 0.8  # fidelity by default: no picture loses its diffusion unless it is asked for
 
 
 def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:
@@ -35,6 +35,8 @@ def wrong_default(defaults: SampleDefaults) -> tuple[str, str] | None:
         return "steps", f"{defaults.steps} is not 1 or more"
     if not 0 <= defaults.fidelity <= 1:
         return "fidelity", f"{defaults.fidelity:g} is not in [0, 1]"
+    if not 0 <= defaults.damaged_fidelity <= 1:
+        return "damaged_fidelity", f"{defaults.damaged_fidelity:g} is not in [0, 1]"
     return None
 
 
@@ -98,7 +100,7 @@ class Model:
             return asked
         if self.family is not None and self.family.wraps:
             return self.defaults.fidelity
-        return max(self.defaults.fidelity, min(DRIEST, FIDELITY_PER_DENOISE * strength))
+        return max(self.defaults.fidelity, min(DRIEST, self.defaults.damaged_fidelity * strength))
 
     @property
     def is_plain(self) -> bool:

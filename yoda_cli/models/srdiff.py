@@ -166,7 +166,7 @@ class SRDiff(Backbone):
         seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         base = encoding.base
-        if structured:
+        if structured and self.encoder.structure_head is not None:
             damaged = torch.as_tensor(strength, device=lr.device).view(-1, 1, 1, 1) > 0
             base = base + self.encoder.structure(encoding.features, base) * damaged
         return Condition(

@@ -27,6 +27,7 @@ from yoda_cli.diffusion.yoda import (
 from yoda_cli.errors import UsageError
 from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.base import Condition
+from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
 from yoda_cli.training.finished import finished_losses
@@ -78,7 +79,7 @@ def losses(
 ) -> dict[str, Tensor]:  # fmt: skip
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
-        condition = net.encode(batch.lr, batch.strength)
+        condition = encoded(net, batch, options)
     if options.states == "finished":
         return finished_losses(net, batch, condition, options, generator, autocast)
     encoder = _encoder_losses(batch, condition, options)
@@ -95,6 +96,13 @@ def losses(
     task = Task(net, options, condition, batch.hr, z_0, attention, lower, generator, autocast)
     diffusion = task.sampled() if options.states == "sampled" else task.forward()
     return diffusion | encoder
+
+
+def encoded(net: Backbone, batch: Batch, options: TrainOptions) -> Condition:
+    """``net.encode``; what is added to the base of damaged pictures only where that is trained."""
+    if isinstance(net, SRDiff) and net.is_compact:
+        return net.encode_compact(batch.lr, batch.strength, options.states == "finished")
+    return net.encode(batch.lr, batch.strength)
 
 
 @dataclass(frozen=True)
