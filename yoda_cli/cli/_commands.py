@@ -30,10 +30,10 @@ COMMANDS = {
         "Compare two pictures: a page with a slider, a lens of 100 % and the difference."
     ),
     "bench": Entry(
-        "Compare ways to enlarge on data sets with a known truth; a stopped run goes on."
+        "Compare ways to enlarge pictures whose large originals are known. A stopped run goes on."
     ),
     "metrics": Entry(
-        "Measure results against their truth: two files, or two folders with the same names."
+        "Measure how near enlarged pictures are to their originals: two files, or two folders."
     ),
     "train": Entry("Train a checkpoint; a run that was stopped goes on where it was."),
     "export": Entry(

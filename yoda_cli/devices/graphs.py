@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -157,7 +157,8 @@ def share_memory() -> None:
     place = there.OrtMemoryInfo(
         "Cpu", there.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, there.OrtMemType.DEFAULT
     )
-    there.create_and_register_allocator(place, there.OrtArenaCfg({}))
+    with suppress(Exception):  # of no class of its own: another user of it in this process has one
+        there.create_and_register_allocator(place, there.OrtArenaCfg({}))
 
 
 def graph_file(weights: Path, part: str = "") -> Path:

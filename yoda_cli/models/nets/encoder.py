@@ -15,6 +15,8 @@ from torch import Tensor, nn
 SMOOTH = 17  # LR pixels over which the attention is averaged
 GAIN = 0.5  # of the base's detail in damaged pictures, before it is trained
 BLUR_SIGMA, BLUR_RADIUS = 3.0, 9  # HR pixels: what is above this blur is detail
+LIMIT = 0.01  # of the mean size of what is added, of 1: what is above costs more than it brings
+REACH = 5  # HR pixels on a side of the square over which that is averaged
 FULL = 3.0  # times difficulty_p90: where the attention is 1
 
 
@@ -88,12 +90,13 @@ class LREncoder(nn.Module):
 
         The base has the least error, and where a picture is damaged that is a blur. This is
         trained for what the base gives up: edges and contrast as the truth has them. It is the
-        base's own detail times a gain for each pixel, and a correction.
+        base's own detail times a gain for each pixel, and a correction. Where that is much, as at
+        the sharp edges of a picture that is merely compressed, it is held back.
         """
         assert self.structure_head is not None
         out = F.pixel_shuffle(self.structure_head(features), self.scale).to(base.dtype)
         correction, gain = out[:, :3], out[:, 3:]
-        return correction + gain * (base - _blurred(base))
+        return _held_back(correction + gain * (base - _blurred(base)))
 
     def forward(self, lr: Tensor, lr_up: Tensor, strength: float | Tensor) -> Encoding:
         plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
@@ -134,3 +137,10 @@ def _blurred(image: Tensor) -> Tensor:
     return F.conv2d(
         F.conv2d(padded, kernel, groups=image.shape[1]), kernel.mT, groups=image.shape[1]
     )
+
+
+def _held_back(added: Tensor) -> Tensor:
+    """By the root of how far its local mean size exceeds ``LIMIT``."""
+    size = added.abs().mean(1, keepdim=True)
+    mean = F.avg_pool2d(size, REACH, 1, REACH // 2, count_include_pad=False)
+    return added * (LIMIT / mean.clamp(min=LIMIT)).sqrt()
