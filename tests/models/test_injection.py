@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import enlarge, photo
+from fakes import always, enlarge, photo
 from safetensors import safe_open
 
 from yoda_cli.config import UpscaleOptions
@@ -60,19 +60,6 @@ def networks(request, tiny_checkpoint):
     assert not lacking.unexpected_keys
     assert {key.split(".")[0] for key in lacking.missing_keys} == {"injection"}
     return request.param, settings, plain, told
-
-
-def judged(gains):
-    def judge_of(view):
-        seen = []
-
-        def judge(z_0, t):
-            seen.append(t)
-            return gains if len(seen) > 1 else None
-
-        return judge
-
-    return judge_of
 
 
 @torch.inference_mode()
@@ -151,7 +138,7 @@ def test_a_run_gives_the_same_bytes_before_training_and_other_ones_after(tmp_pat
     def run(path, gains=None, **changes):
         model = load_model(path, path.stem, OPTIONS)
         if gains is not None:
-            model = replace(model, judge_of=judged(gains))
+            model = replace(model, judge_of=always(gains))
         return enlarge(LR, model, replace(OPTIONS, **changes)).image
 
     little, more = Gains(0.0, 0.001), Gains(0.015, 0.001)  # the same leaps
@@ -172,7 +159,7 @@ def test_regions_that_share_a_call_are_told_each_its_own_gains(tmp_path, tiny_ch
     model = load_model(path, "told", OPTIONS)
 
     def by_place(view):
-        return judged(Gains(0.015, 0.0) if view.window.left == 0 else Gains(0.0, 0.0))(view)
+        return always(Gains(0.015, 0.0) if view.window.left == 0 else Gains(0.0, 0.0))(view)
 
     model = replace(model, judge_of=by_place)
     settings = resolve(OPTIONS, model)

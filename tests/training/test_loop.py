@@ -125,17 +125,24 @@ def test_without_states_a_network_needs_an_encoder_of_its_own(data, tmp_path):
         train(replace(recipe, net=net, train=options), data, tmp_path, device=CPU, card=CARD)
 
 
-def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
-    """Muon steps every kernel of the trunk; nothing of the denoiser moves."""
-    recipe = load_recipe("general-base")
-    save_photo(tmp_path / "a.png", 80, 80)
-    options = replace(recipe.train, patch=32, batch=1)
+def two_steps(name, folder, patch):
+    """A recipe's run after two steps, what was in its network before and which of it changed, and
+    the last terms of the loss."""
+    recipe = load_recipe(name)
+    save_photo(folder / "a.png", patch + 72, patch + 72)
+    options = replace(recipe.train, patch=patch, batch=1)
     state = make_run(replace(recipe, train=options), CPU, None)
-    store = PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 8)
+    store = PairStore.load(list_pictures(folder), 4, [], folder, CPU, patch // 4)
     before = {k: v.clone() for k, v in state.net.state_dict().items()}
     for _ in range(2):
-        train_step(state, store, options, 0.0, contextlib.nullcontext)
+        terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
     changed = {k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])}
+    return state, before, changed, terms
+
+
+def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
+    """Muon steps every kernel of the trunk; nothing of the denoiser moves."""
+    state, before, changed, _ = two_steps("general-base", tmp_path, patch=32)
     trunk = {k for k, v in before.items() if "trunk" in k and v.ndim == 4}
     assert len(state.optimizers.matrices) == len(trunk) == 25
     assert trunk <= changed
@@ -144,16 +151,8 @@ def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
 
 def test_the_recipe_of_the_structure_head_moves_nothing_else(tmp_path):
     """Not even what is no weight: clean pictures stay what they were."""
-    recipe = load_recipe("general-structure")
-    save_photo(tmp_path / "a.png", 200, 200)
-    options = replace(recipe.train, patch=128, batch=1)
-    state = make_run(replace(recipe, train=options), CPU, None)
-    store = PairStore.load(list_pictures(tmp_path), 4, [], tmp_path, CPU, 32)
-    before = {k: v.clone() for k, v in state.net.state_dict().items()}
-    for _ in range(2):
-        terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
+    _, before, changed, terms = two_steps("general-structure", tmp_path, patch=128)
     assert set(terms) == {"error", "structure", "texture"}
-    changed = {k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])}
     head = {k for k in before if k.startswith("encoder.structure_head.")}
     assert changed
     assert changed <= head

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import enlarge, fake_model, photo
+from fakes import always, enlarge, fake_model, photo
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.adaptive import TAU, Gains
@@ -23,21 +23,6 @@ def options(**changes):
     return UpscaleOptions(
         **{"steps": 20, "lower_bound": 0.2, "adaptive": True, "block": 256, **changes}
     )
-
-
-def always(gains):
-    """A judge of every region that always says the same."""
-
-    def judge_of(view):
-        seen = []
-
-        def judge(z_0, t):
-            seen.append(t)
-            return gains if len(seen) > 1 else None
-
-        return judge
-
-    return judge_of
 
 
 def by_place(view):

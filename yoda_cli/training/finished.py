@@ -56,10 +56,10 @@ def finished_losses(
 
 def draw(sample: Tensor, base: Tensor, fidelity: float) -> Tensor:
     """``draw_towards_base`` at any fidelity; what is drawn is a constant to the gradient."""
-    if fidelity == 0:
-        return sample
-    plain = base.detach()
-    return base + draw_towards_base((sample - base).detach() + plain, plain, fidelity) - plain
+    drawn, plain = sample.detach(), base.detach()
+    if fidelity > 0:
+        drawn = draw_towards_base(drawn, plain, fidelity)
+    return base + (drawn - plain)
 
 
 def _sample(
