@@ -1,6 +1,8 @@
 """A user without rights: a source tree that cannot be written, no home, others' files."""
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,3 +126,141 @@ def test_a_stranger_runs_every_command(stranger, tree, command):
     done = run_by(stranger, tree, *command.split())
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2  # linux/capability.h: what lets root open everything
+CAPABILITIES = 0x20080522  # the interface's version
+
+
+class Sets(ctypes.Structure):
+    """Of capabilities, 32 of them."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+@pytest.fixture
+def minding_modes():
+    """Modes of files bind this process, as they bind every user but root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root, and no capabilities to lay down")
+    libc, sets = ctypes.CDLL(None, use_errno=True), (Sets * 2)()
+    head = (ctypes.c_uint32 * 2)(CAPABILITIES, 0)
+    assert libc.capget(head, sets) == 0
+    before = sets[0].effective
+    sets[0].effective = before & ~(1 << DAC_OVERRIDE | 1 << DAC_READ_SEARCH)
+    assert libc.capset(head, sets) == 0
+    yield
+    sets[0].effective = before
+    assert libc.capset(head, sets) == 0
+
+
+@pytest.fixture
+def places(tmp_path, minding_modes):
+    """A folder that may not be entered, files in it, and one that may only be entered."""
+    closed, entered = tmp_path / "closed", tmp_path / "entered"
+    for folder in (closed, entered):
+        folder.mkdir()
+        save_photo(folder / "a.png", 9, 12)
+    (tmp_path / "link.png").symlink_to(closed / "a.png")
+    save_photo(tmp_path / "unreadable.png", 9, 12).chmod(0)
+    closed.chmod(0)
+    entered.chmod(0o100)
+    yield {
+        "in it": closed / "a.png", "itself": closed, "deep": closed / "x" / "y.png",
+        "by a link": tmp_path / "link.png", "unreadable": tmp_path / "unreadable.png",
+        "only entered": entered,
+    }  # fmt: skip
+    for folder in (closed, entered):
+        folder.chmod(0o700)
+
+
+ENLARGE = "upscale a.png -m TINY -q -o o.png --overwrite"
+PLACED = [
+    "upscale PLACE -m TINY -q -o o.png", "upscale in PLACE -m TINY -o out",
+    "upscale PLACE/*.png -m TINY", "upscale a.png -m TINY -q -o PLACE",
+    "upscale a.png -m TINY -q --overwrite -o PLACE", "upscale in -m TINY -o PLACE",
+    "upscale in -m TINY -o PLACE --skip-existing", "upscale --files-from PLACE -m TINY -o out",
+    "upscale a.png -q -m PLACE", f"{ENLARGE} --report PLACE", f"{ENLARGE} --dump PLACE",
+    f"{ENLARGE} --log-file PLACE", f"{ENLARGE} --attention PLACE", f"{ENLARGE} --where PLACE",
+    f"{ENLARGE} --stage1 PLACE", f"{ENLARGE} --adaptive --regressor PLACE",
+    f"{ENLARGE} --registry PLACE", f"{ENLARGE} --cache-dir PLACE",
+    "attention PLACE -m TINY -o map.png", "attention a.png -m TINY -q -o PLACE",
+    "compare a.png PLACE -o c.html", "compare a.png a.png -o PLACE",
+    "metrics PLACE a.png", "metrics a.png PLACE", "metrics PLACE in",
+    "bench --dataset PLACE -m TINY", "bench --data-root PLACE --dataset set5 --offline -m TINY",
+    "train --data PLACE -o run --steps 1", "train --data in -o PLACE --steps 1",
+    "train --data in -o run --init PLACE --steps 1", "train --data in -o run --recipes PLACE",
+    "weights list --cache-dir PLACE", "weights list --registry PLACE", "weights import PLACE",
+    "weights prune --cache-dir PLACE", "weights verify --cache-dir PLACE",
+    "weights rm photo --cache-dir PLACE", "weights path general --cache-dir PLACE",
+    "doctor --cache-dir PLACE",
+]  # fmt: skip
+
+
+def check_place(yoda, tmp_path, monkeypatch, tiny_checkpoint, place, line):
+    monkeypatch.chdir(tmp_path)
+    save_photo(tmp_path / "a.png", 9, 12)
+    (tmp_path / "in").mkdir()
+    for name in ("b.png", "c.png"):
+        save_photo(tmp_path / "in" / name, 9, 12)
+    words = [w.replace("PLACE", str(place)).replace("TINY", str(tiny_checkpoint))
+             for w in line.split()]  # fmt: skip
+    done = yoda(*words)
+    assert done.code in (0, 2, 3, 4, 5, 6, 7), done.err
+    assert "internal error" not in done.err, done.err
+    assert done.code == 0 or done.err.strip()
+    if "-q" in words:
+        assert done.err.count("\n") == (done.code != 0), done.err
+
+
+@pytest.mark.parametrize("line", PLACED)
+def test_a_place_that_may_not_be_entered_is_said_in_a_line(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint, places, line
+):
+    check_place(yoda, tmp_path, monkeypatch, tiny_checkpoint, places["in it"], line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["itself", "deep", "by a link", "unreadable", "only entered"])
+@pytest.mark.parametrize("line", PLACED)
+def test_so_is_any_other_place_without_rights(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint, places, name, line
+):
+    check_place(yoda, tmp_path, monkeypatch, tiny_checkpoint, places[name], line)
+
+
+def test_a_picture_that_may_not_be_looked_at_is_one_that_cannot_be_read(upscale, places):
+    done = upscale(places["in it"], "-q")
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert "Permission denied" in done.err
+
+
+@pytest.mark.parametrize("home", ["itself", "unreadable"])
+def test_another_s_home_and_one_that_is_no_folder_are_no_homes(
+    yoda, tmp_path, monkeypatch, tiny_checkpoint, places, home
+):
+    monkeypatch.delenv("YODA_CACHE_DIR")
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(places[home]))
+    monkeypatch.chdir(tmp_path)
+    picture = save_photo(tmp_path / "a.png", 9, 12)
+    done = yoda("upscale", picture, "-m", tiny_checkpoint, "-q", "-o", "o.png")
+    assert (done.code, done.err) == (0, "")
+    assert yoda("weights", "list").code == 0
+    assert "PermissionError" not in yoda("doctor").err
+
+
+def test_no_package_asks_a_path_in_a_way_that_may_raise():
+    """``Path.is_file`` and its kin raise PermissionError before Python 3.14; ``looking`` never."""
+    raising = re.compile(r"\.(is_file|is_dir|exists|is_symlink)\(\)")
+    own = {
+        "files/__init__.py": "suppressed around it",
+        "weights/archive.py": "of an archive's members",
+    }
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).as_posix() not in own:
+            assert not raising.search(path.read_text(encoding="utf-8")), path

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from yoda_cli.attention import HEADED, LEARNED, NAMES, SOURCES, AttentionSource
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
 from yoda_cli.errors import UsageError, WeightsError
+from yoda_cli.files.looking import is_file
 from yoda_cli.images import read_picture
 from yoda_cli.weights import Cache, Watch, load_registry, obtain
 
@@ -65,7 +66,7 @@ def find_source(
     if name in SOURCES:
         return Source(name, SOURCES[name])
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return painted_source(path, path.stat().st_mtime_ns)
     if not path.suffix:
         known = ", ".join(NAMES)

@@ -14,6 +14,7 @@ from typing import Any
 
 from yoda_cli.errors import UsageError
 from yoda_cli.files import read_small
+from yoda_cli.files.looking import is_there
 
 #: Read where they are needed, by code that the command line is not part of.
 ELSEWHERE = {"YODA_OFFLINE", "YODA_CACHE_DIR", "YODA_REGISTRY", "YODA_CONFIG", "YODA_SLOW_SECONDS"}
@@ -33,7 +34,7 @@ def config_path() -> Path:
 def is_written() -> bool:
     """Whether there is such a file."""
     try:
-        return config_path().exists()
+        return is_there(config_path())
     except (ImportError, OSError, ValueError):
         return True
 
@@ -54,7 +55,8 @@ def read_config() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, PermissionError) and is_of_others(path.parent):
+        # HOME may be another user's, as ``sudo -E`` leaves it, or no folder: nothing is there then
+        if not os.environ.get("YODA_CONFIG") and not is_there(path):
             return {}
         raise UsageError(f"{path} cannot be read: {error}") from error
     import tomllib
@@ -63,14 +65,6 @@ def read_config() -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
-
-
-def is_of_others(folder: Path) -> bool:
-    """Whether the folder may not be entered: ``HOME`` is another user's, as ``sudo -E`` leaves it.
-
-    What ``YODA_CONFIG`` names is meant, wherever it is.
-    """
-    return not os.environ.get("YODA_CONFIG") and not os.access(folder, os.X_OK)
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:

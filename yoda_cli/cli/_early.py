@@ -15,6 +15,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
 from yoda_cli.files import real
+from yoda_cli.files.looking import is_file, is_folder, is_there
 from yoda_cli.upscaling.checks import TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)
@@ -49,7 +50,7 @@ def check_output(inputs: Sequence[Path], output: Path | None) -> None:
         return
     for path in inputs:
         try:
-            same = path.is_dir() and real(path) == real(output)
+            same = is_folder(path) and real(path) == real(output)
         except (OSError, ValueError):
             continue  # the run says why
         if same:
@@ -77,6 +78,8 @@ def beside(path: Path) -> str:
     """A name in the same folder that is nearly this one."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
+    except PermissionError:
+        return "; its folder may not be read"
     except OSError:
         return ""
     close = _names.nearest(path.name, names, likeness=0.8) if names else ""
@@ -89,16 +92,16 @@ def check_names(options: UpscaleOptions) -> None:
     if options.where is not None:
         check_model_name(options.where)
     judge = options.regressor
-    if judge is not None and Path(judge).is_dir():
+    if judge is not None and is_folder(Path(judge)):
         raise WeightsError(f"{judge} is a folder; --regressor takes the file of a gain regressor")
-    if judge is not None and not Path(judge).is_file():
+    if judge is not None and not is_file(Path(judge)):
         raise WeightsError(f"no such gain regressor: {judge}{beside(Path(judge))}")
     one_of("sampler", options.sampler, SAMPLERS)
     one_of("task", options.task, TASK_NAMES)
     one_of("precision", options.precision, _names.PRECISIONS)
     one_of("device", re.sub(r":\d+$", "", options.device), _names.DEVICES)
     source = options.attention
-    if source is not None and source not in _names.SOURCES and not Path(source).exists():
+    if source is not None and source not in _names.SOURCES and not is_there(Path(source)):
         if Path(source).suffix:
             raise NotFoundError(f"no such file: {source}{beside(Path(source))}")
         raise UsageError(
@@ -115,7 +118,7 @@ def check_bench(
 
     for name in sets:
         known = ("sample", *load_registry().datasets)
-        if name.lower() in known or Path(name).is_dir():
+        if name.lower() in known or is_folder(Path(name)):
             continue
         if len(Path(name).parts) > 1:
             raise NotFoundError(f"no such folder: {name}{beside(Path(name))}")
@@ -133,7 +136,7 @@ def check_bench(
 def check_model_name(model: str) -> None:
     """A model of the registry, or a file that is there."""
     if Path(model).suffix in CHECKPOINTS:
-        if not Path(model).is_file():
+        if not is_file(Path(model)):
             raise WeightsError(f"no such checkpoint: {model}{beside(Path(model))}")
         return
     from yoda_cli.weights import load_registry

@@ -14,6 +14,7 @@ from yoda_cli.cli._render_bars import spell
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, YodaError
 from yoda_cli.files import counted
+from yoda_cli.files.looking import is_file
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
@@ -34,7 +35,7 @@ class Replaced:
         from yoda_cli.images import read_provenance
         from yoda_cli.upscaling.batch.inputs import STREAM
 
-        there = [item.target for item in items if item.target != STREAM and item.target.is_file()]
+        there = [item.target for item in items if item.target != STREAM and is_file(item.target)]
         self.before = {target: read_provenance(target) for target in there}
 
     def by(self, item: Item) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from yoda_cli.errors import OutputError
 from yoda_cli.files import check_regular, name_write_errors, shown
+from yoda_cli.files.looking import is_there
 
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ yoda_cli[\w.]*: ")
 HEAD = 256  # bytes in which the beginning of a line is found
@@ -50,7 +51,7 @@ def keep_log(path: Path | None) -> None:
         return
     check_regular(path)
     with name_write_errors(path):
-        if path.exists() and not is_log(path):
+        if is_there(path) and not is_log(path):
             raise OutputError(f"{shown(path)} exists and is no log of yoda's; choose another file")
         LOGGER.addHandler(LogFile(path))
     LOGGER.setLevel(logging.DEBUG)

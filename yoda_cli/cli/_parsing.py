@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from yoda_cli.cli import _render
 from yoda_cli.cli._signals import interruption
 from yoda_cli.errors import INTERRUPTED, OutputError, UsageError
+from yoda_cli.files.looking import is_there
 
 LOADING = {"attention", "bench", "doctor", "metrics", "train"}  # torch, before their first word
 SILENT = {"-h", "--help", "-q", "--quiet", "--no-progress"}
@@ -52,7 +53,7 @@ PICTURE = re.compile(r"\.(png|jpe?g|webp|tiff?|bmp|gif|avif)$", re.IGNORECASE)
 
 def is_picture(name: str) -> bool:
     """Whether a word looks like a picture or a folder of them."""
-    return Path(name).exists() or PICTURE.search(name) is not None
+    return is_there(Path(name)) or PICTURE.search(name) is not None
 
 
 class Command(TyperCommand):

@@ -19,6 +19,7 @@ from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import InputError, UsageError
+from yoda_cli.files.looking import is_folder, is_there
 
 if TYPE_CHECKING:
     from yoda_cli.files.overwriting import Outputs
@@ -81,7 +82,7 @@ def run(asked: Asked) -> int:
     stream = read_stream(sys.stdin.buffer) if is_piped else None
     if sys.stdout.isatty() and (asked.output == STREAM or (stream and asked.output is None)):
         raise UsageError("a picture does not go to a terminal; give -o FILE, or redirect")
-    check_output(asked, len(found), is_folder=any(one.root is not None for one in found))
+    check_output(asked, len(found), from_folder=any(one.root is not None for one in found))
     if len(found) == 1:
         check_size(found[0].path, options)
     plain = is_plain(asked, found, stream)
@@ -271,7 +272,7 @@ def check_running(asked: Asked) -> None:
         raise UsageError("--dump shows one chain, --adaptive runs many: --report shows them")
 
 
-def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
+def check_output(asked: Asked, count: int, *, from_folder: bool) -> None:
     """Refuse an output that cannot take the inputs."""
     from yoda_cli.files import make_folder, real
     from yoda_cli.images import shown
@@ -281,19 +282,19 @@ def check_output(asked: Asked, count: int, *, is_folder: bool) -> None:
     if output is None:
         return
     if output == STREAM:
-        if count > 1 or is_folder:
+        if count > 1 or from_folder:
             raise UsageError(f"standard output takes one picture; {count} were named")
         if asked.show.json_lines:
             raise UsageError("--json and -o - both want standard output")
-    elif is_folder and output.exists() and not output.is_dir():
+    elif from_folder and is_there(output) and not is_folder(output):
         raise UsageError(f"{shown(output)} is no folder, and a folder's results need one")
-    elif count > 1 and not is_folder and output.exists() and not output.is_dir():
+    elif count > 1 and not from_folder and is_there(output) and not is_folder(output):
         raise UsageError(f"{count} inputs need a folder as output, and {shown(output)} is none")
-    elif count > 1 and not is_folder and output.suffix and not output.exists():
+    elif count > 1 and not from_folder and output.suffix and not is_there(output):
         raise UsageError(
             f"{count} inputs need a folder as output; {shown(output)} looks like a file"
         )
-    elif count > 1 and not is_folder and not asked.running.dry_run:
+    elif count > 1 and not from_folder and not asked.running.dry_run:
         make_folder(output)
-    elif any(one.is_dir() and real(one) == real(output) for one in asked.inputs):
+    elif any(is_folder(one) and real(one) == real(output) for one in asked.inputs):
         raise UsageError(f"{shown(output)} is an input folder; give another one as output")

@@ -10,6 +10,7 @@ import typer
 
 from yoda_cli.cli import _defaults, _render
 from yoda_cli.cli._options import Json
+from yoda_cli.files.looking import is_file
 
 EXAMPLE = """\
 # Defaults of yoda's options. A key is an option's long name.
@@ -43,7 +44,7 @@ def config(
         found = [dict(zip(names, row, strict=True)) for row in rows]
         typer.echo(json.dumps({"schema": 1, "path": str(file), "defaults": found}, indent=2))
         return
-    typer.echo(f"{file}{'' if file.is_file() else ' (not there; yoda config --example shows one)'}")
+    typer.echo(f"{file}{'' if is_file(file) else ' (not there; yoda config --example shows one)'}")
     if rows:
         _render.table("", ("command", "option", "value", "from"), rows)
 

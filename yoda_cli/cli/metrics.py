@@ -21,6 +21,7 @@ from yoda_cli.cli._room import check_room
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
 from yoda_cli.files import shown
+from yoda_cli.files.looking import is_folder
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.metric_table import Frame, Metric
@@ -72,9 +73,9 @@ def files_of(sr: Path, hr: Path, scale: int) -> list[tuple[str, Path, Path]]:
     """(name, result, truth) of two files, or of each pair in two folders."""
     from yoda_cli.evaluation.datasets import pair_by_name
 
-    if sr.is_dir() != hr.is_dir():
+    if is_folder(sr) != is_folder(hr):
         raise UsageError("give two files or two folders")
-    if not hr.is_dir():
+    if not is_folder(hr):
         return [(sr.stem, sr, hr)]
     pairs = pair_by_name(hr, sr, scale)
     if alone := [pair for pair in pairs if pair.problem]:

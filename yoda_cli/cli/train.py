@@ -12,6 +12,7 @@ from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import NoProgress, files_named
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import real, shown
+from yoda_cli.files.looking import is_folder
 
 if TYPE_CHECKING:
     from yoda_cli.config import Recipe
@@ -137,7 +138,7 @@ def train_regressor(args: TrainArguments) -> None:
     with download(quiet=False, bar=bar) as watch:
         network = get_model(UpscaleOptions(model=args.model, device=args.device), watch)
     target = out / f"{network.name}-gain.safetensors"
-    if out.is_dir():
+    if is_folder(out):
         outputs = Outputs("own", [*pictures, *files_named(args.model)])
         outputs.claim(target, "regressor", is_regressor)
     with _render.training_line(bar=bar) as line:
@@ -183,7 +184,7 @@ def check_folders(data: Path, folders: list[Path], init: Path | None) -> None:
     for folder in folders:
         if real(folder) == real(data):
             raise OutputError(f"{shown(folder)} holds the photographs; choose another --out")
-        if not folder.is_dir():
+        if not is_folder(folder):
             continue
         kinds = {"best.safetensors": has_header, "last.safetensors": has_header,
                  "log.jsonl": has_mark(b'{"step": '), "state.pt": has_mark(b"PK", 2)}  # fmt: skip

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from yoda_cli.arrays import is_plain
 from yoda_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from yoda_cli.files import cache_folder, write_atomically
+from yoda_cli.files.looking import is_there
 
 if TYPE_CHECKING:
     import torch
@@ -100,10 +101,10 @@ def may_have_gpu() -> bool:
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll").exists()
+        return is_there(Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll"))
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return False
-    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+    return any(is_there(Path(name)) for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
 
 
 def may_have_bf16_units() -> bool:

@@ -30,6 +30,7 @@ from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import definition, measure_all
 from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
+from yoda_cli.files.looking import is_file
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize
@@ -63,7 +64,7 @@ class Journal:
     @staticmethod
     def open(path: Path | None) -> Journal:
         journal = Journal(path)
-        if path is not None and path.is_file():
+        if path is not None and is_file(path):
             text = path.read_text(encoding="utf-8")
             if not text.endswith("\n"):  # killed while writing: the next row starts a line
                 path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
 from yoda_cli.files import one_line, real
+from yoda_cli.files.looking import entries_of, is_folder
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.weights import Cache, Registry, Watch
 from yoda_cli.weights.entries import FileEntry
@@ -46,11 +47,11 @@ def downloads_of_sets(
     names: Sequence[str], root: Path | None, registry: Registry, cache: Cache
 ) -> list[FileEntry]:
     """What ``find_dataset`` would download for these names; opens no connection."""
-    own = {one.name.lower() for one in root.iterdir()} if root and root.is_dir() else set()
+    own = {one.name.lower() for one in entries_of(root)} if root and is_folder(root) else set()
     entries = [
         entry
         for name in names
-        if not Path(name).is_dir() and (entry := registry.datasets.get(name.lower()))
+        if not is_folder(Path(name)) and (entry := registry.datasets.get(name.lower()))
     ]
     return missing(
         [
@@ -75,7 +76,7 @@ def find_dataset(
     if wanted == "sample":
         return Dataset("sample", pairs_of(SAMPLE, scale))
     folder = Path(wanted)
-    if folder.is_dir():
+    if is_folder(folder):
         return Dataset(one_line(real(folder).name.lower()), pairs_of(folder, scale))
     entry = registry.datasets.get(wanted.lower())
     if entry is None:
@@ -83,8 +84,8 @@ def find_dataset(
         if len(folder.parts) > 1:
             raise NotFoundError(f"no such folder: {wanted}")
         raise UsageError(f"unknown data set {wanted!r}; there are {known}, or give a folder")
-    for candidate in sorted(root.iterdir()) if root is not None and root.is_dir() else []:
-        if candidate.is_dir() and candidate.name.lower() == entry.name:
+    for candidate in entries_of(root) if root is not None and is_folder(root) else []:
+        if is_folder(candidate) and candidate.name.lower() == entry.name:
             return Dataset(entry.name, pairs_of(candidate, scale))
     if not entry.files:
         raise WeightsError(
@@ -104,9 +105,9 @@ def find_dataset(
 
 def pairs_of(folder: Path, scale: int) -> tuple[Pair, ...]:
     """The pairs in a folder, whichever way it is laid out."""
-    hr = next((folder / name for name in HR_FOLDERS if (folder / name).is_dir()), folder)
+    hr = next((folder / name for name in HR_FOLDERS if is_folder(folder / name)), folder)
     names = (name.format(scale=scale) for name in LR_FOLDERS)
-    lr = next((folder / name for name in names if (folder / name).is_dir()), None)
+    lr = next((folder / name for name in names if is_folder(folder / name)), None)
     return pair_by_name(hr, lr if hr != folder else None, scale)
 
 
@@ -130,6 +131,6 @@ def pair_by_name(hr: Path, lr: Path | None, scale: int) -> tuple[Pair, ...]:
 
 def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder, in name order; none if it does not exist."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    return [p for p in entries_of(folder) if p.suffix.lower() in SUFFIXES]

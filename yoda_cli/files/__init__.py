@@ -211,8 +211,12 @@ def read_small(path: Path) -> str:
 
 
 def real(path: Path) -> Path:
-    """The path without links and ``..``; where links lead in a circle, as far as that goes."""
-    return Path(os.path.realpath(path))
+    """The path without links and ``..``; where links lead in a circle, or may not be read, as far
+    as that goes."""
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:  # a link of /proc
+        return path.absolute()
 
 
 def make_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from yoda_cli.errors import OutputError
 from yoda_cli.files import Check, check_regular, real, shown
+from yoda_cli.files.looking import is_folder, is_there
 
 #: A file that stands at an output is replaced if it is ours, in any case, never, or kept.
 Existing = Literal["own", "overwrite", "fail", "skip"]
@@ -69,7 +70,7 @@ class Outputs:
 
         Its folder has to be there already, unless the command ``makes_folder``.
         """
-        if not makes_folder and not path.parent.is_dir():
+        if not makes_folder and not is_folder(path.parent):
             raise OutputError(f"no such folder: {shown(path.parent)}")
         self.reserve(path, what)
         check = self.check_of(is_ours)
@@ -123,7 +124,7 @@ def may_write(folder: Path) -> bool:
 
 def _standing(folder: Path) -> Path:
     """``folder``, or the nearest above it that is there."""
-    return next((p for p in (folder, *folder.parents) if p.is_dir()), folder)
+    return next((p for p in (folder, *folder.parents) if is_folder(p)), folder)
 
 
 def folds_case(folder: Path) -> bool:
@@ -134,5 +135,5 @@ def folds_case(folder: Path) -> bool:
         for path in [*entries, there]:
             other = path.with_name(path.name.swapcase())
             if other.name != path.name:
-                return other.exists() and other.samefile(path)
+                return is_there(other) and other.samefile(path)
     return False

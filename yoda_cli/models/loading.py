@@ -11,6 +11,7 @@ from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices.device import pick_device, pick_precision
 from yoda_cli.devices.memory import keep_freed
 from yoda_cli.errors import UsageError, WeightsError, need
+from yoda_cli.files.looking import is_file
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.base import build_config
@@ -199,7 +200,7 @@ def files_needed(options: UpscaleOptions) -> list[str]:
         raise mistake(entry, "settings", str(error)) from error
     roles, _, first = latent_roles(entry, settings, options)
     names = [*(entry.files[role] for role in roles), *names]
-    if first not in (None, "none") and not Path(str(first)).is_file():
+    if first not in (None, "none") and not is_file(Path(str(first))):
         names.append(restorer_named(str(first), registry))
     return names
 
@@ -207,9 +208,7 @@ def files_needed(options: UpscaleOptions) -> list[str]:
 def _stage_one(name: str, registry: Registry, cache: Cache, watch: Watch) -> Path:
     """A restorer's file: one of the registry, or any on disk."""
     path = Path(name)
-    return (
-        path if path.is_file() else obtain(restorer_named(name, registry), registry, cache, watch)
-    )
+    return path if is_file(path) else obtain(restorer_named(name, registry), registry, cache, watch)
 
 
 def restorer_named(name: str, registry: Registry) -> str:

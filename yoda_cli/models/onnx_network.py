@@ -16,6 +16,7 @@ from yoda_cli.devices.device import PlainCpu
 from yoda_cli.devices.graphs import Graph, graph_file
 from yoda_cli.diffusion.schedule import NoiseSchedule
 from yoda_cli.errors import UsageError
+from yoda_cli.files.looking import is_file
 from yoda_cli.models.base import Condition
 from yoda_cli.models.checkpoint import defaults_of, read_header
 from yoda_cli.models.model import Model
@@ -49,7 +50,7 @@ class OnnxNetwork:
 
     def encoder(self, damaged: bool) -> Graph:
         """Of all pictures, or the smaller one of clean pictures where there is one."""
-        lean = not damaged and graph_file(self.weights, CLEAN_ENCODER).is_file()
+        lean = not damaged and is_file(graph_file(self.weights, CLEAN_ENCODER))
         return Graph.of(self.weights, CLEAN_ENCODER if lean else "encoder")
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
@@ -86,7 +87,7 @@ def has_graphs(options: UpscaleOptions) -> bool:
     if not entry.bundled:
         return False
     weights = entry.path.with_suffix("")
-    return all(graph_file(weights, part).is_file() for part in ("encoder", "denoiser"))
+    return all(is_file(graph_file(weights, part)) for part in ("encoder", "denoiser"))
 
 
 def load_plain(options: UpscaleOptions) -> Model:

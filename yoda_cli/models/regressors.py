@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions
+from yoda_cli.files.looking import is_file
 from yoda_cli.models.gain import Shape, load_regressor
 from yoda_cli.models.model import Model
 from yoda_cli.weights.entries import PACKAGE
@@ -27,7 +28,7 @@ def with_judge(model: Model, options: UpscaleOptions) -> Model:
     path = PACKAGE / "checkpoints" / f"{model.name}-gain.safetensors"
     if options.regressor is not None:
         path = Path(options.regressor)
-    elif Path(options.model).suffix or not path.is_file():
+    elif Path(options.model).suffix or not is_file(path):
         return model
     return replace(model, judge_of=load_regressor(path, shape_of(model), model.device).judge)
 

@@ -21,6 +21,7 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
+from yoda_cli.files.looking import is_folder
 from yoda_cli.files.overwriting import Outputs
 from yoda_cli.images import (
     Picture,
@@ -119,7 +120,9 @@ def look(
 
 def is_file_name(output: Path | None) -> bool:
     """Whether an output names one file, not a folder."""
-    return output is not None and output.suffix.lower() in (".png", ".npy") and not output.is_dir()
+    return (
+        output is not None and output.suffix.lower() in (".png", ".npy") and not is_folder(output)
+    )
 
 
 def path_for(source: Path, output: Path | None, name: str) -> Path:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from yoda_cli.errors import YodaError, how_to_install
 from yoda_cli.files import cache_folder, counted
+from yoda_cli.files.looking import is_file, is_there
 from yoda_cli.version import __version__
 from yoda_cli.weights import Cache, load_registry
 from yoda_cli.weights.network import is_offline
@@ -149,7 +150,7 @@ def bundled_models() -> list[Finding]:
 def cache_place() -> list[Finding]:
     """The cache folder, its room, and whether it can be written."""
     folder = cache_folder()
-    standing = next(p for p in (folder, *folder.parents) if p.exists())
+    standing = next(p for p in (folder, *folder.parents) if is_there(p))
     free = shutil.disk_usage(standing).free / 1e9
     writable = os.access(standing, os.W_OK)
     return [
@@ -163,7 +164,7 @@ def cached_files() -> list[Finding]:
     cache, findings = Cache.default(), []
     for entry in load_registry().files.values():
         path = cache.path(entry)
-        if not path.is_file():
+        if not is_file(path):
             continue
         try:
             cache.trusted(entry)

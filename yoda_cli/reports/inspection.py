@@ -24,6 +24,7 @@ from torch import Tensor
 from yoda_cli.diffusion.yoda import StepRecord, share
 from yoda_cli.errors import OutputError
 from yoda_cli.files import make_folder
+from yoda_cli.files.looking import entries_of, is_link
 from yoda_cli.files.overwriting import Outputs, has_mark
 from yoda_cli.images import (
     Animation,
@@ -202,10 +203,10 @@ class Dump:
 
     def begin(self) -> None:
         """Make the folder; refuse one with files in the way, before any work."""
-        if self.folder.is_symlink() or self.outputs.holds(self.folder):
+        if is_link(self.folder) or self.outputs.holds(self.folder):
             raise OutputError(f"{shown(self.folder)} cannot take a dump; choose another --dump")
         make_folder(self.folder)
-        for path in sorted(self.folder.iterdir()):
+        for path in entries_of(self.folder):
             if DUMPED.fullmatch(path.name):
                 self.outputs.check_of(is_dumped)(path)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from yoda_cli.attention import SOURCES
 from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.files.looking import entries_of, is_file, is_folder
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_picture
@@ -40,9 +41,9 @@ VALIDATION_EVERY = 20  # every 20th file in name order is never trained on
 
 def list_pictures(folder: Path) -> list[Path]:
     """The pictures directly in a folder, in name order."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise NotFoundError(f"no such folder: {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = [p for p in entries_of(folder) if p.suffix.lower() in SUFFIXES and is_file(p)]
     if not paths:
         raise NotFoundError(f"no pictures in {folder}")
     return paths

@@ -25,6 +25,7 @@ from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.devices.device import pick_precision
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
+from yoda_cli.files.looking import is_there
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
@@ -167,7 +168,7 @@ class Session:
         )
         self.publish(run, "last", score)
         value = score.base_psnr if options.states == "none" else score.value
-        if value > run.best or not (self.folder / "best.safetensors").exists():
+        if value > run.best or not is_there(self.folder / "best.safetensors"):
             run.best = value
             self.publish(run, "best", score)
         return score
@@ -195,7 +196,7 @@ def train(
     held_out = load_held_out(paths[::stride], options.reduce[0])
     session = Session(recipe, folder, device, card, held_out)
     run = make_run(recipe, device, init)
-    if (folder / "state.pt").exists():  # before the pictures: they take minutes
+    if is_there(folder / "state.pt"):  # before the pictures: they take minutes
         run.restore(folder / "state.pt", device, recipe)
     sources = [name for name in options.attention if name in SOURCES and name != "uniform"]
     scale = int(recipe.net.get("scale", 4))

@@ -21,6 +21,7 @@ from typing import Any
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import MACHINE, cache_folder, is_alive, read_small
+from yoda_cli.files.looking import is_file, is_folder, is_there
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -115,7 +116,7 @@ class Cache:
             for part in (".partial", ".locks", ".records"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             tag = self.root / "CACHEDIR.TAG"
-            if not tag.exists():
+            if not is_there(tag):
                 tag.write_text(TAG, encoding="utf-8")
             probe = private(self.partial("probe"))
             probe.touch()
@@ -183,12 +184,12 @@ class Cache:
     def partials(self, name: str = "") -> list[Path]:
         """Unfinished downloads and their facts, of one file or of all."""
         folder = self.folder / ".partial"
-        if not folder.is_dir():
+        if not is_folder(folder):
             return []
         return sorted(
             p
             for p in folder.iterdir()
-            if p.is_file() and (not name or p.name.split("~")[0] in (name, f"{name}.json"))
+            if is_file(p) and (not name or p.name.split("~")[0] in (name, f"{name}.json"))
         )
 
 
@@ -248,7 +249,7 @@ def is_orphan(path: Path) -> bool:
 
 def _is_readable(path: Path) -> bool:
     try:
-        return path.is_file() and os.access(path, os.R_OK)
+        return is_file(path) and os.access(path, os.R_OK)
     except OSError:  # a folder that may not be entered
         return False
 

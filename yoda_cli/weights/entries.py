@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files.looking import is_file
 from yoda_cli.weights.network import is_http
 
 PACKAGE = Path(__file__).parent.parent
@@ -68,7 +69,7 @@ class ModelEntry:
     def path(self) -> Path:
         """The bundled checkpoint on disk."""
         path = PACKAGE / "checkpoints" / self.bundled
-        if not self.bundled or not path.is_file():
+        if not self.bundled or not is_file(path):
             raise WeightsError(f"{path} is missing: this installation is incomplete")
         return path
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
+from yoda_cli.files.looking import is_file
 from yoda_cli.weights import Cache, FileEntry, Registry
 from yoda_cli.weights.cache import sha256_of, unlike
 from yoda_cli.weights.download import install
@@ -36,7 +37,7 @@ def import_file(path: Path, wanted: str | None, registry: Registry, cache: Cache
 
     ``wanted`` names a file, or a model or data set of one file.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise NotFoundError(f"no such file: {path}")
     slot = single(wanted, registry) if wanted else None
     if slot is None:

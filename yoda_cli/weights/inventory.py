@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files.looking import is_file, is_there
 from yoda_cli.weights.archive import unpack
 from yoda_cli.weights.cache import Cache, DamagedError, found_elsewhere, is_orphan, private
 from yoda_cli.weights.download import fetch
@@ -94,7 +95,7 @@ def total(names: Sequence[str], registry: Registry, cache: Cache) -> int | None:
     sizes = []
     for name in names:
         path = cache.path(registry.files[name])
-        sizes.append(path.stat().st_size if path.is_file() else size_of(registry.files[name])[0])
+        sizes.append(path.stat().st_size if is_file(path) else size_of(registry.files[name])[0])
     known = [size for size in sizes if size is not None]
     return sum(known) if sizes and len(known) == len(sizes) else None
 
@@ -137,12 +138,12 @@ def pull(name: str, registry: Registry, cache: Cache, watch: Watch) -> list[Path
 
 def is_unpacked(folder: Path) -> bool:
     """Whether a data set's folder is whole."""
-    return (folder / ".complete").is_file()
+    return is_file(folder / ".complete")
 
 
 def unpack_all(archives: Sequence[Path], folder: Path) -> None:
     """Unpack beside ``folder`` and rename: a person's own folder there is never written to."""
-    if folder.exists():
+    if is_there(folder):
         raise WeightsError(f"{folder} is there, and it is not what yoda unpacks; move it away")
     for left in folder.parent.glob(f"{folder.name}~*"):
         if is_orphan(left):

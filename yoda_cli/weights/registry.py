@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.files import read_small
+from yoda_cli.files.looking import is_file
 from yoda_cli.weights.entries import (
     PACKAGE,
     DatasetEntry,
@@ -93,7 +94,7 @@ def packaged_paths() -> tuple[Path, Path]:
 def registry_path() -> Path:
     """The packaged registry, or the checkout's."""
     for path in packaged_paths():
-        if path.is_file():
+        if is_file(path):
             return path
     raise WeightsError("weights.toml is missing: this installation is incomplete")
 
@@ -104,7 +105,7 @@ def own_registries() -> list[Path]:
 
     configured = Path(platformdirs.user_config_dir("yoda")) / "weights.toml"
     named = [Path(p) for p in os.environ.get("YODA_REGISTRY", "").split(os.pathsep) if p]
-    return ([configured] if configured.is_file() else []) + named
+    return ([configured] if is_file(configured) else []) + named
 
 
 def load_registry(paths: Sequence[Path] | None = None) -> Registry:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files.looking import is_file
 from yoda_cli.weights.unpickling import RefusedError, restricted_pickle
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
@@ -79,7 +80,7 @@ def _wraps(content: Mapping[object, object], key: str) -> bool:
 
 def _read(path: Path) -> object:
     """Whatever the file holds, by the safest reader that can."""
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"no such checkpoint: {path}")
     # A person's file may be in either format; the cache gives it the name of the registry.
     if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):

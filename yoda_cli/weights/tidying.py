@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files.looking import is_file, is_folder, is_link
 from yoda_cli.weights.cache import (
     FOUND,
     PRIVATE,
@@ -31,7 +32,7 @@ def prune(registry: Registry, cache: Cache, *, dry_run: bool) -> list[tuple[Path
     A file stays where the registry that it was fetched by cannot be read, where it is not the one
     that was fetched, and while another process downloads it.
     """
-    if not cache.folder.is_dir():
+    if not is_folder(cache.folder):
         return []
     if not cache.is_tagged():
         raise WeightsError(f"{cache.root} has no CACHEDIR.TAG of yoda's: nothing in it was removed")
@@ -71,7 +72,7 @@ def remove(entry: FileEntry, cache: Cache, *, forget: bool) -> int:
     doomed = [cache.path(entry), *unfinished(entry.name, cache)]
     if forget:
         doomed.append(cache.record_path(entry.name))
-    if not cache.folder.is_dir():
+    if not is_folder(cache.folder):
         return 0
     with idle(cache.lock(entry.name), without_locks=True) as is_idle:
         if not is_idle:
@@ -82,7 +83,7 @@ def remove(entry: FileEntry, cache: Cache, *, forget: bool) -> int:
 def names_in(cache: Cache, registry: Registry) -> list[str]:
     """What the cache's records, its unfinished downloads and the registry call files."""
     records = cache.folder / ".records"
-    noted = [path.stem for path in records.glob("*.json")] if records.is_dir() else []
+    noted = [path.stem for path in records.glob("*.json")] if is_folder(records) else []
     known = [name for name in noted if cache.record(name) is not None]
     return sorted({*known, *started(cache), *registry.files})
 
@@ -109,7 +110,7 @@ def forgotten(name: str, registry: Registry, cache: Cache) -> Iterator[Path]:
     record, path = cache.record(name), cache.folder / name
     if record is None or record.source == FOUND or name in registry.files:
         return
-    if record.registry is None or path.is_symlink() or not path.is_file():
+    if record.registry is None or is_link(path) or not is_file(path):
         return
     if not record.fits(path):
         return

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from yoda_cli.errors import WeightsError
+from yoda_cli.files.looking import is_there
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import Limits, RefusedError, SlowError, open_url
 from yoda_cli.weights.partial import CHUNK, ETAG, Partial
@@ -178,7 +179,7 @@ def receive(
                         raise SlowError(f"{partial.url}: too slow: {slow}")
                     measured, since = partial.done, now
         finally:
-            if partial.path.exists():
+            if is_there(partial.path):
                 partial.sync(file)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
 from yoda_cli.files import real, shown
+from yoda_cli.files.looking import entries_of, is_closed, is_file, is_folder, is_link, is_there
 from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")
@@ -35,7 +36,7 @@ def find_inputs(
     names = [*named, *(read_list(listed) if listed else ())]
     if not names:
         raise UsageError("no pictures were named")
-    away = {real(output)} if output is not None and output.is_dir() else set()
+    away = {real(output)} if output is not None and is_folder(output) else set()
     found: dict[Path, Found] = {}
     for name in names:
         for one in _expand(name, recursive=recursive, away=away):
@@ -60,17 +61,17 @@ def read_list(path: Path) -> list[Path]:
 def _expand(name: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:
     if name == STREAM:
         yield Found(STREAM)
-    elif name.is_dir():
+    elif is_folder(name):
         inside = list(_walk(name, name, recursive=recursive, away=away))
         if not inside:
             deeper = "" if recursive else "; -r looks into its folders"
             raise NotFoundError(f"no pictures in {shown(name)}{deeper}")
         yield from inside
-    elif _exists(name):
+    elif is_there(name) or is_closed(name):
         yield Found(name)
     elif glob.has_magic(str(name)):
         matches = sorted(Path(p) for p in glob.glob(str(name), recursive=True))  # noqa: PTH207
-        files = [p for p in matches if p.is_file()]
+        files = [p for p in matches if is_file(p)]
         if not files:
             raise NotFoundError(f"nothing matches {shown(name)}")
         yield from map(Found, files)
@@ -78,26 +79,16 @@ def _expand(name: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:
         raise NotFoundError(f"no such file: {shown(name)}")
 
 
-def _exists(name: Path) -> bool:
-    try:
-        return name.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def _walk(folder: Path, root: Path, *, recursive: bool, away: set[Path]) -> Iterator[Found]:
     """Pictures of a folder, then of its folders; linked folders are not entered."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UsageError(f"cannot read {shown(folder)}: {error.strerror or error}") from error
+    entries = entries_of(folder)
     for path in entries:
-        hidden = path.name.startswith(".")
-        if not hidden and path.suffix.lower() in SUFFIXES and path.is_file():
+        is_meant = not path.name.startswith(".") and path.suffix.lower() in SUFFIXES
+        if is_meant and (is_file(path) or is_closed(path)):  # reading a closed one says so
             yield Found(path, root)
     if recursive:
         for path in entries:
-            if path.is_dir() and not path.is_symlink() and real(path) not in away:
+            if is_folder(path) and not is_link(path) and real(path) not in away:
                 yield from _walk(path, root, recursive=True, away=away)
 
 

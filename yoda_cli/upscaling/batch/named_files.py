@@ -6,6 +6,7 @@ from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.files import digest_of
+from yoda_cli.files.looking import is_file
 from yoda_cli.weights import Cache, load_registry
 
 MODELS = ("model", "where")
@@ -25,7 +26,7 @@ def digests_of(options: UpscaleOptions) -> dict[str, list[str]]:
 def _digests(value: str | None, *, is_model: bool) -> list[str]:
     if value is None:
         return []
-    if Path(value).is_file():
+    if is_file(Path(value)):
         return [digest_of(Path(value))]
     if not is_model:
         return []

@@ -14,6 +14,7 @@ from pathlib import Path
 from yoda_cli.config import WriteOptions
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import NAME_BYTES, real
+from yoda_cli.files.looking import is_folder
 from yoda_cli.images import (
     Header,
     check_format_size,
@@ -72,7 +73,7 @@ def folder_for(root: Path, naming: Naming) -> Path:
 def target_of(found: Found, header: Header, naming: Naming, *, many: bool) -> tuple[Path, str]:
     """The path and format of one result. ``many``: -o must be a folder."""
     output, writing = naming.output, naming.writing
-    if found.root is None and output is not None and not output.is_dir() and not many:
+    if found.root is None and output is not None and not is_folder(output) and not many:
         return output, kind_of(output, header, writing)
     kind, suffix = output_format_for(header, found.path.suffix)
     if writing.format is not None:

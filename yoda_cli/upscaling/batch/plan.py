@@ -17,6 +17,7 @@ from typing import Any
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError, without_frames
 from yoda_cli.files import make_folder
+from yoda_cli.files.looking import is_folder
 from yoda_cli.files.overwriting import Outputs, may_write
 from yoda_cli.images import Header, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
@@ -169,7 +170,7 @@ def _manifests(found: Sequence[Found], naming: Naming) -> dict[Path, Manifest]:
     """Of every folder that gets a folder's results, and with --skip-existing of any other."""
     folders = {folder_for(one.root, naming) for one in found if one.root is not None}
     if naming.writing.existing == "skip":
-        if naming.output is not None and naming.output.is_dir():
+        if naming.output is not None and is_folder(naming.output):
             folders.add(naming.output)
         elif naming.output is None:
             folders |= {one.path.parent for one in found if one.root is None}
@@ -195,7 +196,7 @@ def check_disk(batch: Batch) -> None:
     """Refuse a run whose results will not fit, by a cautious estimate."""
     if not batch.items:
         return
-    folder = next((p for p in batch.items[0].target.parents if p.is_dir()), None)
+    folder = next((p for p in batch.items[0].target.parents if is_folder(p)), None)
     if folder is None or batch.items[0].target == STREAM:
         return
     free = shutil.disk_usage(folder).free

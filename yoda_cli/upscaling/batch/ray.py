@@ -25,6 +25,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
+from yoda_cli.files.looking import is_file
 from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.adaptive import RegionRun
@@ -181,7 +182,7 @@ def absolute(options: UpscaleOptions) -> UpscaleOptions:
     """``options`` for a process in another folder."""
 
     def named(text: str) -> str:
-        return str(Path(text).absolute()) if Path(text).is_file() else text
+        return str(Path(text).absolute()) if is_file(Path(text)) else text
 
     attention = None if options.attention is None else named(options.attention)
     stage1 = None if options.stage1 is None else named(options.stage1)
