@@ -22,6 +22,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import torch
+from measure_runs import RUNS
 from torch import Tensor
 
 from yoda_cli.attention.sources import find_source
@@ -251,6 +252,7 @@ MEASURED: dict[str, Callable[[float, bool], Row]] = {
     "SHAPE_PIXELS": shape_pixels,
     "CELLS": cells,
     "BAND_VALUES": band_values,
+    **RUNS,
 }
 
 

@@ -8,6 +8,7 @@ import sys
 import faults
 import pytest
 import torch
+from fakes import save_photo
 from safetensors.torch import save_file
 
 from yoda_cli.errors import WeightsError
@@ -339,3 +340,22 @@ def test_a_dry_run_of_a_download_asks_nobody_and_writes_nothing(yoda, site, tmp_
     assert "all is there already" in yoda("weights", "pull", *options, "--dry-run").err
     by_hand = yoda("weights", "pull", "sr3-64-512", "--dry-run")
     assert (by_hand.code, by_hand.out.count("by hand: ")) == (0, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("line", [
+    "train --data . -o run --steps 1 --init PIPE",
+    *(pytest.param(line, marks=pytest.mark.slow) for line in (
+        "upscale a.png -m PIPE", "upscale a.png --adaptive --regressor PIPE", "export PIPE -o out",
+        "weights import PIPE", "bench -m PIPE",
+    )),
+])  # fmt: skip
+def test_a_pipe_is_no_weights_file_and_is_not_waited_for(tmp_path, line):
+    """What opens such files waits in a library, where no Ctrl-C reaches it."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    save_photo(tmp_path / "a.png", 8, 8)
+    words = line.replace("PIPE", "pipe.safetensors").split()
+    command = [sys.executable, "-m", "yoda_cli", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode in (2, 3, 5), done.stderr
+    assert b"Traceback" not in done.stderr

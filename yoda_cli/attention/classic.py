@@ -21,7 +21,7 @@ Map = npt.NDArray[np.float32]
 CONSTANT = 0.5  # the value of a map that has nothing to say
 STRONG_EDGES = 99  # percentile of the gradients above which an edge begins
 EDGE_BLUR = (2.0, 8.0)  # least and largest σ, LR pixels; between them a 64th of the long side
-MAX_KEYPOINTS = 2000
+MAX_KEYPOINTS = 2000  # of SIFT, the strongest; chosen to bound the time that busy pictures take
 
 
 def uniform(lr: Tensor) -> Tensor:

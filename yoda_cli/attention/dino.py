@@ -28,7 +28,7 @@ from yoda_cli.weights.tensors import read_tensors
 # tokens are 250 MB, and as much again for their softmax. Larger pictures are seen in windows.
 MAX_TOKENS = 3200
 WINDOW_TOKENS = 28  # DINO was trained on 28 × 28 tokens at most (224 pixels, patch 8)
-STEP_TOKENS = 21
+STEP_TOKENS = 21  # from window to window: a quarter of each is shared
 
 
 class DinoAttention(nn.Module):

@@ -25,8 +25,7 @@ STRIDE = 32  # of the last layer
 # The relevance pass keeps many tensors of six heads, 256 channels and a quarter of the resolution.
 # Larger pictures than this are seen in windows, at native scale.
 MAX_PIXELS = 512 * 384
-WINDOW = 384
-STEP = 320
+WINDOW, STEP = 384, 320  # pixels: a side, and from window to window
 
 
 def load(path: Path, *, device: torch.device, cheap: bool) -> Callable[[Tensor], Tensor]:

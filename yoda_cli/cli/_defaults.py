@@ -65,6 +65,8 @@ def read_config() -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: tables within tables, too deep to be meant") from error
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -108,6 +110,8 @@ def of_command(
     name: str, command: Any, table: Mapping[str, Any], common: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A command's defaults: those for all commands, then its own."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{config_path()}: {name} is a command; give it a table, [{name}]")
     if hasattr(command, "commands"):
         return {
             key: of_command(f"{name} {key}", sub, table.get(key, {}), common)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, YodaError
 from yoda_cli.files import counted
 from yoda_cli.files.looking import is_file
+from yoda_cli.files.notes import parse_notes
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model
@@ -52,13 +52,9 @@ class Replaced:
 
 def settings_in(provenance: Mapping[str, str]) -> dict[str, str]:
     """Model, seed and settings that a file says it was made with."""
-    try:
-        said = json.loads(provenance.get("settings", "{}"))
-    except ValueError:
-        said = {}
+    said = parse_notes(provenance.get("settings", "{}"))
     own = {name: provenance.get(name, "") for name in ("model", "seed")}
-    rest = said.items() if isinstance(said, dict) else ()
-    return own | {str(name): str(value) for name, value in rest if name not in IMMATERIAL}
+    return own | {name: str(value) for name, value in said.items() if name not in IMMATERIAL}
 
 
 def by_content(item: Item) -> list[str]:

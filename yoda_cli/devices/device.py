@@ -19,6 +19,7 @@ from yoda_cli.arrays import is_plain
 from yoda_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from yoda_cli.files import cache_folder, write_atomically
 from yoda_cli.files.looking import is_there
+from yoda_cli.files.notes import read_notes
 
 if TYPE_CHECKING:
     import torch
@@ -151,9 +152,7 @@ def _fastest_on_cpu() -> torch.dtype:
 
 def _recorded(record: Path) -> dict[str, str]:
     """What was measured so far, by machine and version of torch."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        return {k: v for k, v in json.loads(record.read_bytes()).items() if v in PRECISIONS}
-    return {}
+    return {key: name for key, name in read_notes(record).items() if name in (*PRECISIONS,)}
 
 
 def _measure() -> str:

@@ -15,7 +15,7 @@ from yoda_cli.models.model import Model
 
 SIDE = 1536  # of the matrices
 PIXELS = 128  # a side of the LR picture
-ROUNDS = 7
+ROUNDS = 7  # of which the median counts
 
 
 @dataclass(frozen=True)

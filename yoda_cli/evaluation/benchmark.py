@@ -31,6 +31,7 @@ from yoda_cli.evaluation.scores import definition, measure_all
 from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
 from yoda_cli.files.looking import is_file
+from yoda_cli.files.notes import parse_notes
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize
@@ -65,14 +66,13 @@ class Journal:
     def open(path: Path | None) -> Journal:
         journal = Journal(path)
         if path is not None and is_file(path):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")
             if not text.endswith("\n"):  # killed while writing: the next row starts a line
                 path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
             for line in text.splitlines():
-                try:
-                    journal.keep(json.loads(line))
-                except (ValueError, KeyError):
-                    continue
+                row = parse_notes(line)
+                if all(isinstance(row.get(k), str) for k in ("dataset", "picture", "method")):
+                    journal.keep(row)
         return journal
 
     def keep(self, row: dict[str, Any]) -> None:

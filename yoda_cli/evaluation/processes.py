@@ -18,7 +18,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.graphs import has_runtime
 from yoda_cli.models.onnx_network import has_graphs
 
-ROUNDS = 5
+ROUNDS = 5  # of which the median counts
 TORCH = "import torch"  # what the other commands are compared with
 ONNX = "yoda upscale, onnxruntime"
 

@@ -25,7 +25,7 @@ from yoda_cli.evaluation.methods import Method
 from yoda_cli.images import Picture, write_picture
 from yoda_cli.images.resize import imresize
 
-ROUNDS = 5
+ROUNDS = 5  # of which the median counts
 SIDE = 192  # of the LR picture that one and two threads enlarge
 SMALL = (48, 64)  # height and width of a folder's pictures
 SHORT, LONG = 2, 34  # pictures in a folder

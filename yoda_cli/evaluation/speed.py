@@ -19,8 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from yoda_cli.evaluation.methods import Method
 from yoda_cli.images.resize import imresize
 
-ROUNDS = 5
-SLOW_SECONDS = 8.0  # of a run: such a method, if not the first, is left out of larger sizes
+ROUNDS = 5  # of which the median counts: two that are disturbed do not
+#: Of a run: such a method, if not the first, is left out of larger sizes. Chosen so that no size
+#: takes a method minutes: four times the pixels, six times.
+SLOW_SECONDS = 8.0
 
 
 @dataclass(frozen=True)

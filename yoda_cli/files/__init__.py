@@ -19,8 +19,8 @@ from pathlib import Path
 
 from yoda_cli.errors import OutputError, WeightsError
 
-NAME_BYTES = 255
-MAX_TEXT_BYTES = 16 << 20
+NAME_BYTES = 255  # of a file's name, on common file systems
+MAX_TEXT_BYTES = 16 << 20  # of settings and notes: thousands of times what anybody writes
 STALE_SECONDS = 24 * 3600  # of other machines' temporaries; a write takes seconds
 MACHINE = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 TOKEN = os.urandom(4).hex()  # tells this process from an earlier one with the same pid

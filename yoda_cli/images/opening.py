@@ -24,10 +24,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from yoda_cli.errors import DeviceError, InputError, NotFoundError, YodaError, is_out_of_memory
 from yoda_cli.files import shown
 
-MAX_PIXELS = 1 << 28  # 268 million; of an animation, all frames together
-MAX_SIDE = 1_000_000
-MAX_STREAM_BYTES = 1 << 31  # of what comes without a file
-STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20
+#: Chosen beyond any camera's and below what takes a machine down: 268 million pixels, of an
+#: animation all frames together; a side; bytes of what comes without a file.
+MAX_PIXELS, MAX_SIDE, MAX_STREAM_BYTES = 1 << 28, 1_000_000, 1 << 31
+STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20  # bytes read of a stream at first, and then at once
 PLUGINS = ("Png", "Jpeg", "WebP", "Tiff", "Bmp", "Gif", "Avif")  # Pillow's modules for them
 NO_PICTURE = (
     "damaged or not a picture of a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 from PIL import Image
 
+from yoda_cli.files.notes import parse_notes
+
 MARK = "yoda"
 XMP_TEXT = "XML:com.adobe.xmp"  # the PNG chunk that holds a packet
 NAMESPACE = "urn:yoda-cli:made:1"
@@ -93,8 +95,5 @@ def _in_comment(comment: object) -> str | None:
 
 
 def _parsed(value: str) -> dict[str, str] | None:
-    try:
-        said = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
-    return {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else None
+    said = parse_notes(value)
+    return {name: str(one) for name, one in said.items()} or None

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[Any]
 
-QUALITY = 95
-BAND_PIXELS = 1 << 20
+QUALITY = 95  # where nothing is asked for; chosen: what JPEG loses at it is not seen
+BAND_PIXELS = 1 << 20  # turned into integers at once
 PNG_LEVEL = 4  # of zlib: half the time of its default 6, photographs 1 to 3 % larger
 LONG_TEXT = 1024  # characters of PNG text that is worth compressing
 MARKED_IN_XMP = ("JPEG", "WEBP", "TIFF", "AVIF")

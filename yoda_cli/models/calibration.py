@@ -22,7 +22,8 @@ from typing import Any
 
 from yoda_cli.arrays import threads
 from yoda_cli.errors import OutputError, WeightsError
-from yoda_cli.files import cache_folder, make_folder, read_small, write_atomically
+from yoda_cli.files import cache_folder, make_folder, write_atomically
+from yoda_cli.files.notes import are_numbers, read_notes
 from yoda_cli.models.model import Model
 from yoda_cli.models.timing import ConditionOf, measure
 from yoda_cli.tiling.cost import Costs
@@ -54,7 +55,7 @@ def known_costs(model: Model, variant: str = "") -> Costs | None:
     """What was measured on an earlier run, None if there was none; nothing is run."""
     key = _key(model, variant)
     with contextlib.suppress(WeightsError, KeyError, TypeError, ValueError):
-        return _KNOWN.get(key) or _costs_in(_kept(cache_folder() / RECORD)[key])
+        return _KNOWN.get(key) or _costs_in(read_notes(cache_folder() / RECORD)[key])
     return None
 
 
@@ -107,7 +108,7 @@ def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) 
     except WeightsError:  # no home, no cache: measured every time
         return measure(model, condition_of)
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        found = _kept(record)[key]
+        found = read_notes(record)[key]
         costs = _costs_in(found)
         _PACES[key] = tuple(float(pace) for pace in found["paces"])[-RUNS:]
         return costs
@@ -116,19 +117,16 @@ def _kept_or_measured(key: str, model: Model, condition_of: ConditionOf | None) 
     return costs
 
 
-def _kept(record: Path) -> dict[str, dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(read_small(record)))
-    return {}
-
-
 def _costs_in(found: dict[str, Any]) -> Costs:
-    return Costs(**found["costs"])
+    costs = Costs(**found["costs"])
+    if not are_numbers(asdict(costs).values()):
+        raise ValueError("no costs")
+    return costs
 
 
 def _keep(record: Path, key: str, costs: Costs | None, paces: Sequence[float] = ()) -> None:
     """Beside what is there, or None: forgotten. A forecast is not worth an error."""
-    kept = _kept(record)
+    kept = read_notes(record)
     if costs is None:
         kept.pop(key, None)
     else:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from yoda_cli.config import SampleDefaults
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
+from yoda_cli.files.looking import is_file, is_there
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import build_config
 from yoda_cli.models.model import wrong_default
@@ -47,6 +48,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The metadata of a yoda checkpoint."""
+    check_kind(path)
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
@@ -67,8 +69,16 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def check_kind(path: Path) -> None:
+    """Refuse a pipe or a device: what opens files of tensors waits for it, deaf to Ctrl-C."""
+    if is_there(path) and not is_file(path):
+        raise WeightsError(f"{path} is no regular file")
+
+
 def has_header(path: Path) -> bool:
     """Whether a .safetensors file is one of ours; one that cannot be read is not."""
+    if not is_file(path):
+        return False
     try:
         with safe_open(path, "np") as file:
             return "yoda" in (file.metadata() or {})

@@ -20,6 +20,8 @@ from torch import Tensor
 from yoda_cli.diffusion.adaptive import Gains
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
+from yoda_cli.files.looking import is_file
+from yoda_cli.models.checkpoint import check_kind
 from yoda_cli.models.nets.gain import PATCH, GainNet
 from yoda_cli.tiling.windows import Window
 
@@ -113,6 +115,7 @@ def save_regressor(path: Path, regressor: Regressor) -> None:
 
 def load_regressor(path: Path, wanted: Shape, device: torch.device) -> Regressor:
     """The regressor in ``path``. WeightsError where it is none, damaged, or another model's."""
+    check_kind(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -149,6 +152,8 @@ def load_regressor(path: Path, wanted: Shape, device: torch.device) -> Regressor
 
 def is_regressor(path: Path) -> bool:
     """Whether a file holds a gain regressor."""
+    if not is_file(path):
+        return False
     try:
         with safe_open(path, "pt") as file:
             return KEY in (file.metadata() or {})

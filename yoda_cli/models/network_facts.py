@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import weakref
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from yoda_cli.devices.device import autocast
 from yoda_cli.errors import OutputError, WeightsError
-from yoda_cli.files import cache_folder, digest_of, make_folder, read_small, write_atomically
+from yoda_cli.files import cache_folder, digest_of, make_folder, write_atomically
+from yoda_cli.files.notes import are_numbers, read_notes
 from yoda_cli.models.image_networks import Network
 from yoda_cli.tiling.windows import rounded_up
 
@@ -35,7 +35,7 @@ FARTHEST = 48  # input pixels: no halo is wider
 TALL = 24  # input pixels: the height of the strip
 SEEN = 1 / 1530  # a sixth of a grey level, in root mean square: less is no seam
 SPARE = 1.5  # of memory, for what libraries hold while they compute
-LARGEST_DECIBELS = 200.0
+LARGEST_DECIBELS = 200.0  # for results that do not differ at all
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,15 @@ def facts_of(network: Network, path: Path, device: torch.device, precision: torc
         return measure(network, device, precision)
     key = f"{digest_of(path)} {device.type} {precision} {torch.__version__}"
     with contextlib.suppress(KeyError, TypeError):
-        return Facts(**_kept(record)[key])
+        facts = Facts(**read_notes(record)[key])
+        if are_numbers(asdict(facts).values()):
+            return facts
     facts = measure(network, device, precision)
-    text = json.dumps({**_kept(record), key: asdict(facts)})
+    text = json.dumps({**read_notes(record), key: asdict(facts)})
     with contextlib.suppress(OutputError):  # measured again next time
         make_folder(record.parent)
         write_atomically(record, text.encode())
     return facts
-
-
-def _kept(record: Path) -> Mapping[str, Any]:
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads(read_small(record)))
-    return {}
 
 
 @torch.inference_mode()

@@ -27,10 +27,11 @@ from yoda_cli.tiling.cost import Costs
 from yoda_cli.tiling.windows import Window
 
 SIDES = (64, 128, 512)  # output pixels of the windows that are timed
-SLOW_SECONDS = 0.25  # a network this slow on one window is timed once, and on no larger one
-SLOW_FIRST = 3.0  # preparations take less
-REPEATS = 5
-LARGEST_BYTES = 2 << 30  # of a window that is timed
+#: A network this slow on one window is timed once, and on no larger one; one whose first call is
+#: this slow is not called again. Chosen so that nobody waits more than seconds for a forecast.
+SLOW_SECONDS, SLOW_FIRST = 0.25, 3.0
+REPEATS = 5  # of which the least counts
+LARGEST_BYTES = 2 << 30  # of a window that is timed: any GPU in use has more
 #: A CPU's window that is timed, and what a call and a new shape cost there, in pixels: between two
 #: quiet machines they differ less than two moments of a busy one, and a plan must not. Measured on
 #: AVX2 with other work beside it, by `scripts/measure_constants.py SMALL_SIDE`, and so on:

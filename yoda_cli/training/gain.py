@@ -33,11 +33,11 @@ PATCH = 128  # HR pixels a side
 CHAINS = (50, 25, 12)  # steps of the chains whose trajectories are sampled
 COLLECTING = 0.7  # the share of the time that goes into trajectories
 VALIDATED = 0.2  # the share of trajectories that are of held-out pictures
-BATCH = 32
-RATE = 2e-3
-FIT_STEPS = 800
-MINUTES = 15.0
-LEAST_SPREAD = 1e-4
+BATCH = 32  # steps of trajectories, in one step of the fit
+RATE = 2e-3  # of AdamW, at first
+FIT_STEPS = 800  # of the fit, where none are asked for
+MINUTES = 15.0  # where nothing is said
+LEAST_SPREAD = 1e-4  # of a gain: it is divided by it
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from yoda_cli.training.validation import Score, validate
 
 log = logging.getLogger(__name__)
 
+SHOWN_SECONDS = 5  # between two words on how far training is; chosen: a log of hours stays short
+
 
 @dataclass(frozen=True)
 class Status:
@@ -235,7 +237,7 @@ def run_to_the_end(
         if now - saved > options.save_minutes * 60 or done:
             run.save(session.folder / "state.pt", session.recipe)
             saved = time.monotonic()
-        if now - shown > 5 or done:
+        if now - shown > SHOWN_SECONDS or done:
             rate = (run.samples - first) / max(now - began, 1e-9)
             status = Status(run.step, min(reached, 1.0), terms, rate, run.elapsed, score)
             on_status(status)

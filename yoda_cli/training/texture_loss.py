@@ -16,11 +16,11 @@ from torch import Tensor
 
 BLOCK = 64  # pixels within which a patch may stand anywhere
 PATCHES = (1, 3, 5, 7)  # sides, one of them at each call; 1: single pixels, which dots cannot hide
-AXES = 8
+AXES = 8  # directions that patches are projected on, drawn anew at each call
 WAVE_SIDE = 13  # of the windowed waves, whose bands are narrow enough to tell a weave from texture
-WAVE_SIGMA = 2.5
+WAVE_SIGMA = 2.5  # pixels, of their window
 WAVE_BAND = (0.1, 0.5)  # cycles per pixel
-SIGMA, RADIUS = 1.5, 4
+SIGMA, RADIUS = 1.5, 4  # pixels: of the blur that the high band lacks
 
 LUMA = (0.299, 0.587, 0.114)
 COLOUR_SPREAD = 0.5  # by which an axis' colour differs from luma: coloured dots count too

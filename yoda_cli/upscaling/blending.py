@@ -22,7 +22,7 @@ from yoda_cli.upscaling.conditioning import learned_map
 from yoda_cli.upscaling.settings import Blend, Settings
 
 SURE = 1 - 1e-6  # what enlarging may leave of 1
-FIDELITY_REACH = 2  # pixels
+FIDELITY_REACH = 2  # pixels that drawing towards the base sees on either side
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,8 +54,10 @@ if TYPE_CHECKING:
 
     from yoda_cli.upscaling.adaptive import RegionRun
 
-HASHED = 1 << 20  # values turned into numbers of 16 bits at once
-KEPT_BYTES = 400 << 20  # conditions of all blocks are kept from plan to run up to this
+HASHED = 1 << 20  # values turned into numbers of 16 bits at once: 4 MB
+#: Conditions of all blocks are kept from plan to run up to this, which spares encoding them twice.
+#: Chosen: about as much as torch itself takes.
+KEPT_BYTES = 400 << 20
 
 
 def picture_seed(seed: int, lr: Tensor) -> int:

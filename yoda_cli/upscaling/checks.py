@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TASK_NAMES = ("sr", "face", "denoise")
 MAX_SCALE = 16.0
+MAX_CFG = 30  # of classifier-free guidance: far beyond what anybody uses, to catch a slip
 LENGTHS = {"width": "w", "height": "h", "short_side": "s", "min_size": "m"}
 HUGE = 1 << 62  # beyond any picture, and still a number that floats have room for
 #: Output pixels. Blocks of 256 work on 1.5 times a picture's pixels, of 128 on 2.2 times, and come
@@ -97,8 +98,8 @@ def check_latent(options: UpscaleOptions) -> None:
         raise UsageError(f"unknown task {options.task!r}; use {', '.join(TASK_NAMES)}")
     if options.attention_from not in (None, "stage1", "lr"):
         raise UsageError(f"attention from {options.attention_from!r}? use stage1 or lr")
-    if options.cfg is not None and not (math.isfinite(options.cfg) and 0 <= options.cfg <= 30):
-        raise UsageError(f"cfg {options.cfg:g} is not allowed; give 0 … 30")
+    if options.cfg is not None and not (math.isfinite(options.cfg) and 0 <= options.cfg <= MAX_CFG):
+        raise UsageError(f"cfg {options.cfg:g} is not allowed; give 0 … {MAX_CFG}")
     if options.strength is not None and not 0 <= options.strength <= 2:
         raise UsageError(f"strength {options.strength:g} is not allowed; give 0 … 2")
 

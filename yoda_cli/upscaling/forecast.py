@@ -108,9 +108,10 @@ def check_memory(item: Item, scale: float, way: Way, kind: str = "") -> None:
     """Refuse a picture that memory will not hold."""
     needed, free = needed_bytes(item, scale, way, kind), free_memory_bytes()
     if needed > free:
+        less = "free some" if item.is_reduced else "give --stream or a smaller --scale"
         raise DeviceError(
             f"{shown(item.source)} needs about {needed / 1e9:.2g} GB of memory and "
-            f"{free / 1e9:.2g} GB are free; give --stream or a smaller --scale"
+            f"{free / 1e9:.2g} GB are free; {less}"
         )
 
 

@@ -42,7 +42,7 @@ from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
 
 ALIGN = 64  # pixels: 8 to a latent, 8 latents to the U-Net's coarsest
-LARGEST = 256 << 20  # pixels that are worked on
+LARGEST = 256 << 20  # pixels that are worked on: as many as a picture that is read may have
 
 
 @dataclass(frozen=True)

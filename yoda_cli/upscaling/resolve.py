@@ -27,8 +27,10 @@ from yoda_cli.upscaling.settings import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-GROUP = 8  # windows that go through a GPU together, where nothing is said
-LATENT_GROUP = 4  # of latents: each is a whole U-Net of Stable Diffusion
+#: Windows that go through a GPU together where nothing is said, and windows of latents, each of
+#: which is a whole U-Net of Stable Diffusion. Chosen, not measured: no GPU was at hand. A group
+#: that memory does not hold is halved.
+GROUP, LATENT_GROUP = 8, 4
 LEARNED, WITHOUT_LEARNED = "learned", "edge"  # the map of a blend where none is asked for
 EVEN = "even"  # the spacing of every chain of pixels
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from yoda_cli.upscaling.adaptive import RegionRun
 
-STREAM_PIXELS = 96 << 20  # output pixels from which a picture is streamed where it can be
+STREAM_PIXELS = 96 << 20  # output pixels above which a picture is streamed: as floats 1.2 GB
 STREAM_BLOCK = 512  # smaller than others: 768 is 7 % faster and takes 130 MB more
 KINDS = ("PNG", "JPEG", "TIFF")
 

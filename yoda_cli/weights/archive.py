@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from yoda_cli.errors import WeightsError
 
-MAX_MEMBERS = 200_000
+MAX_MEMBERS = 200_000  # files: beyond any data set of pictures that is offered
 MAX_RATIO = 200  # unpacked over packed bytes; pictures hardly shrink at all
-SMALL_BYTES = 16 << 20
+SMALL_BYTES = 16 << 20  # unpacked, which may shrink by any ratio
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:

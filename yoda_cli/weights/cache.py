@@ -22,6 +22,7 @@ from typing import Any
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import MACHINE, cache_folder, is_alive, read_small
 from yoda_cli.files.looking import is_file, is_folder, is_there
+from yoda_cli.files.notes import read_notes
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -56,8 +57,8 @@ class Record:
     def read(path: Path) -> Record | None:
         """What stands in a file; None without a sound record."""
         try:
-            record = Record(**json.loads(read_small(path)))
-        except (OSError, ValueError, TypeError, RecursionError):
+            record = Record(**read_notes(path))
+        except TypeError:
             return None
         texts = (record.sha256, record.source, record.when, record.registry or "")
         is_sound = all(isinstance(text, str) for text in texts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import time
@@ -12,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from yoda_cli.files import read_small
+from yoda_cli.files.notes import read_notes
 from yoda_cli.weights.cache import delete, write_json
 
-CHUNK = 1 << 16
-SYNC_BYTES = 4 << 20
-SYNC_SECONDS = 0.5
+CHUNK = 1 << 16  # bytes taken from the network at once
+#: Bytes and seconds after which what has come is made sure on the disk: what a crash may cost.
+SYNC_BYTES, SYNC_SECONDS = 4 << 20, 0.5
 ETAG = re.compile(r'"[!#-~]{0,500}"')  # a strong one; nothing else may go back in a header
 
 
@@ -35,9 +34,8 @@ class Facts:
 def read_facts(partial: Path) -> Facts | None:
     """The facts beside ``partial``; None without sound ones."""
     try:
-        found = json.loads(read_small(partial.with_name(f"{partial.name}.json")))
-        facts = Facts(**found)
-    except (OSError, ValueError, TypeError, RecursionError):
+        facts = Facts(**read_notes(partial.with_name(f"{partial.name}.json")))
+    except TypeError:
         return None
     sizes = [facts.synced] if facts.total is None else [facts.synced, facts.total]
     is_sound = isinstance(facts.url, str) and isinstance(facts.etag, str)

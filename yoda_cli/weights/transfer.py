@@ -18,10 +18,10 @@ from yoda_cli.weights.partial import CHUNK, ETAG, Partial
 if TYPE_CHECKING:
     import requests
 
-SPARE_BYTES = 64 << 20
+SPARE_BYTES = 64 << 20  # that a download leaves free on the disk, for everybody else
 MAX_UNKNOWN_BYTES = 16 << 30  # of a body whose length nobody states
 MAX_TRIES = 60  # in all, also of those that brought something
-PROGRESS_BYTES = 4096
+PROGRESS_BYTES = 4096  # a try that brought fewer brought nothing
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 SPAN = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")  # of a Content-Range
 LENGTH = re.compile(r"\d{1,18}")

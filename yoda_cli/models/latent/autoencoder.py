@@ -22,8 +22,8 @@ from yoda_cli.models.nets.filling import build_filled
 from yoda_cli.models.nets.stablesr import WrappedVAE, infer_wrapped_vae, wrapped_vae_name
 from yoda_cli.tiling.windows import Tile, make_tiles
 
-SCALING = 0.18215
-HALO = 8  # latents
+SCALING = 0.18215  # of Stable Diffusion's latents, to a variance of 1; published
+HALO = 8  # latents around a tile, that its convolutions see
 SAMPLED = 4  # tiles whose statistics are pooled
 
 

@@ -23,8 +23,7 @@ from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.tiling.windows import make_tiles, rounded_up
 from yoda_cli.weights.tensors import read_tensors
 
-CORE = 512  # input pixels of a tile
-HALO = 64
+CORE, HALO = 512, 64  # input pixels of a tile, and around it
 UNCLIPPED = ("SwinIR", "SCUNet")
 BYTES = 24  # per pixel that is made: floats, twice while they are resized
 ALIGN = 64  # windows of attention over unshuffled pixels stay where they are in the whole picture

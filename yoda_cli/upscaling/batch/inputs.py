@@ -14,7 +14,7 @@ from yoda_cli.files.looking import entries_of, is_closed, is_file, is_folder, is
 from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")
-MAX_LIST_BYTES = 64 << 20
+MAX_LIST_BYTES = 64 << 20  # half a million long names
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ def read_list(path: Path) -> list[Path]:
             text = file.read(MAX_LIST_BYTES + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"no such file: {shown(path)}") from error
-    except OSError as error:
-        raise UsageError(f"cannot read the list {shown(path)}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read the list {shown(path)}: {reason}") from error
     if len(text) > MAX_LIST_BYTES:
         raise UsageError(f"the list {shown(path)} is longer than {MAX_LIST_BYTES:,} bytes")
     return [Path(os.fsdecode(line)) for line in text.splitlines() if line.strip()]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yoda_cli.files import check_regular, digest_of, name_write_errors
+from yoda_cli.files.notes import parse_notes
 
 NAME = ".yoda-manifest.jsonl"
 
@@ -38,11 +39,9 @@ class Manifest:
         except OSError:
             lines = []
         for line in lines:
-            try:
-                entry = json.loads(line)
-                entries[str(entry["target"])] = entry
-            except (ValueError, KeyError, TypeError):
-                continue
+            entry = parse_notes(line)
+            if isinstance(target := entry.get("target"), str):
+                entries[target] = entry
         return Manifest(folder, entries)
 
     def has(self, source: Path, target: Path, settings: str) -> bool:

@@ -32,7 +32,9 @@ from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.streaming import wants_stream
 from yoda_cli.version import __version__
 
-BYTES_PER_PIXEL = 1.5  # a PNG of a photograph, measured on the packaged samples
+#: Of a PNG of a photograph (`scripts/measure_constants.py BYTES_PER_PIXEL`).
+BYTES_PER_PIXEL = 1.5
+PACKS = 4  # times: a JPEG takes a quarter of that and less; only what cannot fit is refused
 
 
 @dataclass(frozen=True)
@@ -193,14 +195,14 @@ def settings_hash(model: Model, options: UpscaleOptions, writing: WriteOptions) 
 
 
 def check_disk(batch: Batch) -> None:
-    """Refuse a run whose results will not fit, by a cautious estimate."""
+    """Refuse a run whose results will not fit even if they pack ``PACKS`` times as well."""
     if not batch.items:
         return
     folder = next((p for p in batch.items[0].target.parents if is_folder(p)), None)
     if folder is None or batch.items[0].target == STREAM:
         return
     free = shutil.disk_usage(folder).free
-    if batch.output_bytes / 4 > free:
+    if batch.output_bytes / PACKS > free:
         raise OutputError(
             f"the results need about {batch.output_bytes / 1e9:.1f} GB and the disk of "
             f"{shown(folder)} has {free / 1e9:.1f} GB"

@@ -29,7 +29,7 @@ from yoda_cli.upscaling.picture import Item, compute, read, write
 from yoda_cli.upscaling.pipeline import get_model
 from yoda_cli.upscaling.progress import PictureProgress
 
-TELL_SECONDS = 0.25  # between two words of a worker on how far it is
+TELL_SECONDS = 0.25  # between two words of a worker on how far it is: a bar moves, no more
 
 
 @dataclass(frozen=True)

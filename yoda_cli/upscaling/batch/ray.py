@@ -51,7 +51,7 @@ from yoda_cli.upscaling.result import Observer, PassEnd, result_of
 from yoda_cli.upscaling.settings import Settings
 from yoda_cli.upscaling.streaming import wants_stream
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0  # as long as a person waits before looking up the address again
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from yoda_cli.errors import DeviceError, YodaError
 from yoda_cli.upscaling.picture import Item
 
-TRIES = 3
+TRIES = 3  # of one call: a picture that ends three actors is to blame itself
 IN_FLIGHT = 2  # tasks an actor holds: one to do, one to follow
 
 
