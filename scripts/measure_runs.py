@@ -47,7 +47,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 def pictures(side: int) -> Iterator[Tensor]:
     """The packaged originals (1, 3, side, side) in [0, 1], again and again."""
-    for path in cycle(sorted((SAMPLE / "hr").glob("*.png"))):
+    for path in cycle(sorted(SAMPLE.glob("*.png"))):
         yield imresize(read_picture(path).rgb, (side, side)).clamp(0, 1)
 
 
@@ -178,9 +178,11 @@ def costs_of_runtimes(side: int) -> tuple[tuple[float, float], tuple[float, floa
 
 
 def of_process(code: str, *words: object) -> str:
-    """What a process of Python prints."""
+    """What a process of Python prints last."""
     command = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
+        -1
+    ]
 
 
 RUN = """
@@ -216,13 +218,18 @@ HELD = {
 
 def held(factor: float, small: bool) -> Row:
     """Bytes a pixel that reading, or reading and writing, holds, over what is forecast for it."""
-    side = 500 if small else 3000
-    return {name: held_by(*how, side) / (getattr(forecast, name) * factor)
+    sides = (200, 500) if small else (1000, 2500)
+    return {name: held_by(*how, *sides) / (getattr(forecast, name) * factor)
             for name, how in HELD.items()}  # fmt: skip
 
 
 @cache
-def held_by(kind: str, what: str, side: int) -> float:
+def held_by(kind: str, what: str, few: int, many: int) -> float:
+    """Of the pixels that a larger picture has more: what is loaded once counts for none."""
+    return (held_of(kind, what, many) - held_of(kind, what, few)) / (many**2 - few**2)
+
+
+def held_of(kind: str, what: str, side: int) -> float:
     from PIL import Image
 
     noise = (next(pictures(side))[0].permute(1, 2, 0) * 255).byte().numpy()
@@ -234,7 +241,7 @@ def held_by(kind: str, what: str, side: int) -> float:
             tifffile.imwrite(path, noise.astype("uint16") * 257)
         else:
             Image.fromarray(noise).save(path, kind, lossless=True)
-        return float(of_process(READ, path, what)) / side**2
+        return float(of_process(READ, path, what))
 
 
 def canvas_bytes(factor: float, small: bool) -> Row:
@@ -256,12 +263,18 @@ def canvas_held(few: int, many: int) -> float:
 
 
 def png_bytes(factor: float, small: bool) -> Row:
-    """Bytes of a pixel in a PNG of the packaged photographs, over BYTES_PER_PIXEL."""
-    sizes = []
-    for path in sorted((SAMPLE / "hr").glob("*.png"))[: 1 if small else None]:
-        picture = read_picture(path)
-        sizes.append(len(encode_picture(picture, kind="PNG")) / picture.rgb[0, 0].numel())
-    return {"measured over it": statistics.mean(sizes) / (plan.BYTES_PER_PIXEL * factor)}
+    """Bytes of a pixel in a PNG of an enlarged photograph, over BYTES_PER_PIXEL."""
+    return {"measured over it": packed(16 if small else 64) / (plan.BYTES_PER_PIXEL * factor)}
+
+
+@cache
+def packed(side: int) -> float:
+    model, sizes = own_model(), []
+    for path in sorted(SAMPLE.parent.glob("*.png")):
+        lr = read_picture(path).rgb[..., :side, :side]
+        made = upscale_tensor(lr, model, resolve(UpscaleOptions(denoise=0.0), model)).image
+        sizes.append(len(encode_picture(Picture(made), kind="PNG")) / made[0, 0].numel())
+    return statistics.mean(sizes)
 
 
 RUNS: dict[str, Callable[[float, bool], Row]] = {

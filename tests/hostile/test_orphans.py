@@ -174,3 +174,18 @@ def test_ctrl_c_at_any_moment_is_code_130_without_a_traceback(
             seen.add(run.returncode)
     assert seen <= {130, 0}
     assert 130 in seen
+
+
+def test_an_interruption_before_the_command_begins_is_said_too():
+    code = """
+import sys
+from yoda_cli import cli
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+cli.run = interrupted
+sys.argv = ["yoda", "upscale"]
+cli.main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"interrupted: the same command goes on\n")

@@ -124,7 +124,8 @@ def main() -> None:
     try:
         take_signals()
         code = run([a for a in arguments if a != "--debug"], debug=debug)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the command began, or while what it left was said
+        _render.note(interruption(*arguments[:1]))
         code = INTERRUPTED
     stdout.flush()
     if stdout.loss:
