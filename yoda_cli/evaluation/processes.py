@@ -16,11 +16,11 @@ from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.graphs import has_runtime
-from yoda_cli.models.onnx_network import has_graphs
+from yoda_cli.models.ncnn_network import has_graphs
 
 ROUNDS = 5
 TORCH = "import torch"  # what the other commands are compared with
-ONNX = "yoda upscale, onnxruntime"
+NCNN = "yoda upscale, ncnn"
 
 #: What starts a command and prints its figures. A process of its own, and a small one: the system
 #: counts the size of whoever starts a process as that process's too.
@@ -81,8 +81,8 @@ def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[st
         ],
     }  # fmt: skip
     if has_runtime() and has_graphs(options) and options.device in ("auto", "cpu"):
-        plain = [*usual, "--precision", "fp32", "--runtime", "onnx"]
-        commands[ONNX] = [*yoda, "upscale", str(picture), *plain]
+        plain = [*usual, "--precision", "fp32", "--runtime", "ncnn"]
+        commands[NCNN] = [*yoda, "upscale", str(picture), *plain]
     return commands
 
 
