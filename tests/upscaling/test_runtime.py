@@ -205,7 +205,7 @@ REFUSED = [
     ({"stream": True}, {}, "--stream"),
     ({"where": "face"}, {}, "--where"),
     ({}, {"is_watched": True}, "--dump and --report"),
-    ({}, {"is_here": False}, "-j and --engine"),
+    ({}, {"is_local": False}, "--engine ray"),
 ]
 
 
@@ -213,7 +213,7 @@ REFUSED = [
 def test_what_it_cannot_do_is_refused_where_it_was_asked_for(tmp_path, asked, how, reason):
     save_photo(tmp_path / "photo.jpg", 12, 10)
     found = [Found(tmp_path / "photo.jpg")]
-    options, where = UpscaleOptions(**asked), {"is_watched": False, "is_here": True, **how}
+    options, where = UpscaleOptions(**asked), {"is_watched": False, "is_local": True, **how}
     with pytest.raises(WeightsError, match=f"--runtime ncnn does not do {reason}; leave it out"):
         pick_runtime(NCNN, options, found, None, **where)
     assert pick_runtime("auto", options, found, None, **where)[0] == TORCH
@@ -250,13 +250,13 @@ def test_without_ncnn_all_is_as_before(monkeypatch, yoda, tmp_path):
     assert done.code == 5
     assert "ncnn is not installed: pip install" in done.err
     monkeypatch.delitem(sys.modules, "torch")  # as in a new process
-    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_here": True}
+    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_local": True}
     assert pick_runtime("auto", UpscaleOptions(), found, None, **how)[0] == TORCH
 
 
 def test_where_torch_pays_it_is_taken(monkeypatch, tmp_path):
     save_photo(tmp_path / "photo.jpg", 12, 10)
-    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_here": True}
+    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_local": True}
     options = UpscaleOptions(device="cpu")
     assert pick_runtime("auto", options, found, None, **how)[0] == TORCH  # it is loaded here
     monkeypatch.delitem(sys.modules, "torch")

@@ -112,7 +112,7 @@ def is_plain(asked: Asked, found: Sequence[Found], stream: bytes | None) -> bool
     running = asked.running
     chosen, reason = pick_runtime(
         running.runtime, asked.options, found, stream,
-        is_watched=bool(asked.inside), is_here=running.engine.is_here,
+        is_watched=bool(asked.inside), is_local=running.engine.name == "local",
     )  # fmt: skip
     runs = f"torch runs the network: {reason}" if reason else "ncnn runs it"
     _render.detail(runs, quiet=asked.show.quiet)

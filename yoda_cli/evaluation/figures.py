@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from yoda_cli.evaluation.plain import BY_NCNN
 from yoda_cli.evaluation.processes import NCNN, TORCH
 
-OWN = ("yoda", "base")  # methods of ours, and any other is a peer
+OWN = ("yoda", "base", *BY_NCNN)  # methods of ours, and any other is a peer
 NO_TORCH = ("a path that is not there", NCNN, "yoda upscale", "yoda upscale, base alone")
 
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.graphs import has_runtime
-from yoda_cli.models.ncnn_network import has_graphs
+from yoda_cli.evaluation.plain import runs_plain
 
 ROUNDS = 5
 TORCH = "import torch"  # what the other commands are compared with
@@ -80,7 +79,7 @@ def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[st
             *yoda, "upscale", str(picture), *usual_torch, "--fidelity", "1",
         ],
     }  # fmt: skip
-    if has_runtime() and has_graphs(options) and options.device in ("auto", "cpu"):
+    if runs_plain(options):
         plain = [*usual, "--precision", "fp32", "--runtime", "ncnn"]
         commands[NCNN] = [*yoda, "upscale", str(picture), *plain]
     return commands

@@ -28,24 +28,24 @@ HEARD = {
     "tile_overlap", "block", "batch", "faithful", "skip", "stream", "budget", "max_pixels",
     "accept_damaged",
 }  # fmt: skip
-#: Pixels of all results, from which on torch is done first where it may compute in bf16.
+#: Pixels of a result, from which on torch is done first where it may compute in bf16.
 LARGEST_BY_BF16 = 1 << 20
 
 
 def pick_runtime(
     asked: str, options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *,
-    is_watched: bool, is_here: bool,
+    is_watched: bool, is_local: bool,
 ) -> tuple[str, str]:  # fmt: skip
     """``TORCH`` or ``NCNN``: as asked, or the one that is done first; and why it is not ``NCNN``.
 
-    ``is_watched``: a dump or a report is wanted; ``is_here``: this process does the work.
+    ``is_watched``: a dump or a report is wanted; ``is_local``: this machine does the work.
     WeightsError where ncnn was asked for and is missing, or cannot do it.
     """
     if asked not in RUNTIMES:
         raise UsageError(f"unknown runtime {asked!r}; use {', '.join(RUNTIMES)}")
     if asked == TORCH:
         return TORCH, "it was asked for"
-    reason = why_not(options, found, stream, is_watched=is_watched, is_here=is_here)
+    reason = why_not(options, found, stream, is_watched=is_watched, is_local=is_local)
     if asked == NCNN:
         need(RUNTIME, "")
         if reason:
@@ -57,15 +57,15 @@ def pick_runtime(
 
 def why_not(
     options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *, is_watched: bool,
-    is_here: bool,
+    is_local: bool,
 ) -> str:  # fmt: skip
     """What of a run needs torch; "" if nothing does."""
     if not has_graphs(options):
         return f"the model {options.model}"
     if is_watched:
         return "--dump and --report"
-    if not is_here:
-        return "-j and --engine"
+    if not is_local:
+        return "--engine ray"
     default = UpscaleOptions()
     for one in fields(options):
         if one.name not in HEARD and getattr(options, one.name) != getattr(default, one.name):
@@ -88,13 +88,15 @@ def why_slower(options: UpscaleOptions, found: Sequence[Found], stream: bytes | 
         return "it is loaded already"
     if options.device == "auto" and may_have_gpu():
         return "there may be a GPU"
+    if options.precision != "auto" or not may_have_bf16_units():
+        return ""
+    if len(found) > 1:
+        return "torch may compute in bf16"
     try:
         header = peek(found[0].path if found[0].path != STREAM else stream or b"")
         scale = scale_for(options, header.width, header.height, 4) or 4.0
     except (InputError, NotFoundError, UsageError):
         return ""
-    if options.precision == "auto" and may_have_bf16_units():
-        pixels = header.width * header.height * max(scale, 1.0) ** 2
-        if pixels * len(found) > LARGEST_BY_BF16:
-            return f"the results have more than {LARGEST_BY_BF16:,} pixels"
-    return ""
+    pixels = header.width * header.height * max(scale, 1.0) ** 2
+    is_large = pixels > LARGEST_BY_BF16
+    return f"the result has more than {LARGEST_BY_BF16:,} pixels" if is_large else ""
