@@ -6,7 +6,7 @@ NumPy alone: a run without torch judges alike. ``scripts/damage_net.py`` trains 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +60,19 @@ def statistics(x: Array) -> Array:
     return np.concatenate(parts, 1).astype(np.float32)
 
 
+def _quantiles(x: Array, wanted: Sequence[float], axis: int) -> Array:
+    """As ``np.quantile``, which takes 30 ms to load masked arrays."""
+    x = np.sort(x, axis)
+    last = x.shape[axis] - 1
+    found = []
+    for quantile in wanted:
+        below = math.floor(quantile * last)
+        share = np.float32(quantile * last - below)
+        low, high = (x.take(min(i, last), axis) for i in (below, below + 1))
+        found.append(low + share * (high - low))
+    return np.stack(found)
+
+
 @cache
 def _cosines() -> Array:
     """(8, 8): the orthonormal DCT-II, a frequency a row."""
@@ -79,7 +92,7 @@ def _bands(plane: Array, bands: tuple[tuple[int, int], ...]) -> Array:
     kept = np.stack([(diagonal >= low) & (diagonal < high) for low, high in bands], 1)
     levels = energy @ (kept / kept.sum(0)).astype(np.float32)  # (B, n, bands)
     levels = np.log(levels + np.float32(0.25)) / 2  # of an energy of rounding
-    return _rows(np.moveaxis(np.quantile(levels, QUANTILES, axis=1), 0, -1))
+    return _rows(np.moveaxis(_quantiles(levels, QUANTILES, 1), 0, -1))
 
 
 def _block_steps(plane: Array) -> Array:
@@ -104,12 +117,12 @@ def _edges(plane: Array) -> Array:
     gradient = _rows(np.sqrt(np.square(across) + np.square(down)) / 2)
     sides = plane[:, :-2, 1:-1] + plane[:, 2:, 1:-1] + plane[:, 1:-1, :-2] + plane[:, 1:-1, 2:]
     bend = _rows(np.abs(sides - 4 * plane[:, 1:-1, 1:-1]))
-    top = np.quantile(gradient, (0.5, 0.9, 0.97), axis=1).T
+    top = _quantiles(gradient, (0.5, 0.9, 0.97), 1).T
     sharpness = _share(bend, gradient, gradient >= top[:, 1:2])
     wide = _range(plane, 5)
     near = _rows(_range(plane, 2)[:, : wide.shape[1], : wide.shape[2]])
     wide = _rows(wide)
-    steepness = _share(near, wide, wide >= np.quantile(wide, 0.9, axis=1)[:, None])
+    steepness = _share(near, wide, wide >= _quantiles(wide, (0.9,), 1).T)
     return np.concatenate([np.log(top + 1), sharpness, steepness], 1)
 
 
