@@ -1,5 +1,5 @@
 """Constants that say how a whole run goes, tried by ``measure_constants.py``: what is computed
-together, read ahead, run twice, loaded and held. Rows are for half, own and twice the value."""
+together, read ahead, run twice and held. Rows are for half, own and twice the value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from yoda_cli.models.loading import find_model
 from yoda_cli.models.model import Model
 from yoda_cli.models.nets import ldm
 from yoda_cli.upscaling import forecast, memory_limits, pipeline, together
-from yoda_cli.upscaling.batch import local, plan, runtime
+from yoda_cli.upscaling.batch import local, plan
 from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.upscaling.resolve import resolve
 from yoda_cli.upscaling.result import Observer
@@ -149,34 +149,6 @@ def wall(canvas: timing.Canvas, side: int, calls: int) -> float:
     return time.perf_counter() - began
 
 
-def loading(factor: float, small: bool) -> Row:
-    """Seconds of a whole run with torch over those with onnxruntime, for the largest result that
-    is left to the latter: what each takes to load, and for its pixels."""
-    (torch_start, torch_pixel), (onnx_start, onnx_pixel) = costs_of_runtimes(24 if small else 96)
-    pixels = runtime.LARGEST * factor
-    whole = (torch_start + torch_pixel * pixels) / (onnx_start + onnx_pixel * pixels)
-    return {"torch over onnxruntime": whole, "torch's loading": torch_start,
-            "onnxruntime's": onnx_start}  # fmt: skip
-
-
-@cache
-def costs_of_runtimes(side: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(seconds of a start, of an output pixel) of both, from processes that make two sizes."""
-    found = []
-    with tempfile.TemporaryDirectory() as name:
-        paths = [Path(name) / f"{n}.png" for n in (8, side)]
-        for path, n in zip(paths, (8, side), strict=True):
-            path.write_bytes(encode_picture(Picture(next(pictures(n))), kind="PNG"))
-        for which in ("torch", "onnx"):
-            least, most = (
-                min(float(of_process(RUN, path, which).split()[0]) for _ in range(2))
-                for path in paths
-            )
-            pixel = max(most - least, 0.0) / (16 * (side**2 - 8**2))
-            found.append((least - pixel * 16 * 8**2, pixel))
-    return found[0], found[1]
-
-
 def of_process(code: str, *words: object) -> str:
     """What a process of Python prints last."""
     command = [sys.executable, "-c", code, *map(str, words)]
@@ -283,7 +255,6 @@ RUNS: dict[str, Callable[[float, bool], Row]] = {
     "RESIZE_ONLY": second_pass,
     "DECODE": decoding,
     "TELLING_SECONDS": telling,
-    "LARGEST": loading,
     "DECODED_BYTES": held,
     "CANVAS_BYTES": canvas_bytes,
     "BYTES_PER_PIXEL": png_bytes,

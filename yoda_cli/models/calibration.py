@@ -29,7 +29,10 @@ from yoda_cli.models.timing import ConditionOf, measure
 from yoda_cli.tiling.cost import Costs
 
 RECORD = "costs-7.json"
-TELLING_SECONDS = 0.2  # shorter runs say little about the pace
+#: Shorter runs say nothing of the pace. Chosen: nobody waits for them. On a busy machine nine runs
+#: of half, one and twice so long scatter alike, by 25 to 40 %
+#: (`scripts/measure_constants.py TELLING_SECONDS`).
+TELLING_SECONDS = 0.2
 #: So many runs say the pace. Where one in eight is disturbed, forecasts of the others are 11 % away
 #: with 5, 19 % with 2, and 10 are no better (`scripts/measure_constants.py RUNS`).
 RUNS = 5
