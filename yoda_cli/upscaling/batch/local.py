@@ -27,8 +27,8 @@ from yoda_cli.upscaling.picture import (
 )
 from yoda_cli.upscaling.result import Observer
 
-#: Input pixels up to which pictures are read ahead and written behind. Both take 5 to 6 % of a run's
-#: processor seconds, whatever the size; a picture of so many pixels and its result take 214 MB
+#: Input pixels up to which pictures are read ahead and written behind. Both take 5 to 6 % of a
+#: run's processor seconds, whatever the size; such a picture and its result take 214 MB
 #: (`scripts/measure_constants.py AHEAD_PIXELS`).
 AHEAD_PIXELS = 1 << 20
 
