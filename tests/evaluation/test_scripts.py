@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from fakes import save_photo
 
-SLOW = ("WEAKEST", "CELLS", "SHAPE_PIXELS", "BAND_VALUES")
+SLOW = ("WEAKEST", "CELLS", "SHAPE_PIXELS", "BAND_VALUES", "RESIZE_ONLY", "TELLING_SECONDS",
+        "AHEAD_PIXELS", "TOGETHER_PIXELS", "DECODE", "CANVAS_BYTES", "BYTES_PER_PIXEL")  # fmt: skip
 
 
 @pytest.fixture
@@ -15,7 +16,13 @@ def benchmark(monkeypatch):
     """The module, imported as the command line imports it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     yield importlib.import_module("benchmark")
-    for name in ("benchmark", "benchmark_photo", "device_report", "measure_constants"):
+    for name in (
+        "benchmark",
+        "benchmark_photo",
+        "device_report",
+        "measure_constants",
+        "measure_runs",
+    ):
         sys.modules.pop(name, None)
 
 
