@@ -35,6 +35,17 @@ def test_damaged_pictures_have_the_clean_ones_size_and_place(hr, made):
     assert np.abs(mean - clean)[inside].mean() < np.abs(mean - shifted)[inside].mean()
 
 
+def test_a_share_is_only_noisy_and_compressed(hr, made):
+    """Its edges are sharp still: nothing was blurred."""
+
+    def detail(lr):
+        return np.abs(np.diff(lr.astype(float), axis=1)).mean()
+
+    alone = [degrade(hr, 4, np.random.default_rng(seed), codec_alone=1.0)[0] for seed in range(20)]
+    least, usual = min(map(detail, alone)), np.median([detail(lr) for lr, _ in made])
+    assert least > 0.85 * detail(clean_lr(hr, 4)) > usual
+
+
 def test_strengths_spread_over_their_range(made):
     strengths = [strength for _, strength in made]
     assert all(0 <= strength <= 1 for strength in strengths)
