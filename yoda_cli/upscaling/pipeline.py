@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Beyond the native factor, up to this the rest is bicubic; above it the model runs again, on
-#: sixteen times the pixels. What that gains: `scripts/measure_constants.py RESIZE_ONLY`.
+#: sixteen times the pixels. At 1.5 that takes 11 times the seconds, loses 0.1 dB and comes 0.06
+#: nearer in texture; at 2.25 0.10 nearer (`scripts/measure_constants.py RESIZE_ONLY`).
 RESIZE_ONLY = 1.5
 
 
