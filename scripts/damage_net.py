@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW
-from yoda_cli.images.degradation_net import DamageNet, statistics
+from yoda_cli.images.degradation_net import MOST, STATISTICS, WIDTHS, statistics
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
 from yoda_cli.training.degrade import Bytes, clean_lr, degrade
 from yoda_cli.training.drawings import draw
@@ -35,6 +36,28 @@ BEND = 0.05  # errors below it count by their square
 CLEAN_WEIGHT = 6.0  # of the error of a clean crop: to restore what is clean does more harm
 
 
+class DamageNet(nn.Module):
+    """Its tensors are what ``degradation_net.strengths`` reads."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width, above in pairwise((STATISTICS, *WIDTHS)):
+            layers += [nn.Linear(width, above), nn.SiLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.register_buffer("mean", torch.zeros(STATISTICS))
+        self.register_buffer("deviation", torch.ones(STATISTICS))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B,) strengths of (B, ``STATISTICS``)."""
+        z = ((seen - self.mean) / self.deviation).clamp(-MOST, MOST)
+        out: Tensor = F.softplus(self.layers(z))[:, 0]
+        return out
+
+
 def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Statistics (count, S) of LR crops of ``WINDOW`` pixels, and strengths (count,)."""
     side = WINDOW * SCALE
@@ -44,7 +67,8 @@ def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tupl
         hr = draw(side, [], rng) if rng.random() < DRAWN else crop_of(paths, side, rng)
         clean = rng.random() < CLEAN
         lr, strength = (clean_lr(hr, SCALE), 0.0) if clean else degrade(hr, SCALE, rng)
-        seen.append(statistics(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255))
+        window = lr.transpose(2, 0, 1)[None].astype(np.float32) / 255
+        seen.append(torch.from_numpy(statistics(window)))
         strengths.append(strength)
     return torch.cat(seen), torch.tensor(strengths)
 
@@ -79,7 +103,7 @@ def fit(net: DamageNet, seen: Tensor, strengths: Tensor, epochs: int) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         picked = torch.randint(len(seen), (BATCH,))
-        told, drawn = net.of_statistics(seen[picked]), strengths[picked]
+        told, drawn = net(seen[picked]), strengths[picked]
         weights = torch.where(drawn == 0, CLEAN_WEIGHT, 1.0)
         loss = (weights * F.smooth_l1_loss(told, drawn, beta=BEND, reduction="none")).mean()
         optimizer.zero_grad()
@@ -114,7 +138,7 @@ def main() -> None:
     fit(net, *collect(training, asked.crops, rng), asked.epochs)
     seen, strengths = collect(held, asked.held_out, rng)
     with torch.no_grad():
-        told = net.eval().of_statistics(seen)
+        told = net.eval()(seen)
     line = describe(told, strengths)
     sys.stdout.write(f"{line}\n")
     facts = {"made_by": "scripts/damage_net.py", "crops": str(asked.crops), "held_out": line}

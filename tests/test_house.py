@@ -116,7 +116,7 @@ def test_weights_do_without_torch():
 
 
 def test_a_run_can_be_made_without_torch():
-    """onnxruntime may run the network; nothing else then needs torch."""
+    """ncnn may run the network; nothing else then needs torch."""
     loaded = loaded_by("import yoda_cli.cli._upscaling, yoda_cli.upscaling.batch.run")
     assert not {"torch", "cv2"} & loaded
 

@@ -141,6 +141,13 @@ def threads() -> int:
     return usable_cores()
 
 
+def set_threads(count: int) -> None:
+    """How many a run may have, torch's too where it is loaded."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(count)
+
+
 def usable_cores() -> int:
     """Those that this process may be run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -6,9 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 
+import numpy as np
 import pytest
 from fakes import save_photo
 
@@ -157,24 +157,33 @@ def test_ctrl_c_has_an_answer_in_other_commands(yoda, monkeypatch, tmp_path):
     assert done.err.splitlines()[-1] == "interrupted: the same command begins again"
 
 
-def test_ctrl_c_ends_a_graph_that_onnxruntime_is_running():
-    pytest.importorskip("onnxruntime")
-    from yoda_cli.devices.graphs import Graph
+def test_ctrl_c_ends_a_graph_between_two_calls_of_ncnn():
+    from ncnn import Mat
 
-    class Endless:
-        """A session that stops when it is told to, as onnxruntime's does between two nodes."""
+    from yoda_cli.devices.graphs import Graph, read_graphs
+    from yoda_cli.weights.entries import PACKAGE
 
-        def run(self, names, inputs, options):
-            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            end = time.monotonic() + 20
-            while not options.terminate and time.monotonic() < end:
-                time.sleep(0.01)
-            raise RuntimeError("terminated")
+    for layout in read_graphs(PACKAGE / "checkpoints" / "general")[0].values():
+        assert len(layout.stops) >= 3
+        asked = []
 
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        Graph(Endless(), []).run({})
-    assert time.monotonic() - begun < 10
+        class Net:
+            """Its own extractor; the signal comes while the second value is computed."""
+
+            def create_extractor(self):
+                return self
+
+            def input(self, name, value): ...
+
+            def extract(self, name, asked=asked):
+                asked.append(name)
+                if len(asked) == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return 0, Mat(np.ones(3, np.float32))
+
+        with pytest.raises(KeyboardInterrupt):
+            Graph(Net(), layout, 0).run(dict.fromkeys(layout.inputs, np.ones((1, 1, 4, 4))))
+        assert asked == list(layout.stops[:2])
 
 
 def test_doctor_ends_with_a_verdict_and_names_the_extras(yoda):

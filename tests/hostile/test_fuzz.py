@@ -24,7 +24,7 @@ WORDS = (
     "", "0", "1", "-1", "2", "0.5", "1e9", "-0.0", "nan", "inf", "1_000", "٣", "0x10", "4x", "auto",
     "none", "general", "genral", "face", "learned", "edge", "ddim", "x", "a.png", "missing.png",
     "/dev/null", "..", ".", "in", "--", "\x1b[31m", "🦆", "{stem}", "{nosuch}", "%s", "\udcff",
-    "png", "gif", "9" * 400, "a" * 5000, "1,2,3", "5,10", "0.1,x", "fp32", "cpu", "cuda:9", "onnx",
+    "png", "gif", "9" * 400, "a" * 5000, "1,2,3", "5,10", "0.1,x", "fp32", "cpu", "cuda:9", "ncnn",
 )  # fmt: skip
 #: Tried apart: they start processes, read other files or compile for a minute.
 NEVER = {"--engine", "--jobs", "-j", "--registry", "--compile", "--debug", "--help", "--help-all"}

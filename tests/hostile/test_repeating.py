@@ -72,7 +72,7 @@ def test_the_command_names_a_compiled_network():
 
 
 def test_the_command_names_what_ran_the_network():
-    """A report is made by torch; the same picture without one would be left to onnxruntime."""
+    """A report is made by torch; the same picture without one would be left to ncnn."""
     words = command()
     assert words[words.index("--runtime") + 1] == "torch"
 

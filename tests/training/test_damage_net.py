@@ -3,13 +3,14 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fakes import save_photo
 from safetensors import safe_open
 
 import yoda_cli
-from yoda_cli.images.degradation_net import DamageNet, statistics
+from yoda_cli.images.degradation_net import statistics, strengths, weights_of
 
 SCRIPT = Path(yoda_cli.__file__).parent.parent / "scripts" / "damage_net.py"
 
@@ -31,8 +32,12 @@ def test_the_script_writes_what_the_package_reads(script, tmp_path, monkeypatch,
     assert "rank correlation" in capsys.readouterr().out
     with safe_open(str(out), "pt") as file:
         assert file.metadata()["crops"] == "4"
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    DamageNet().load_state_dict(state)
+        net = script["DamageNet"]()
+        net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    windows = np.random.default_rng(0).random((3, 3, 40, 33), np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(statistics(windows))).numpy()
+    assert strengths(windows, weights_of(out)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_it_learns_what_the_statistics_tell(script):
@@ -40,11 +45,11 @@ def test_it_learns_what_the_statistics_tell(script):
     torch.manual_seed(0)
     level = torch.rand(600)
     noise = level.view(-1, 1, 1, 1) * 0.2 * torch.randn(600, 3, 24, 24)
-    seen = statistics((0.5 + noise).clamp(0, 1))
-    net = DamageNet()
+    seen = torch.from_numpy(statistics((0.5 + noise).clamp(0, 1).numpy()))
+    net = script["DamageNet"]()
     script["fit"](net, seen[:500], level[:500], 20)
     with torch.no_grad():
-        told = net.of_statistics(seen[500:])
+        told = net(seen[500:])
     assert script["rank_correlation"](told, level[500:]) > 0.95
     assert (told - level[500:]).abs().mean() < 0.1
     assert "clean crops taken for damaged nan%" in script["describe"](told, level[500:])

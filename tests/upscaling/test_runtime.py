@@ -1,11 +1,10 @@
-"""onnxruntime in torch's place: the same picture, plan, noise and words, and no torch loaded."""
+"""ncnn in torch's place: the same picture, plan, noise and words, and no torch loaded."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,24 +13,21 @@ from fakes import photo, save_photo
 from PIL import Image
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.graphs import WEIGHT, Graph, graph_file
+from yoda_cli.devices.graphs import Graph, graph_file, read_graphs, write_graphs
 from yoda_cli.diffusion.noise import NoiseField
-from yoda_cli.errors import WeightsError
+from yoda_cli.errors import WeightsError, is_out_of_memory
 from yoda_cli.images import read_picture
-from yoda_cli.images.degradation import DAMAGE, estimate
+from yoda_cli.images.degradation import estimate
 from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_provenance
 from yoda_cli.models.loading import find_model
-from yoda_cli.models.onnx_graphs import PARTS, facts_of
-from yoda_cli.models.onnx_network import CLEAN_ENCODER
-from yoda_cli.models.packaged_graphs import MODELS, packaged_graphs
+from yoda_cli.models.ncnn_graphs import MODELS, packaged_graphs
 from yoda_cli.upscaling.batch.inputs import Found
-from yoda_cli.upscaling.batch.runtime import ONNX, RUNTIMES, TORCH, pick_runtime
+from yoda_cli.upscaling.batch.runtime import NCNN, RUNTIMES, TORCH, pick_runtime
 from yoda_cli.upscaling.picture import resolve_for_picture
 from yoda_cli.upscaling.pipeline import upscale_tensor
 from yoda_cli.weights.entries import PACKAGE
 
-pytest.importorskip("onnxruntime")
 CPU = {"device": "cpu", "precision": "fp32"}
 NEAR = 50  # dB
 
@@ -39,7 +35,7 @@ NEAR = 50  # dB
 @pytest.fixture(scope="module")
 def models():
     """Each packaged model on both runtimes."""
-    from yoda_cli.models.onnx_network import load_plain
+    from yoda_cli.models.ncnn_network import load_plain
 
     options = [UpscaleOptions(model=name, **CPU) for name in MODELS]
     return {one.model: (find_model(one), load_plain(one)) for one in options}
@@ -51,7 +47,7 @@ def psnr(a, b):
 
 
 def both(models, name, height, width, **asked):
-    """What torch and what onnxruntime make of one picture."""
+    """What torch and what ncnn make of one picture."""
     options = UpscaleOptions(model=name, **CPU, **asked)
     lr, made = photo(height, width), []
     for model in models[name]:
@@ -135,7 +131,7 @@ def test_files_carry_the_same(yoda, tmp_path):
     (tmp_path / "in").mkdir()
     for source in pictures(tmp_path / "in"):
         results = []
-        for runtime in ("torch", "onnx"):
+        for runtime in ("torch", "ncnn"):
             target = tmp_path / f"{source.stem}-{runtime}{source.suffix}"
             done = yoda(
                 "upscale", source, "-o", target, "--steps", 2, "--device", "cpu", "--precision",
@@ -144,8 +140,8 @@ def test_files_carry_the_same(yoda, tmp_path):
             assert done.code == 0, done.err
             said = {k: v for k, v in read_provenance(target).items() if k != "settings"}
             settings = eval(read_provenance(target)["settings"], {"true": True, "false": False})
-            names = set(settings) & {"torch", "onnxruntime"}
-            assert names == {"torch" if runtime == "torch" else "onnxruntime"}
+            names = set(settings) & {"torch", "ncnn"}
+            assert names == {"torch" if runtime == "torch" else "ncnn"}
             settings = {k: v for k, v in settings.items() if k not in names}
             picture = read_picture(target)
             kept = {**asdict(picture.metadata), "xmp": b"", "text": {}}
@@ -185,7 +181,7 @@ def test_nobody_waits_for_torch(tmp_path):
     code, loaded, said = alone(*plain, "-o", tmp_path / "made.png")
     assert (code, loaded) == (0, False), said
     assert "tiles computed" in said
-    assert "onnxruntime" in read_provenance(tmp_path / "made.png")["settings"]
+    assert "ncnn" in read_provenance(tmp_path / "made.png")["settings"]
     code, loaded, said = alone(*plain, "--dry-run")
     assert (code, loaded) == (0, False), said
 
@@ -209,7 +205,7 @@ REFUSED = [
     ({"stream": True}, {}, "--stream"),
     ({"where": "face"}, {}, "--where"),
     ({}, {"is_watched": True}, "--dump and --report"),
-    ({}, {"is_here": False}, "-j and --engine"),
+    ({}, {"is_local": False}, "--engine ray"),
 ]
 
 
@@ -217,56 +213,63 @@ REFUSED = [
 def test_what_it_cannot_do_is_refused_where_it_was_asked_for(tmp_path, asked, how, reason):
     save_photo(tmp_path / "photo.jpg", 12, 10)
     found = [Found(tmp_path / "photo.jpg")]
-    options, where = UpscaleOptions(**asked), {"is_watched": False, "is_here": True, **how}
-    with pytest.raises(WeightsError, match=f"--runtime onnx does not do {reason}; leave it out"):
-        pick_runtime(ONNX, options, found, None, **where)
+    options, where = UpscaleOptions(**asked), {"is_watched": False, "is_local": True, **how}
+    with pytest.raises(WeightsError, match=f"--runtime ncnn does not do {reason}; leave it out"):
+        pick_runtime(NCNN, options, found, None, **where)
     assert pick_runtime("auto", options, found, None, **where)[0] == TORCH
     assert pick_runtime(TORCH, options, found, None, **where)[0] == TORCH
 
 
-def test_several_pictures_and_animations_are_torchs(yoda, tmp_path):
+def test_several_pictures_and_animations_too(yoda, tmp_path):
     save_photo(tmp_path / "one.jpg", 12, 10)
     save_photo(tmp_path / "two.jpg", 12, 10)
-    done = yoda("upscale", tmp_path / "one.jpg", tmp_path / "two.jpg", "--runtime", "onnx")
-    assert done.code == 5
-    assert "does not do 2 pictures; leave it out" in done.err
     frames = [Image.new("RGB", (12, 10), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    done = yoda("upscale", tmp_path / "moving.gif", "--runtime", "onnx")
-    assert done.code == 5
-    assert "does not do animations" in done.err
+    for runtime in ("ncnn", "torch"):
+        done = yoda(
+            "upscale", tmp_path / "one.jpg", tmp_path / "two.jpg", tmp_path / "moving.gif", "-o",
+            tmp_path / runtime, "--runtime", runtime, "--steps", 1, "--device", "cpu",
+            "--precision", "fp32",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    for theirs in (tmp_path / "torch").iterdir():
+        with Image.open(theirs) as a, Image.open(tmp_path / "ncnn" / theirs.name) as b:
+            assert getattr(a, "n_frames", 1) == getattr(b, "n_frames", 1)
+            assert psnr(np.asarray(a.convert("RGB")) / 255, np.asarray(b.convert("RGB")) / 255) > 45
     done = yoda("upscale", tmp_path / "one.jpg", "--runtime", "tensorflow")
-    assert (done.code, "use auto, torch, onnx" in done.err) == (2, True)
+    assert (done.code, "use auto, torch, ncnn" in done.err) == (2, True)
 
 
-def test_without_onnxruntime_all_is_as_before(monkeypatch, yoda, tmp_path):
+def test_without_ncnn_all_is_as_before(monkeypatch, yoda, tmp_path):
     save_photo(tmp_path / "photo.jpg", 12, 10)
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
+        importlib.util, "find_spec", lambda name: None if name == "ncnn" else real(name)
     )
-    done = yoda("upscale", tmp_path / "photo.jpg", "--runtime", "onnx", "-o", tmp_path / "a.png")
+    done = yoda("upscale", tmp_path / "photo.jpg", "--runtime", "ncnn", "-o", tmp_path / "a.png")
     assert done.code == 5
-    assert "onnxruntime is not installed: pip install" in done.err
+    assert "ncnn is not installed: pip install" in done.err
     monkeypatch.delitem(sys.modules, "torch")  # as in a new process
-    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_here": True}
+    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_local": True}
     assert pick_runtime("auto", UpscaleOptions(), found, None, **how)[0] == TORCH
 
 
 def test_where_torch_pays_it_is_taken(monkeypatch, tmp_path):
     save_photo(tmp_path / "photo.jpg", 12, 10)
-    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_here": True}
+    found, how = [Found(tmp_path / "photo.jpg")], {"is_watched": False, "is_local": True}
     options = UpscaleOptions(device="cpu")
     assert pick_runtime("auto", options, found, None, **how)[0] == TORCH  # it is loaded here
     monkeypatch.delitem(sys.modules, "torch")
-    assert pick_runtime("auto", options, found, None, **how)[0] == ONNX
+    assert pick_runtime("auto", options, found, None, **how)[0] == NCNN
     runtime = "yoda_cli.upscaling.batch.runtime"
     monkeypatch.setattr(f"{runtime}.may_have_gpu", lambda: True)
-    assert pick_runtime("auto", options, found, None, **how)[0] == ONNX
+    assert pick_runtime("auto", options, found, None, **how)[0] == NCNN
     assert pick_runtime("auto", UpscaleOptions(), found, None, **how)[0] == TORCH
-    monkeypatch.setattr(f"{runtime}.LARGEST", 100)
+    monkeypatch.setattr(f"{runtime}.may_have_bf16_units", lambda: True)
+    assert pick_runtime("auto", options, found, None, **how)[0] == NCNN
+    monkeypatch.setattr(f"{runtime}.LARGEST_BY_BF16", 100)
     assert pick_runtime("auto", options, found, None, **how)[0] == TORCH
-    assert pick_runtime(ONNX, options, found, None, **how)[0] == ONNX
+    assert pick_runtime(NCNN, options, found, None, **how)[0] == NCNN
 
 
 def test_names_for_completion_are_those_of_the_program():
@@ -275,36 +278,17 @@ def test_names_for_completion_are_those_of_the_program():
     assert NAMED == RUNTIMES
 
 
-def graphs():
+def test_the_packaged_graphs_are_those_of_the_networks():
     checkpoints = PACKAGE / "checkpoints"
-    for name in MODELS:
-        for part in (*PARTS, CLEAN_ENCODER):
-            if part == CLEAN_ENCODER and name != "general":
-                continue
-            yield graph_file(checkpoints / name, part), checkpoints / f"{name}.safetensors"
-    yield graph_file(DAMAGE), DAMAGE.with_suffix(".safetensors")
+    for name, data in packaged_graphs():
+        assert (checkpoints / name).read_bytes() == data, "run scripts/make_graphs.py"
 
 
-def test_the_packaged_graphs_hold_no_weights_and_say_what_their_networks_are(models):
-    from safetensors import safe_open
-
-    seen = set()
-    for path, weights in graphs():
-        data = path.read_bytes()
-        assert len(data) < 100_000
-        keys = {key.decode() for key in WEIGHT.findall(data)}
-        with safe_open(weights, "np") as file:
-            assert keys <= set(file.keys())
-        seen |= {(weights.stem, key) for key in keys}
-    for name, (model, plain) in models.items():
-        for key in model.backbone.state_dict():
-            assert (name, key) in seen or key == "encoder.difficulty_p90", key  # in the graph
-        encoders = [plain.backbone.encoder(damaged) for damaged in (False, True)]
-        for graph in (*encoders, plain.backbone.denoiser):
-            said = {k: v for k, v in graph.facts.items() if k != "part"}
-            expected = {k: v for k, v in facts_of(model.backbone, "encoder").items() if k in said}
-            assert said == expected
-        assert plain.backbone.geometry == model.backbone.geometry
+def test_the_graphs_read_every_weight(models):
+    for name, (model, _) in models.items():
+        layouts, _ = read_graphs(PACKAGE / "checkpoints" / name)
+        seen = {weight.key for layout in layouts.values() for weight in layout.weights}
+        assert set(model.backbone.state_dict()) - seen == {"encoder.difficulty_p90"}  # in the facts
 
 
 @torch.inference_mode()
@@ -325,60 +309,47 @@ def test_the_packaged_graphs_give_what_their_networks_give(models, name, strengt
     assert np.allclose(z_0, model.backbone.predict(z_t, 400, expected, mask), atol=1e-4)
 
 
-@pytest.mark.slow
-def test_the_packaged_graphs_are_those_that_the_networks_give(tmp_path):
-    """By what they compute: another version of the exporter writes other bytes."""
-    checkpoints = PACKAGE / "checkpoints"
-    fresh = dict(packaged_graphs())
-    assert {path.name for path, _ in graphs()} == set(fresh)
-    for path, weights in graphs():
-        (tmp_path / path.name).write_bytes(fresh[path.name])
-        (tmp_path / weights.name).write_bytes(weights.read_bytes())
-        part = path.stem.removeprefix(weights.stem).removeprefix("-")
-        there, made = (
-            Graph.of(checkpoints / weights.stem, part),
-            Graph.of(tmp_path / weights.stem, part),
-        )
-        assert made.facts == there.facts, "run scripts/make_graphs.py"
-        inputs = example_of(made)
-        for a, b in zip(made.run(inputs), there.run(inputs), strict=True):
-            assert np.allclose(a, b, atol=1e-5), "run scripts/make_graphs.py"
-
-
-def example_of(graph):
-    """Numbers for every input of a graph."""
-    rng = np.random.default_rng(0)
-    sizes = {"lr": (2, 3, 12, 20), "windows": (2, 3, 40, 64), "strength": (2,), "t": (2,)}
-    large = {"features": (2, 64, 12, 20), "mask": (2, 1, 48, 80)}
-    inputs = {}
-    for name in graph.inputs:
-        shape = (sizes | large).get(name, (2, 3, 48, 80))
-        inputs[name] = rng.random(shape, np.float32)
-    if "t" in inputs:
-        inputs["t"] = np.array([3, 900])
-    return inputs
-
-
-def test_what_runs_the_network_sends_nothing_and_keeps_no_number_of_the_user(tmp_path):
-    """onnxruntime's packages do both, unless they are told before their first import."""
-    save_photo(tmp_path / "in.png", 12, 16)
-    home = {"HOME": str(tmp_path / "home"), "YODA_CACHE_DIR": str(tmp_path / "cache")}
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("ORT_", "CI", "PYTEST", "XDG_", "GITHUB_"))
-    }
-    command = [sys.executable, "-m", "yoda_cli", "upscale", str(tmp_path / "in.png")]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "out.png"), "--runtime", "onnx"],
-        env=inherited | home, capture_output=True, text=True,
+@pytest.mark.parametrize("wrong", ["layers", "weights", "nothing", "no JSON"])
+def test_a_damaged_graph_is_an_error_of_one_line(tmp_path, wrong):
+    source = PACKAGE / "checkpoints" / "general"
+    layouts, facts = read_graphs(source)
+    layout = layouts["encoder"]
+    if wrong == "layers":
+        layout = replace(layout, layers=layout.layers.replace("Convolution", "Nonsense", 1))
+    if wrong == "weights":
+        layout = replace(layout, weights=layout.weights[:-2])
+    graph_file(tmp_path / "general").write_bytes(
+        b"{" if wrong == "no JSON"
+        else write_graphs({} if wrong == "nothing" else {"encoder": layout}, facts)
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [p for p in (tmp_path / "home").rglob("*") if "Microsoft" in p.name] == []
+    (tmp_path / "general.safetensors").write_bytes(source.with_suffix(".safetensors").read_bytes())
+    with pytest.raises(WeightsError, match=r"cannot be read|does not fit|has no graph"):
+        Graph.of(tmp_path / "general", "encoder")
+
+
+def test_a_lack_of_memory_is_known_as_one(models):
+    """ncnn gives a code then, or an empty value."""
+    from ncnn import Mat
+
+    class Net:
+        def create_extractor(self):
+            return self
+
+        def input(self, name, value): ...
+
+        def extract(self, name):
+            return self.answer
+
+    layout = models["general"][1].backbone.graph("denoiser").layout
+    for answer in ((-100, Mat()), (0, Mat())):
+        Net.answer = answer
+        with pytest.raises(RuntimeError) as caught:
+            Graph(Net(), layout, 0).run(dict.fromkeys(layout.inputs, np.ones((1, 1, 4, 4))))
+        assert is_out_of_memory(caught.value)
 
 
 def test_nobody_imports_the_runtime_but_by_its_door():
-    door = "devices/graphs.py"
-    pattern = re.compile(r"^\s*(import|from) onnxruntime", re.MULTILINE)
-    found = [str(p) for p in PACKAGE.rglob("*.py") if pattern.search(p.read_text("utf-8"))]
-    assert [name[-len(door) :] for name in found] == [door]
+    for library, door in (("onnxruntime", "devices/onnx.py"), ("ncnn", "devices/graphs.py")):
+        pattern = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
+        found = [str(p) for p in PACKAGE.rglob("*.py") if pattern.search(p.read_text("utf-8"))]
+        assert [name[-len(door) :] for name in found] == [door]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 2  # of a line of --json
 NAMED_AT_THE_END = 20  # failed pictures
 #: Settings that change hardly a pixel.
-IMMATERIAL = ("torch", "onnxruntime", "precision", "tile", "block", "batch", "device")
+IMMATERIAL = ("torch", "ncnn", "precision", "tile", "block", "batch", "device")
 NAMED_SETTINGS = 4  # of a result that was replaced
 
 

@@ -17,7 +17,7 @@ METRICS = metric_table.NAMES
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
-RUNTIMES = ("auto", "torch", "onnx")
+RUNTIMES = ("auto", "torch", "ncnn")
 FORMATS = ("png", "jpg", "webp", "tif", "bmp", "avif", "gif")
 PEERS = ("bicubic", "lanczos", "base", "plain", "shuffled", "faithful")
 

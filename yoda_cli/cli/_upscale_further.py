@@ -125,7 +125,7 @@ class Work(NamedTuple):
     ] = "auto"  # fmt: skip
     runtime: Annotated[
         str,
-        further(WORK, "auto, torch or onnx (default: auto).", value="NAME", names=_names.RUNTIMES),
+        further(WORK, "auto, torch or ncnn (default: auto).", value="NAME", names=_names.RUNTIMES),
     ] = "auto"
     tile: Annotated[
         str,

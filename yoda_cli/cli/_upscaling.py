@@ -60,7 +60,7 @@ class Asked:
 def run(asked: Asked) -> int:
     """The exit code."""
     from yoda_cli.images.opening import read_stream
-    from yoda_cli.models.onnx_network import load_plain
+    from yoda_cli.models.ncnn_network import load_plain
     from yoda_cli.upscaling.batch.inputs import STREAM, find_inputs, shard_of
     from yoda_cli.upscaling.batch.outputs import check_naming
     from yoda_cli.upscaling.checks import check_model, check_options
@@ -106,17 +106,17 @@ def run(asked: Asked) -> int:
 
 
 def is_plain(asked: Asked, found: Sequence[Found], stream: bytes | None) -> bool:
-    """Whether onnxruntime does it, without torch."""
-    from yoda_cli.upscaling.batch.runtime import ONNX, pick_runtime
+    """Whether ncnn does it, without torch."""
+    from yoda_cli.upscaling.batch.runtime import NCNN, pick_runtime
 
     running = asked.running
     chosen, reason = pick_runtime(
         running.runtime, asked.options, found, stream,
-        is_watched=bool(asked.inside), is_here=running.engine.is_here,
+        is_watched=bool(asked.inside), is_local=running.engine.name == "local",
     )  # fmt: skip
-    runs = f"torch runs the network: {reason}" if reason else "onnxruntime runs it"
+    runs = f"torch runs the network: {reason}" if reason else "ncnn runs it"
     _render.detail(runs, quiet=asked.show.quiet)
-    return chosen == ONNX
+    return chosen == NCNN
 
 
 def run_found(

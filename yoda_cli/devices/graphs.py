@@ -1,22 +1,19 @@
-"""Networks as graphs that onnxruntime runs, without torch: a small file, its weights in another.
+"""Networks as graphs that ncnn runs, without torch: layers in one file, their weights in another.
 
-A graph's weights are called ``<KEY>`` in it, and are the tensors of that key in a .safetensors
-file. ``scripts/make_graphs.py`` writes the packaged ones. Everything is fp32 on the CPU.
+``NAME.graphs`` lists the layers in ncnn's own text format; the weights are tensors of
+``NAME.safetensors``, by key. ``scripts/make_graphs.py`` writes the packaged ones. ncnn computes
+3×3 convolutions by Winograd's method (Lavin and Gray, arXiv:1509.09308), about twice as fast on a
+CPU as torch in fp32. Everything is fp32 on the CPU.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
-import os
-import re
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,174 +22,218 @@ import numpy as np
 from yoda_cli.arrays import Array, threads
 from yoda_cli.errors import WeightsError, need
 
-WEIGHT = re.compile(rb"<([\w.]+)>")
-EXTRA = "onnx"  # of the installation
-RUNTIME = "onnxruntime"
-ENDING = (signal.SIGINT, signal.SIGTERM)
-NOBODY = -1  # listens to signals
-SMALL = 100_000  # numbers of a graph's weights
-ONLY_ERRORS = 3  # of the levels of its log, which goes to stderr
+RUNTIME = "ncnn"
+SUFFIX = ".graphs"
+#: What ncnn would store or compute in fewer bits.
+OFF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
+FILLED = 0.5  # of a free piece of memory, at least, by what takes it; else a new one is fetched
+FLAGGED = b"\0\0\0\0"  # before weights that might be stored in fewer bits: these are not
 
 
 def has_runtime() -> bool:
-    """Whether onnxruntime is installed."""
+    """Whether ncnn is installed."""
     return importlib.util.find_spec(RUNTIME) is not None
 
 
-def runtime() -> Any:
-    """The module onnxruntime, which every other imports through here.
-
-    Its packages for Linux and macOS send their maker what runs, under a number that they keep in
-    the user's cache. Nothing is uploaded by yoda, nor by what it runs on, unless a person set
-    ``ORT_DISABLE_TELEMETRY`` to 0; it is read once, by the first import.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
-
-
 def runtime_version() -> str:
-    """Of onnxruntime."""
-    return str(runtime().__version__)
+    """Of ncnn."""
+    import ncnn
+
+    return str(ncnn.__version__)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor in the order in which ncnn reads them: a ``key``, or fixed ``values``.
+
+    ``is_turned``: its first two axes are the other way round there. ``is_flagged``: it is the
+    main weight of a layer, before which a flag says how it is stored.
+    """
+
+    key: str = ""
+    values: tuple[float, ...] = ()
+    is_turned: bool = False
+    is_flagged: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A graph without its weights. ``stops`` are the values after which a signal is heard."""
+
+    layers: str
+    weights: tuple[Weight, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A network ready to run; ``facts`` is what its file says of it.
+    """A network ready to run."""
 
-    ``weights`` are held because the session reads them where they are.
-    """
-
-    session: Any
-    weights: Sequence[Any]
+    net: Any
+    layout: Layout
+    values: int
 
     @staticmethod
-    def of(weights: Path, part: str = "") -> Graph:
-        """The packaged graph of a checkpoint (its path without suffix), or of a part of it; kept.
+    def of(weights: Path, part: str) -> Graph:
+        """A part of a packaged network (the path of its weights without suffix); kept.
 
-        WeightsError where onnxruntime or a file is missing or damaged.
+        WeightsError where ncnn or a file is missing or damaged.
         """
-        return _opened(weights, part)
-
-    @property
-    def values(self) -> int:
-        """How many numbers its weights are."""
-        return sum(tensor.size for tensor in self.weights if isinstance(tensor, np.ndarray))
-
-    @cached_property
-    def inputs(self) -> frozenset[str]:
-        """The names of what it takes."""
-        return frozenset(one.name for one in self.session.get_inputs())
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the file says of its network."""
-        said: Mapping[str, Any] = json.loads(
-            self.session.get_modelmeta().custom_metadata_map["yoda"]
-        )
-        return said
+        return _opened(weights, part, threads())
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """The outputs in their order. RuntimeError says what went wrong, a lack of memory too."""
-        ready = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
-        try:
-            return _stoppable(lambda options: self.session.run(None, ready, options))
-        except Exception as error:  # its classes derive from nothing else
-            raise RuntimeError(str(error)) from error
+        """The outputs in their order, each (B, …), of inputs (B, …) by name.
+
+        RuntimeError says what went wrong, which is nearly always a lack of memory.
+        """
+        ready = {
+            name: np.ascontiguousarray(inputs[name], np.float32) for name in self.layout.inputs
+        }
+        count = len(next(iter(ready.values())))
+        rows = [self._run_one({k: v[i] for k, v in ready.items()}) for i in range(count)]
+        _memory().clear()
+        if count == 1:
+            return [value[None] for value in rows[0]]
+        return [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def _run_one(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """One of the batch: ncnn knows none. Python hears a signal between two calls of it."""
+        from ncnn import Mat
+
+        extractor = self.net.create_extractor()
+        for name, value in inputs.items():
+            extractor.input(name, Mat(value))  # the memory is shared
+        for name in self.layout.stops:
+            _value(extractor, name)
+        return [np.array(_value(extractor, name)) for name in self.layout.outputs]
 
 
-def _stoppable(run: Callable[[Any], list[Array]]) -> list[Array]:
-    """A run that Ctrl-C ends between two nodes of its graph.
-
-    It is one call into a library, of many seconds for a large picture, and Python acts on a signal
-    only in its main thread, after the call. So another thread hears of it and ends the call.
-    """
-
-    if threading.current_thread() is not threading.main_thread():
-        return run(runtime().RunOptions())
-    while True:
-        options = runtime().RunOptions()
-        with _listening(options):
-            try:
-                return run(options)
-            except Exception:  # but for Ctrl-C: that is raised in place of it
-                if not options.terminate:
-                    raise  # else somebody's handler went on, and so does the run
+def _value(extractor: Any, name: str) -> Any:
+    code, value = extractor.extract(name)
+    if code != 0 or value.empty():
+        raise RuntimeError(f"{RUNTIME}: cannot allocate memory for {name} (code {code})")
+    return value
 
 
-@contextmanager
-def _listening(options: Any) -> Iterator[None]:
-    """Meanwhile a signal that ends programs ends the run that has these options."""
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)
-    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    if before != NOBODY:  # an event loop of somebody's, which must hear its signals
-        signal.set_wakeup_fd(before)
+def graph_file(weights: Path) -> Path:
+    """Where the graphs of a packaged network are."""
+    return weights.with_name(f"{weights.name}{SUFFIX}")
 
-    def listen() -> None:
-        while number := ear.recv(1):
-            if number[0] in ENDING:
-                options.terminate = True
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
+def write_graphs(layouts: Mapping[str, Layout], facts: Mapping[str, Any]) -> bytes:
+    """The content of a file of graphs; what ``read_graphs`` reads."""
+    graphs = {
+        name: {
+            "inputs": layout.inputs,
+            "outputs": layout.outputs,
+            "stops": layout.stops,
+            "weights": [_written(weight) for weight in layout.weights],
+            "layers": layout.layers.splitlines(),
+        }
+        for name, layout in layouts.items()
+    }
+    return (json.dumps({"facts": facts, "graphs": graphs}, indent=0) + "\n").encode()
+
+
+def _written(weight: Weight) -> list[Any]:
+    return [weight.key or list(weight.values), int(weight.is_turned), int(weight.is_flagged)]
+
+
+@cache
+def read_graphs(weights: Path) -> tuple[Mapping[str, Layout], Mapping[str, Any]]:
+    """The graphs of a packaged network by name, and what is said of it. WeightsError."""
+    path = graph_file(weights)
     try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)  # as it was
-        mouth.close()
-        listener.join()
-        ear.close()
+        read = json.loads(path.read_bytes())
+        return {name: _layout(graph) for name, graph in read["graphs"].items()}, read["facts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def _layout(graph: Mapping[str, Any]) -> Layout:
+    weights = tuple(
+        Weight(name, (), bool(turned), bool(flagged)) if isinstance(name, str)
+        else Weight("", tuple(name), bool(turned), bool(flagged))
+        for name, turned, flagged in graph["weights"]
+    )  # fmt: skip
+    names = (tuple(graph[key]) for key in ("inputs", "outputs", "stops"))
+    return Layout("\n".join(graph["layers"]) + "\n", weights, *names)
 
 
 @cache
-def share_memory() -> None:
-    """One store of memory for all graphs of this process, instead of the system's pages.
-
-    What one node has freed the next one takes; the system would fetch and clear its pages again,
-    a tenth of a small picture's time and a quarter of a large one's.
-    """
-    there = runtime()
-    place = there.OrtMemoryInfo(
-        "Cpu", there.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, there.OrtMemType.DEFAULT
-    )
-    with suppress(Exception):  # of no class of its own: another user of it in this process has one
-        there.create_and_register_allocator(place, there.OrtArenaCfg({}))
-
-
-def graph_file(weights: Path, part: str = "") -> Path:
-    """Where the packaged graph of a checkpoint is, or of a part of it."""
-    return weights.with_name(f"{weights.name}-{part}.onnx" if part else f"{weights.name}.onnx")
-
-
-@cache
-def _opened(weights: Path, part: str) -> Graph:
-    need(RUNTIME, EXTRA)
+def _opened(weights: Path, part: str, count: int) -> Graph:
+    need(RUNTIME, "")
     from safetensors import SafetensorError, safe_open
 
-    onnxruntime = runtime()
-    path = graph_file(weights, part)
+    path = graph_file(weights)
+    layout = read_graphs(weights)[0].get(part)
+    if layout is None:
+        raise WeightsError(f"{path} has no graph {part}")
     try:
-        data = path.read_bytes()
-        keys = sorted({name.decode() for name in WEIGHT.findall(data)})
         with safe_open(weights.with_suffix(".safetensors"), "np") as file:
-            tensors = [file.get_tensor(key).astype(np.float32) for key in keys]
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor) for tensor in tensors]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ONLY_ERRORS
-        options.intra_op_num_threads = threads()
-        if sum(tensor.size for tensor in tensors) < SMALL:  # it runs sooner than it is improved
-            level = onnxruntime.GraphOptimizationLevel
-            options.graph_optimization_level = level.ORT_DISABLE_ALL
-        options.enable_mem_pattern = False  # it holds what all nodes need at once
-        share_memory()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_external_initializers([f"<{key}>" for key in keys], values)
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            tensors = [_tensor(file, weight) for weight in layout.weights]
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # onnxruntime's derive from nothing else
-        raise WeightsError(f"{path} does not fit its weights or this {RUNTIME}: {error}") from error
-    return Graph(session, [*values, *tensors])
+    pairs = zip(layout.weights, tensors, strict=True)
+    data = b"".join(FLAGGED * one.is_flagged + tensor.tobytes() for one, tensor in pairs)
+    net = _net(layout.layers, data, count)
+    if net is None:
+        raise WeightsError(f"{path} does not fit its weights or this {RUNTIME}")
+    return Graph(net, layout, sum(tensor.size for tensor in tensors))
+
+
+def _tensor(file: Any, weight: Weight) -> Array:
+    if not weight.key:
+        return np.array(weight.values, np.float32)
+    values: Array = file.get_tensor(weight.key).astype(np.float32)
+    return values.swapaxes(0, 1) if weight.is_turned else values
+
+
+def _net(layers: str, data: bytes, count: int) -> Any:
+    """ncnn's network; None where it does not take it."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = count
+    net.opt.blob_allocator = net.opt.workspace_allocator = _memory()
+    for name in OFF:
+        setattr(net.opt, name, False)
+    if net.load_param_mem(layers) != 0 or net.load_model(_reader(data)) != 0:
+        return None
+    return net
+
+
+@cache
+def _memory() -> Any:
+    """One store for all graphs: what one layer has freed the next one takes.
+
+    It is never destroyed: after a lack of memory ncnn would complain at the end of the process.
+    """
+    import ncnn
+
+    store = ncnn.PoolAllocator()
+    store.set_size_compare_ratio(FILLED)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
+    return store
+
+
+def _reader(data: bytes) -> Any:
+    """What hands the weights to ncnn, piece after piece."""
+    import ncnn
+
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+    class Reader(ncnn.DataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rest: Sequence[int] = memoryview(data)
+
+        def read(self, buffer: Any, size: int) -> int:
+            piece, self.rest = self.rest[:size], self.rest[size:]
+            ctypes.memmove(address(buffer, None), bytes(piece), len(piece))
+            return len(piece)
+
+    return Reader()

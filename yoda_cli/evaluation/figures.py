@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from yoda_cli.evaluation.processes import ONNX, TORCH
+from yoda_cli.evaluation.plain import BY_NCNN
+from yoda_cli.evaluation.processes import NCNN, TORCH
 
-OWN = ("yoda", "base")  # methods of ours, and any other is a peer
-NO_TORCH = ("a path that is not there", ONNX, "yoda upscale", "yoda upscale, base alone")
+OWN = ("yoda", "base", *BY_NCNN)  # methods of ours, and any other is a peer
+NO_TORCH = ("a path that is not there", NCNN, "yoda upscale", "yoda upscale, base alone")
 
 
 def figures_of(record: Mapping[str, Any], side: int) -> list[dict[str, Any]]:

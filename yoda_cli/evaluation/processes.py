@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.graphs import has_runtime
-from yoda_cli.models.onnx_network import has_graphs
+from yoda_cli.evaluation.plain import runs_plain
 
 ROUNDS = 5
 TORCH = "import torch"  # what the other commands are compared with
-ONNX = "yoda upscale, onnxruntime"
+NCNN = "yoda upscale, ncnn"
 
 #: What starts a command and prints its figures. A process of its own, and a small one: the system
 #: counts the size of whoever starts a process as that process's too.
@@ -80,9 +79,9 @@ def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[st
             *yoda, "upscale", str(picture), *usual_torch, "--fidelity", "1",
         ],
     }  # fmt: skip
-    if has_runtime() and has_graphs(options) and options.device in ("auto", "cpu"):
-        plain = [*usual, "--precision", "fp32", "--runtime", "onnx"]
-        commands[ONNX] = [*yoda, "upscale", str(picture), *plain]
+    if runs_plain(options):
+        plain = [*usual, "--precision", "fp32", "--runtime", "ncnn"]
+        commands[NCNN] = [*yoda, "upscale", str(picture), *plain]
     return commands
 
 

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yoda_cli.arrays import Array, as_array, as_float32, is_plain, library_of, on_cpu
-from yoda_cli.devices.graphs import Graph
+from yoda_cli.arrays import as_array, as_float32, library_of
+from yoda_cli.images.degradation_net import strengths, weights_of
 from yoda_cli.images.resize import as_floats
 from yoda_cli.weights.entries import PACKAGE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DAMAGE = PACKAGE / "checkpoints" / "damage"  # a graph, and weights of the same name
-DAMAGE_WEIGHTS = DAMAGE.with_suffix(".safetensors")
+DAMAGE_WEIGHTS = PACKAGE / "checkpoints" / "damage.safetensors"
 WINDOW = 64  # pixels on a side, as in training
 LEAST_SIDE = 24  # of a window in which every statistic is defined
 ACROSS = 8  # windows along a side, at most
@@ -39,24 +38,15 @@ def estimate(image: Tensor) -> float:
     height, width = image.shape[-2:]
     if min(height, width) < LEAST_SIDE:
         return 0.0
-    strengths = []
+    told = []
     for top in _starts(height):
         row = image[..., top : top + WINDOW, :]
         crops = [row[..., left : left + WINDOW] for left in _starts(width)]
-        windows = library_of(image).concatenate(crops)
-        strengths.append(strengths_of(on_cpu(as_float32(as_floats(windows)))))
-    ordered = np.sort(np.concatenate(strengths))
+        windows = as_array(as_float32(as_floats(library_of(image).concatenate(crops))))
+        told.append(strengths(windows, weights_of(DAMAGE_WEIGHTS)))
+    ordered = np.sort(np.concatenate(told))
     strength = float(ordered[(len(ordered) - 1) // 2])
     return 0.0 if strength < CLEAN_BELOW else round(min(strength, 1.0), 2)
-
-
-def strengths_of(windows: Tensor) -> Array:
-    """(B,) of windows (B, 3, h, w) in [0, 1]: by torch, or of NumPy's arrays by onnxruntime."""
-    if is_plain(windows):
-        return Graph.of(DAMAGE).run({"windows": as_array(windows)})[0]
-    from yoda_cli.images.degradation_net import damage_net
-
-    return as_array(damage_net(DAMAGE_WEIGHTS)(windows))
 
 
 def damage_net_digest() -> str:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from yoda_cli.arrays import Array, as_array, is_plain, library_of, like
+from yoda_cli.arrays import library_of
+from yoda_cli.images.local_mean import local_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,25 +28,7 @@ def draw_towards_base(sample: Tensor, base: Tensor, fidelity: float) -> Tensor:
     """
     limit = LIMIT * (1 - fidelity) / fidelity
     departure = sample - base
-    mean = _local_mean(abs(departure).mean(1)[:, None])
+    mean = local_mean(abs(departure).mean(1)[:, None], REACH)
     departure *= library_of(mean).sqrt(limit / mean.clip(min=limit))
     departure += base
     return departure
-
-
-def _local_mean(x: Tensor) -> Tensor:
-    """Over the square around each pixel, as much of it as lies inside."""
-    if is_plain(x):
-        one = np.ones((1, 1, *x.shape[-2:]), np.float32)
-        return like(x, _square_sums(as_array(x)) / _square_sums(one))
-    import torch.nn.functional as F
-
-    return F.avg_pool2d(x, REACH, 1, REACH // 2, count_include_pad=False)
-
-
-def _square_sums(x: Array) -> Array:
-    for axis in (-2, -1):
-        wide = np.pad(x, [(0, 0)] * (x.ndim + axis) + [(REACH // 2,) * 2] + [(0, 0)] * (-1 - axis))
-        parts = np.lib.stride_tricks.sliding_window_view(wide, REACH, axis)
-        x = parts.sum(-1)
-    return x

@@ -21,13 +21,13 @@ from yoda_cli.images.opening import (
     name_of,
     opened,
 )
-from yoda_cli.images.picture import Picture
+from yoda_cli.images.picture import Picture, as_tensors
 from yoda_cli.images.pixels import read_8
 from yoda_cli.images.reading import (
     damage_notice,
     guarded,
     metadata_of,
-    picture_of,
+    plain_picture_of,
     refuse_damage,
 )
 
@@ -65,7 +65,7 @@ def _scanned(source: Path | bytes, *, accept_damaged: bool) -> AnimationHeader:
             refuse_damage(image, file, name_of(source))
         plays = _plays(image)
     milliseconds, has_alpha, is_grey = [], False, True
-    for frame, shown in frames_of(source, accept_damaged=accept_damaged):
+    for frame, shown in frames_of(source, accept_damaged=accept_damaged, plain=True):
         milliseconds.append(shown)
         has_alpha |= frame.alpha is not None
         is_grey &= frame.is_grey
@@ -76,10 +76,13 @@ def _plays(image: Image.Image) -> int:
     return int(image.info.get("loop", 1 if image.format == "GIF" else 0))
 
 
-def frames_of(source: Source, *, accept_damaged: bool = False) -> Generator[tuple[Picture, float]]:
+def frames_of(
+    source: Source, *, accept_damaged: bool = False, plain: bool = False
+) -> Generator[tuple[Picture, float]]:
     """Every frame, its colours as bytes, and how many milliseconds it is shown.
 
-    Between two frames nothing is locked and other files may be decoded.
+    Between two frames nothing is locked and other files may be decoded. ``plain`` gives NumPy's
+    arrays in place of tensors, and needs no torch.
     """
     with contextlib.ExitStack() as held:
         file, name = held.enter_context(file_of(source))
@@ -96,10 +99,10 @@ def frames_of(source: Source, *, accept_damaged: bool = False) -> Generator[tupl
                 check_size(image.size, count, name)  # a GIF may grow
                 frame = _frame(image, file, size, orientation)
                 milliseconds = float(image.info.get("duration", 0))
-            yield frame, milliseconds
+            yield frame if plain else as_tensors(frame), milliseconds
 
 
 def _frame(image: Image.Image, file: BinaryIO, size: tuple[int, int], orientation: int) -> Picture:
     image.load()
     metadata, _ = metadata_of(image, file, orientation)
-    return picture_of(read_8(image.crop((0, 0, *size))), orientation, metadata, ())
+    return plain_picture_of(read_8(image.crop((0, 0, *size))), orientation, metadata, ())

@@ -135,11 +135,6 @@ def _loaded_as_stored(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, 
     return image, file, orientation
 
 
-def picture_of(raw: Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]) -> Picture:
-    """Upright, of tensors; its colours still as they were stored: bytes or floats."""
-    return as_tensors(plain_picture_of(raw, orientation, metadata, notices))
-
-
 def plain_picture_of(
     raw: Raw, orientation: int, metadata: Metadata, notices: tuple[str, ...]
 ) -> Picture:

@@ -104,7 +104,7 @@ class Model:
 
     @property
     def is_plain(self) -> bool:
-        """Whether onnxruntime runs it, and pictures are NumPy's arrays."""
+        """Whether ncnn runs it, and pictures are NumPy's arrays."""
         return isinstance(self.device, PlainCpu)
 
     @property

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from yoda_cli.devices.graphs import runtime
+from yoda_cli.devices.onnx import runtime
 from yoda_cli.errors import UsageError, YodaError, need
 from yoda_cli.images.resize import phase_taps
 from yoda_cli.models.backbone import Backbone

@@ -37,6 +37,7 @@ def examine() -> list[Finding]:
         packages,
         extras,
         torch_pair,
+        without_torch,
         accelerators,
         cpu,
         bundled_models,
@@ -105,6 +106,25 @@ def torch_pair() -> list[Finding]:
         text = f"does not match torch ({error}): pip install --upgrade torch torchvision"
         findings.append(Finding("torchvision", " ".join(text.split()), ok=False))
     return findings
+
+
+def without_torch() -> list[Finding]:
+    """Whether ncnn runs our networks on this processor."""
+    import numpy as np
+
+    from yoda_cli.config import UpscaleOptions
+    from yoda_cli.devices.graphs import RUNTIME, has_runtime, runtime_version
+    from yoda_cli.models.ncnn_network import load_plain
+
+    if not has_runtime():
+        return [Finding(RUNTIME, "not installed: torch runs all networks, more slowly", ok=None)]
+    try:
+        pixels = np.zeros((1, 3, 8, 8), np.float32)
+        made = load_plain(UpscaleOptions()).backbone.encode(pixels)  # type: ignore[arg-type]
+        is_sound = bool(np.isfinite(np.asarray(made.maps["base"])).all())
+    except (YodaError, RuntimeError, ImportError) as error:
+        return [Finding(RUNTIME, f"does not run here ({error}): --runtime torch does", ok=False)]
+    return [Finding(RUNTIME, runtime_version(), is_sound)]
 
 
 def accelerators() -> list[Finding]:

@@ -112,7 +112,7 @@ def animate(
         hash_of_stable_file(item.source) as sha256,
     ):
         header = scan_animation(source, accept_damaged=item.accept_damaged)
-        decoded = frames_of(source, accept_damaged=header.accepts_damage)
+        decoded = frames_of(source, accept_damaged=header.accepts_damage, plain=model.is_plain)
         with contextlib.closing(decoded):
             frames = (replace(frame, rgb=as_floats(frame.rgb)) for frame, _ in decoded)
             first = next(frames)

@@ -43,7 +43,10 @@ MOST = 16  # pictures; more share nothing that matters
 
 
 def how_many(width: int, height: int, model: Model) -> int:
-    """How many pictures (width, height) may go together; 1 where they had better go alone."""
+    """How many pictures (width, height) may go together; 1 where they had better go alone, as
+    where ncnn runs the network, which takes one at a time."""
+    if model.is_plain:
+        return 1
     output = width * height * model.scale**2
     return max(1, min(MOST, TOGETHER_PIXELS // max(output, 1)))
 

@@ -17,6 +17,7 @@ GAIN = 0.5  # of the base's detail in damaged pictures, before it is trained
 BLUR_SIGMA, BLUR_RADIUS = 3.0, 9  # HR pixels: what is above this blur is detail
 LIMIT = 0.01  # of the mean size of what is added, of 1: what is above costs more than it brings
 REACH = 5  # HR pixels on a side of the square over which that is averaged
+DIFFICULTY_SHIFT = 4.0  # an untrained difficulty is softplus(-4) = 0.018
 FULL = 3.0  # times difficulty_p90: where the attention is 1
 
 
@@ -105,7 +106,7 @@ class LREncoder(nn.Module):
         features = self.conv_trunk(self.trunk(first)).add_(first)
         base = lr_up + F.pixel_shuffle(self.base_head(features), self.scale).to(lr_up.dtype)
         # Detached: the head reads the features and does not shape them.
-        difficulty = F.softplus(self.attention_head(features.detach()).float() - 4.0)
+        difficulty = F.softplus(self.attention_head(features.detach()).float() - DIFFICULTY_SHIFT)
         if self.training and difficulty.requires_grad:  # frozen, it stays what it was
             with torch.no_grad():
                 p90 = difficulty.detach().flatten().quantile(0.9)
@@ -129,10 +130,15 @@ def _start_at_zero(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def _blurred(image: Tensor) -> Tensor:
-    x = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=image.device, dtype=image.dtype)
+def blur_kernel() -> Tensor:
+    """(2 · ``BLUR_RADIUS`` + 1,): the Gaussian along one axis."""
+    x = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=torch.float32)
     kernel = torch.exp(-(x**2) / (2 * BLUR_SIGMA**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
+    return kernel / kernel.sum()
+
+
+def _blurred(image: Tensor) -> Tensor:
+    kernel = blur_kernel().to(image).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
     padded = F.pad(image, (BLUR_RADIUS,) * 4, mode="replicate")
     return F.conv2d(
         F.conv2d(padded, kernel, groups=image.shape[1]), kernel.mT, groups=image.shape[1]

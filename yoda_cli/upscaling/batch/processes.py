@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
-from yoda_cli.arrays import usable_cores
+from yoda_cli.arrays import set_threads, threads, usable_cores
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import NO_MEMORY, DeviceError, YodaError, is_out_of_memory, name_surprises
 from yoda_cli.models.model import Model
+from yoda_cli.models.ncnn_network import load_plain
 from yoda_cli.upscaling.animation import is_held, make_in_parts
 from yoda_cli.upscaling.batch.crew import Crew, Hand, Word, why_none
 from yoda_cli.upscaling.batch.plan import Batch, Events, Failure, record_in_manifest, report_failure
@@ -43,16 +42,20 @@ class Worker:
     on_progress: Callable[[float], None] = lambda share: None
 
     @staticmethod
-    def start(options: UpscaleOptions, writing: WriteOptions, threads: int) -> Worker:
-        torch.set_num_threads(threads)
-        return Worker(get_model(options), options, writing)
+    def start(
+        options: UpscaleOptions, writing: WriteOptions, count: int, *, plain: bool = False
+    ) -> Worker:
+        """With ``count`` threads; ``plain``: ncnn runs its network, and torch is not loaded."""
+        set_threads(count)
+        return Worker(load_plain(options) if plain else get_model(options), options, writing)
 
     def do(self, item: Item) -> dict[str, Any]:
         """Read, enlarge and write one picture; its record."""
         with name_surprises(str(item.source)):
             observer = PictureProgress.of(item, self.model, self.on_progress).observer
             if is_held(item, self.model, self.options, observer):
-                computed = compute(item, read(item), self.model, self.options, observer)
+                decoded = read(item, plain=self.model.is_plain)
+                computed = compute(item, decoded, self.model, self.options, observer)
                 done = write(item, computed, self.model, self.writing)
             else:
                 done = make_in_parts(item, self.model, self.options, self.writing, observer)
@@ -61,22 +64,29 @@ class Worker:
 
 def threads_each(jobs: int, exact: bool) -> int:
     """The cores a process may use, shared among the workers."""
-    return 1 if exact else max(1, min(torch.get_num_threads(), usable_cores()) // jobs)
+    return 1 if exact else max(1, min(threads(), usable_cores()) // jobs)
 
 
-def devices_for(options: UpscaleOptions, jobs: int) -> list[str]:
+def devices_for(options: UpscaleOptions, jobs: int, *, plain: bool = False) -> list[str]:
     """One device per worker: all CUDA devices in turn, or the one that was asked for."""
+    if plain:
+        return [options.device] * jobs
+    import torch
+
     count = torch.cuda.device_count() if options.device in ("auto", "cuda") else 0
     return [f"cuda:{i % count}" if count else options.device for i in range(jobs)]
 
 
-def serve(pipe: Connection, options: UpscaleOptions, writing: WriteOptions, threads: int) -> None:
+def serve(
+    pipe: Connection, options: UpscaleOptions, writing: WriteOptions, count: int, plain: bool
+) -> None:
     """The life of a worker: pictures come through ``pipe``, and what became of each goes back."""
     logging.getLogger("yoda_cli").addHandler(logging.NullHandler())
     with contextlib.suppress(EOFError, ConnectionError):  # nobody has more pictures, or listens
         try:
             with name_surprises("a worker"):
-                own = replace(Worker.start(options, writing, threads), on_progress=_teller(pipe))
+                started = Worker.start(options, writing, count, plain=plain)
+                own = replace(started, on_progress=_teller(pipe))
         except YodaError as error:
             pipe.send((Word.UNABLE, str(error)))
             return
@@ -109,10 +119,12 @@ class NoWorkersError(YodaError):
 def run_workers(
     batch: Batch, options: UpscaleOptions, writing: WriteOptions, events: Events, jobs: int,
     *, instead: Callable[[Sequence[Item]], list[Failure]], fail_fast: bool = False,
+    plain: bool = False,
 ) -> list[Failure]:  # fmt: skip
-    """All items on ``jobs`` processes, or by ``instead`` where none can begin."""
+    """All items on ``jobs`` processes, or by ``instead`` where none can begin. ``plain``: by
+    ncnn."""
     with Crew(__name__, serve.__name__) as crew:
-        run = _Run(crew, batch, options, writing, events, jobs, fail_fast)
+        run = _Run(crew, batch, options, writing, events, jobs, fail_fast, plain)
         try:
             run.go(batch.items, jobs)
             for item in tuple(run.suspects):  # alone, so that none fails for its neighbour
@@ -138,6 +150,7 @@ class _Run:
     events: Events
     jobs: int
     fail_fast: bool
+    plain: bool
     failures: list[Failure] = field(default_factory=list)
     suspects: set[Item] = field(default_factory=set)  # a worker died while it made them
     left: dict[Item, None] = field(init=False)
@@ -145,7 +158,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.left = dict.fromkeys(self.batch.items)
-        self.devices = devices_for(self.options, self.jobs)
+        self.devices = devices_for(self.options, self.jobs, plain=self.plain)
 
     @property
     def is_over(self) -> bool:
@@ -174,9 +187,9 @@ class _Run:
     def hire(self, place: int) -> None:
         """One worker more, on the device of its place; fewer will do where the system has none."""
         options = replace(self.options, device=self.devices[place])
-        threads = threads_each(self.jobs, self.options.exact)
+        count = threads_each(self.jobs, self.options.exact)
         try:
-            self.crew.hire(place, options, self.writing, threads)
+            self.crew.hire(place, options, self.writing, count, self.plain)
         except (OSError, RuntimeError) as error:
             self.reason = NO_MEMORY if is_out_of_memory(error) else why_none(error)
             if not self.crew.workers:

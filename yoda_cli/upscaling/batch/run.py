@@ -74,7 +74,7 @@ def run_batch(
         jobs = min(engine.jobs, len(batch.items))
         alone = replace(engine, jobs=1)
         return run_workers(
-            batch, options, writing, events, jobs, fail_fast=engine.fail_fast,
+            batch, options, writing, events, jobs, fail_fast=engine.fail_fast, plain=model.is_plain,
             instead=lambda items: run_batch(
                 replace(batch, items=items), model, options, writing, events, alone,
                 observing=observing, on_done=on_done,

@@ -1,6 +1,7 @@
-"""Which library runs the network: torch, or onnxruntime where a run can do without torch.
+"""Which library runs the network: torch, or ncnn where a run can do without torch.
 
-torch takes longer to load than a small picture takes to be made. Reads names and a header.
+ncnn is about twice as fast in fp32 on a CPU, and torch takes longer to load than a small picture
+takes to be made. Reads names and headers.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from dataclasses import fields
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import may_have_bf16_units, may_have_gpu
-from yoda_cli.devices.graphs import EXTRA, RUNTIME, has_runtime
+from yoda_cli.devices.graphs import RUNTIME, has_runtime
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, need
 from yoda_cli.images import peek
-from yoda_cli.models.onnx_network import has_graphs
+from yoda_cli.models.ncnn_network import has_graphs
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.checks import scale_for
 
-AUTO, TORCH, ONNX = RUNTIMES = ("auto", "torch", "onnx")
+AUTO, TORCH, NCNN = RUNTIMES = ("auto", "torch", "ncnn")
 MAPS = (None, "learned", "uniform", "gaussian", "edge", "sift")
 #: Options that the loop over NumPy's arrays hears. Any other that is set asks for torch.
 HEARD = {
@@ -27,44 +28,44 @@ HEARD = {
     "tile_overlap", "block", "batch", "faithful", "skip", "stream", "budget", "max_pixels",
     "accept_damaged",
 }  # fmt: skip
-LARGEST = 1 << 22  # pixels of a result: from there on loading torch is a small part of the time
-LARGEST_BY_BF16 = 1 << 19  # the same where torch may compute in bf16, twice as fast
+#: Pixels of a result, from which on torch is done first where it may compute in bf16.
+LARGEST_BY_BF16 = 1 << 20
 
 
 def pick_runtime(
     asked: str, options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *,
-    is_watched: bool, is_here: bool,
+    is_watched: bool, is_local: bool,
 ) -> tuple[str, str]:  # fmt: skip
-    """``TORCH`` or ``ONNX``: as asked, or the one that is done first; and why it is not ``ONNX``.
+    """``TORCH`` or ``NCNN``: as asked, or the one that is done first; and why it is not ``NCNN``.
 
-    ``is_watched``: a dump or a report is wanted; ``is_here``: this process does the work.
-    WeightsError where onnxruntime was asked for and is missing, or cannot do it.
+    ``is_watched``: a dump or a report is wanted; ``is_local``: this machine does the work.
+    WeightsError where ncnn was asked for and is missing, or cannot do it.
     """
     if asked not in RUNTIMES:
         raise UsageError(f"unknown runtime {asked!r}; use {', '.join(RUNTIMES)}")
     if asked == TORCH:
         return TORCH, "it was asked for"
-    reason = why_not(options, found, stream, is_watched=is_watched, is_here=is_here)
-    if asked == ONNX:
-        need(RUNTIME, EXTRA)
+    reason = why_not(options, found, stream, is_watched=is_watched, is_local=is_local)
+    if asked == NCNN:
+        need(RUNTIME, "")
         if reason:
-            raise WeightsError(f"--runtime onnx does not do {reason}; leave it out")
-        return ONNX, ""
+            raise WeightsError(f"--runtime ncnn does not do {reason}; leave it out")
+        return NCNN, ""
     reason = reason or why_slower(options, found, stream)
-    return (TORCH, reason) if reason else (ONNX, "")
+    return (TORCH, reason) if reason else (NCNN, "")
 
 
 def why_not(
     options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *, is_watched: bool,
-    is_here: bool,
+    is_local: bool,
 ) -> str:  # fmt: skip
     """What of a run needs torch; "" if nothing does."""
     if not has_graphs(options):
         return f"the model {options.model}"
     if is_watched:
         return "--dump and --report"
-    if not is_here:
-        return "-j and --engine"
+    if not is_local:
+        return "--engine ray"
     default = UpscaleOptions()
     for one in fields(options):
         if one.name not in HEARD and getattr(options, one.name) != getattr(default, one.name):
@@ -76,29 +77,26 @@ def why_not(
     for name, allowed in values.items():
         if (value := getattr(options, name)) not in allowed:
             return f"--{name}" if value is True else f"--{name} {value}"
-    if len(found) != 1:
-        return f"{len(found)} pictures"
-    try:
-        header = peek(found[0].path if found[0].path != STREAM else stream or b"")
-    except (InputError, NotFoundError):
-        return ""  # what is wrong with it is said later, and needs no torch
-    return "animations" if header.frames > 1 else ""
+    return ""
 
 
 def why_slower(options: UpscaleOptions, found: Sequence[Found], stream: bytes | None) -> str:
-    """Why torch had better run what onnxruntime could; "" if it had not."""
+    """Why torch had better run what ncnn could; "" if it had not."""
     if not has_runtime():
         return f"{RUNTIME} is not installed"
     if "torch" in sys.modules:
         return "it is loaded already"
     if options.device == "auto" and may_have_gpu():
         return "there may be a GPU"
+    if options.precision != "auto" or not may_have_bf16_units():
+        return ""
+    if len(found) > 1:
+        return "torch may compute in bf16"
     try:
         header = peek(found[0].path if found[0].path != STREAM else stream or b"")
         scale = scale_for(options, header.width, header.height, 4) or 4.0
     except (InputError, NotFoundError, UsageError):
         return ""
     pixels = header.width * header.height * max(scale, 1.0) ** 2
-    is_faster = options.precision == "auto" and may_have_bf16_units()
-    largest = LARGEST_BY_BF16 if is_faster else LARGEST
-    return f"the result has more than {largest:,} pixels" if pixels > largest else ""
+    is_large = pixels > LARGEST_BY_BF16
+    return f"the result has more than {LARGEST_BY_BF16:,} pixels" if is_large else ""

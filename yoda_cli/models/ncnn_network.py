@@ -1,0 +1,141 @@
+"""Our compact networks run by ncnn, without torch: what ``loading`` is to all others.
+
+An ``NcnnNetwork`` does what a ``Backbone`` does, with NumPy's arrays, in fp32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from yoda_cli.arrays import Array, add_scaled, as_array, blank
+from yoda_cli.config import UpscaleOptions
+from yoda_cli.devices.device import PlainCpu
+from yoda_cli.devices.graphs import Graph, graph_file, read_graphs
+from yoda_cli.diffusion.schedule import NoiseSchedule
+from yoda_cli.errors import UsageError
+from yoda_cli.images.local_mean import local_mean
+from yoda_cli.images.resize import imresize
+from yoda_cli.models.base import Condition
+from yoda_cli.models.checkpoint import defaults_of, read_header
+from yoda_cli.models.model import Model
+from yoda_cli.tiling.geometry import Geometry
+from yoda_cli.weights import load_registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from yoda_cli.models.backbone import Backbone
+
+DAMAGED = "damaged-encoder"  # its graph gives what is added to the base besides
+
+
+class NcnnNetwork:
+    """The graphs of a checkpoint, whose path is given without its suffix."""
+
+    is_compiled = takes_gains = False
+
+    def __init__(self, weights: Path) -> None:
+        self.weights = weights
+        layouts, self.facts = read_graphs(weights)
+        self.geometry = Geometry(**self.facts["geometry"])
+        self.residual = float(self.facts["residual"])
+        alpha_bar = np.array(self.facts["alpha_bar"])
+        beta = np.concatenate([[0.0], 1 - alpha_bar[1:] / alpha_bar[:-1]])
+        self.schedule = NoiseSchedule(cast("Tensor", beta), cast("Tensor", alpha_bar))
+        self.has_structure = DAMAGED in layouts
+        self.parameter_count = self.graph("encoder").values + self.graph("denoiser").values
+
+    def graph(self, part: str) -> Graph:
+        """A part of the network."""
+        return Graph.of(self.weights, part)
+
+    def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        """As ``Backbone.encode``."""
+        strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
+        made = [self._encode(lr[i : i + 1], float(one)) for i, one in enumerate(strengths)]
+        features, base, attention = (np.concatenate(column) for column in zip(*made, strict=True))
+        size = [n * self.geometry.scale for n in lr.shape[-2:]]
+        maps = {"features": cast("Tensor", features), "base": cast("Tensor", base)}
+        z_lr = blank(maps["base"], lr.shape[0], self.geometry.z_channels, *size)
+        return Condition(z_lr, maps, cast("Tensor", attention))
+
+    def _encode(self, lr: Tensor, strength: float) -> tuple[Array, Array, Array]:
+        """Of one picture: features, base and attention. Damaged pictures get a structure added."""
+        plane = np.full((1, 1, *lr.shape[-2:]), strength, np.float32)
+        up = as_array(imresize(lr, scale=self.geometry.scale))
+        part = DAMAGED if strength > 0 and self.has_structure else "encoder"
+        graph = self.graph(part)
+        values = graph.run({"x": np.concatenate([as_array(lr) - 0.5, plane], 1), "up": up})
+        made = dict(zip(graph.layout.outputs, values, strict=True))
+        base = made["base"]
+        if part == DAMAGED:
+            base += self._held_back(made["added"])
+        return made["features"], base, self._attention(made["difficulty"])
+
+    def _held_back(self, added: Array) -> Array:
+        """As of ``nets.encoder``."""
+        limit = self.facts["limit"]
+        size = np.abs(added).mean(1, keepdims=True)
+        mean = as_array(local_mean(cast("Tensor", size), self.facts["reach"]))
+        added *= np.sqrt(limit / mean.clip(min=limit))
+        return added
+
+    def _attention(self, raw: Array) -> Array:
+        """As ``LREncoder.attention`` of the difficulty, whose softplus is still to be taken."""
+        difficulty = np.logaddexp(raw - np.float32(self.facts["difficulty_shift"]), np.float32(0))
+        sharp = (difficulty / np.float32(self.facts["brightest"])).clip(0, 1)
+        return as_array(local_mean(cast("Tensor", sharp), self.facts["smooth"]))
+
+    def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
+        """As ``Backbone.predict``."""
+        maps = {name: as_array(value) for name, value in condition.maps.items()}
+        state = [as_array(z_t), as_array(mask).astype(np.float32)]
+        if self.facts["backbone"] == "sr3":
+            state.insert(0, maps["base"] * 2 - 1)
+        time = np.broadcast_to(self._time(t), (z_t.shape[0], self.facts["time_dim"]))
+        inputs = {"state": np.concatenate(state, 1), "time": time, "features": maps["features"]}
+        return cast("Tensor", self.graph("denoiser").run(inputs)[0])
+
+    def _time(self, t: int) -> Array:
+        """Sines and cosines of the step: SRDiff's of its number, SR3's of the signal's level."""
+        count = self.facts["time_dim"] // 2
+        if self.facts["backbone"] == "sr3":
+            level = np.float32(self.schedule.signal(t))
+            angle = level * np.exp(-math.log(1e4) * np.arange(count, dtype=np.float32) / count)
+        else:
+            rate = math.log(10_000) / (count - 1)
+            angle = (t - 1) * np.exp(np.arange(count, dtype=np.float32) * -rate)
+        return np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
+
+    def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
+        """As ``Backbone.decode``."""
+        return add_scaled(condition.maps["base"] * 1, z_0, self.residual)
+
+
+def has_graphs(options: UpscaleOptions) -> bool:
+    """Whether the model that ``options`` name is a packaged one that comes with graphs."""
+    try:
+        entry = load_registry().model(options.model)
+    except UsageError:  # a file, or a name that nothing has
+        return False
+    if not entry.bundled:
+        return False
+    return graph_file(entry.path.with_suffix("")).is_file()
+
+
+def load_plain(options: UpscaleOptions) -> Model:
+    """The packaged model that ``options`` name, to be run by ncnn.
+
+    WeightsError where that is not installed.
+    """
+    path = load_registry().model(options.model).path
+    network = cast("Backbone", NcnnNetwork(path.with_suffix("")))
+    header = read_header(path)
+    device = cast("torch.device", PlainCpu())
+    precision = cast("torch.dtype", np.dtype(np.float32))
+    return Model(options.model, network, defaults_of(header, path), device, precision, header.card)
