@@ -83,22 +83,23 @@ class Graph:
         """
         return _opened(weights, part, threads())
 
-    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """The outputs in their order, each (B, …), of inputs (B, …) by name.
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] = ()) -> list[Array]:
+        """The ``wanted`` outputs (all, if none is named), each (B, …), of inputs (B, …) by name.
 
         RuntimeError says what went wrong, which is nearly always a lack of memory.
         """
+        wanted = wanted or self.layout.outputs
         ready = {
             name: np.ascontiguousarray(inputs[name], np.float32) for name in self.layout.inputs
         }
         count = len(next(iter(ready.values())))
-        rows = [self._run_one({k: v[i] for k, v in ready.items()}) for i in range(count)]
+        rows = [self._run_one({k: v[i] for k, v in ready.items()}, wanted) for i in range(count)]
         _memory().clear()
         if count == 1:
             return [value[None] for value in rows[0]]
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
-    def _run_one(self, inputs: Mapping[str, Array]) -> list[Array]:
+    def _run_one(self, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[Array]:
         """One of the batch: ncnn knows none. Python hears a signal between two calls of it."""
         from ncnn import Mat
 
@@ -107,7 +108,7 @@ class Graph:
             extractor.input(name, Mat(value))  # the memory is shared
         for name in self.layout.stops:
             _value(extractor, name)
-        return [np.array(_value(extractor, name)) for name in self.layout.outputs]
+        return [np.array(_value(extractor, name)) for name in wanted]
 
 
 def _value(extractor: Any, name: str) -> Any:

@@ -48,6 +48,10 @@ class Backbone(nn.Module, ABC):
         that were not trained for it ignore it.
         """
 
+    def encode_base(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        """As ``encode``, where nothing will be sampled: at least what ``decode`` of z_lr reads."""
+        return self.encode(lr, strength)
+
     @abstractmethod
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
         """ẑ_0 in fp32 for the state z_t (B, C, H, W) at time t in 1…T.

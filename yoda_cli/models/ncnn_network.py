@@ -56,26 +56,35 @@ class NcnnNetwork:
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         """As ``Backbone.encode``."""
-        strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
-        made = [self._encode(lr[i : i + 1], float(one)) for i, one in enumerate(strengths)]
-        features, base, attention = (np.concatenate(column) for column in zip(*made, strict=True))
-        size = [n * self.geometry.scale for n in lr.shape[-2:]]
-        maps = {"features": cast("Tensor", features), "base": cast("Tensor", base)}
-        z_lr = blank(maps["base"], lr.shape[0], self.geometry.z_channels, *size)
-        return Condition(z_lr, maps, cast("Tensor", attention))
+        return self._encode(lr, strength, ("base", "features", "difficulty"))
 
-    def _encode(self, lr: Tensor, strength: float) -> tuple[Array, Array, Array]:
-        """Of one picture: features, base and attention. Damaged pictures get a structure added."""
+    def encode_base(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        """As ``Backbone.encode_base``: a tenth of the work is left out."""
+        return self._encode(lr, strength, ("base",))
+
+    def _encode(self, lr: Tensor, strength: float | Tensor, wanted: tuple[str, ...]) -> Condition:
+        strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
+        rows = [self._outputs(lr[i : i + 1], float(one), wanted) for i, one in enumerate(strengths)]
+        made = {
+            name: cast("Tensor", np.concatenate([row[name] for row in rows])) for name in wanted
+        }
+        size = [n * self.geometry.scale for n in lr.shape[-2:]]
+        z_lr = blank(made["base"], lr.shape[0], self.geometry.z_channels, *size)
+        raw = made.pop("difficulty", None)
+        return Condition(z_lr, made, None if raw is None else self._attention(as_array(raw)))
+
+    def _outputs(self, lr: Tensor, strength: float, wanted: tuple[str, ...]) -> dict[str, Array]:
+        """Of one picture. Damaged pictures get a structure added to their base."""
         plane = np.full((1, 1, *lr.shape[-2:]), strength, np.float32)
         up = as_array(imresize(lr, scale=self.geometry.scale))
-        part = DAMAGED if strength > 0 and self.has_structure else "encoder"
-        graph = self.graph(part)
-        values = graph.run({"x": np.concatenate([as_array(lr) - 0.5, plane], 1), "up": up})
-        made = dict(zip(graph.layout.outputs, values, strict=True))
-        base = made["base"]
-        if part == DAMAGED:
-            base += self._held_back(made["added"])
-        return made["features"], base, self._attention(made["difficulty"])
+        inputs = {"x": np.concatenate([as_array(lr) - 0.5, plane], 1), "up": up}
+        if strength > 0 and self.has_structure:
+            wanted = (*wanted, "added")
+        graph = self.graph(DAMAGED if "added" in wanted else "encoder")
+        made = dict(zip(wanted, graph.run(inputs, wanted), strict=True))
+        if "added" in wanted:
+            made["base"] += self._held_back(made.pop("added"))
+        return made
 
     def _held_back(self, added: Array) -> Array:
         """As of ``nets.encoder``."""
@@ -85,11 +94,11 @@ class NcnnNetwork:
         added *= np.sqrt(limit / mean.clip(min=limit))
         return added
 
-    def _attention(self, raw: Array) -> Array:
+    def _attention(self, raw: Array) -> Tensor:
         """As ``LREncoder.attention`` of the difficulty, whose softplus is still to be taken."""
         difficulty = np.logaddexp(raw - np.float32(self.facts["difficulty_shift"]), np.float32(0))
         sharp = (difficulty / np.float32(self.facts["brightest"])).clip(0, 1)
-        return as_array(local_mean(cast("Tensor", sharp), self.facts["smooth"]))
+        return local_mean(cast("Tensor", sharp), self.facts["smooth"])
 
     def predict(self, z_t: Tensor, t: int, condition: Condition, mask: Tensor) -> Tensor:
         """As ``Backbone.predict``."""

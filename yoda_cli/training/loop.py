@@ -103,7 +103,7 @@ def train_step(
     net = run.net
     batch = store.batch(
         options.batch, options.patch // store.scale, run.generator, options.degrade,
-        options.candidates,
+        options.candidates, options.codec_alone,
     )  # fmt: skip
     terms = losses(net, batch, options, run.generator, autocast)
     loss = torch.stack(list(terms.values())).sum()

@@ -18,6 +18,7 @@ from yoda_cli.arrays import (
     add_product,
     as_array,
     as_float32,
+    blank,
     is_plain,
     like,
     on_cpu,
@@ -142,6 +143,8 @@ def begin(
         keep_bytes=keep_bytes, scratch=scratch or Scratch(),
     )  # fmt: skip
     again = False
+    if model.is_plain and not settings.refines:  # nothing is diffused, and nobody is shown the map
+        attention = blank(as_floats(lr[..., :1, :1]), 1, 1, *lr.shape[-2:])
     if attention is None and settings.mask.source == LEARNED and not settings.mask.heads:
         attention = conditions.attention()
         again = attention is not None and not conditions.kept

@@ -33,7 +33,8 @@ def encode(
 
     Where memory runs out the same tile is tried again, then its halves; ``counter`` is told.
     """
-    geometry = model.backbone.geometry
+    net, geometry = model.backbone, model.backbone.geometry
+    encoded = net.encode if settings.refines else net.encode_base
     height, width = (n * geometry.scale for n in lr.shape[-2:])
     parts: list[tuple[Tile, Condition]] = []
 
@@ -41,7 +42,7 @@ def encode(
         (tile,) = tiles
         with model.context():
             small = tile.window.divided(geometry.scale).cut(lr)
-            parts.append((tile, model.backbone.encode(small, settings.sampling.strength)))
+            parts.append((tile, encoded(small, settings.sampling.strength)))
 
     def smaller(tile: Tile) -> Sequence[Tile]:
         if max(tile.core.height, tile.core.width) <= max(MIN_TILE, geometry.align):
