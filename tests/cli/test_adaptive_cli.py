@@ -26,7 +26,7 @@ def adaptive(yoda, tmp_path, tiny_checkpoint):
     save_photo(tmp_path / "in.png", 80, 100)
 
     def run(*more, source=tmp_path / "in.png"):
-        common = ("--adaptive", "--block", 256, "--steps", 12, "-m", tiny_checkpoint)
+        common = ("--adaptive", "--block", 256, "--steps", 20, "-m", tiny_checkpoint)
         return yoda("upscale", source, *common, *more)
 
     return run
@@ -41,12 +41,12 @@ def test_a_picture_is_made_and_its_steps_are_told(adaptive, tmp_path):
     done = adaptive("-o", tmp_path / "out.png")
     assert done.code == 0, done.err
     assert re.search(r"in.png: about \d+ tiles? to compute", done.err)
-    assert re.search(r"; \d+ (to \d+ )?of 12 steps each", done.err)
+    assert re.search(r"; \d+ (to \d+ )?of 20 steps each", done.err)
     assert pixels(tmp_path / "out.png")[0] == (400, 320)
     record = json.loads(adaptive("-o", tmp_path / "out.png", "--json").out)
-    assert record["regions"]["chain"] == 12
+    assert record["regions"]["chain"] == 20
     assert record["regions"]["count"] == len(record["regions"]["steps"]) == 4
-    assert max(record["regions"]["steps"]) < 12
+    assert max(record["regions"]["steps"]) < 20
     assert record["calls"] < record["dense_calls"]
 
 
@@ -60,6 +60,15 @@ def test_a_plan_says_that_it_is_an_expectation_with_a_range(adaptive, tmp_path):
     assert least <= made["calls"] <= most
     assert least <= told["planned_calls"] <= most
     assert told["seconds_range"][0] <= told["forecast_seconds"] <= told["seconds_range"][1]
+
+
+def test_a_chain_too_short_to_decide_anything_has_no_range(adaptive, tmp_path):
+    told = json.loads(
+        adaptive("-o", tmp_path / "out.png", "--dry-run", "--json", "--steps", 12).out
+    )
+    made = json.loads(adaptive("-o", tmp_path / "out.png", "--json", "--steps", 12).out)
+    assert "calls_range" not in told
+    assert told["planned_calls"] == made["calls"]
 
 
 def test_exact_runs_give_the_same_bytes_streamed_skipped_and_with_workers(adaptive, tmp_path):

@@ -146,20 +146,6 @@ def place_after(at: int, pace: Pace, rule: LeapRule, last: int) -> int:
     return min(at + rule.leaps[pace.leap], last)
 
 
-def steps_of(timesteps: Sequence[int], rule: LeapRule, trend: Trend) -> tuple[int, ...]:
-    """The transitions that a region of one ``trend`` would make in the second half of the chain.
-
-    Growing ones make the most there are, saturated ones the fewest, stable ones what is expected.
-    """
-    seen = {
-        Trend.GROWING: Gains(1.0, 1.0), Trend.STABLE: Gains(0.0, 0.0),
-        Trend.SATURATED: Gains(-1.0, -1.0),
-    }[trend]  # fmt: skip
-    course = Course(timesteps, rule)
-    times_of(course, lambda: seen)
-    return tuple(course.steps)
-
-
 def times_of(course: Course, gains: Callable[[], Gains]) -> list[int]:
     """[t, …, 0]: where a region stands whose steps gain what ``gains`` says, each when asked."""
     times = [next(course)]

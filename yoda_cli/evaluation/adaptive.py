@@ -26,7 +26,7 @@ from yoda_cli.upscaling.resolve import resolve
 
 CHAIN = 50  # steps where none are asked for
 SHORTER = (25, 15, 8, 4, 2, 1)
-TAUS = (0.001, 0.005, 0.02)
+TAUS = (0.005, 0.02, 0.04)
 SAME_PSNR, SAME_TEXTURE = 0.02, 0.005  # up to which two methods are taken for equal
 
 

@@ -26,6 +26,8 @@ from yoda_cli.tiling.windows import Tile, make_tiles, of_one_shape, rounded_up, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from yoda_cli.diffusion.adaptive import LeapRule
+
 WINDOW = 64  # what Stable Diffusion 2.1 was trained on
 EXACT_TILE = 256  # core of the one tile shape of an exact run, in pixels of the grid
 #: The planner's grid has at most so many cells a side. With 12 a picture of 4 megapixels is to take
@@ -64,21 +66,11 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """The transitions of a run that decides on its way: the fewest it may make, those expected,
-    and the most."""
-
-    fewest: tuple[int, ...]
-    likely: tuple[int, ...]
-    most: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """One layout per transition of ``timesteps``; ``skip`` leaves idle tiles out.
 
     ``fixed`` says that all layouts have the same tiles. ``pixels`` are those of the canvas. Where
-    the run will choose among the transitions, all numbers are those ``expected``.
+    the run will choose among the transitions by a ``rule``, all numbers are expectations.
     """
 
     timesteps: Sequence[int]
@@ -87,23 +79,26 @@ class Plan:
     skip: bool
     fixed: bool
     pixels: int
-    expected: Expected | None = None
+    rule: LeapRule | None = None
 
-    @property
-    def made(self) -> Sequence[int]:
-        """The transitions that will be made."""
-        return range(len(self.layouts)) if self.expected is None else self.expected.likely
+    def expected(self) -> list[tuple[int, float]]:
+        """Every transition, and how often it will be made: once, or the share that is expected."""
+        if self.rule is None:
+            return [(i, 1.0) for i in range(len(self.layouts))]
+        from yoda_cli.diffusion.courses import shares_of  # no other run needs it
 
-    def calls(self, transitions: Iterable[int]) -> int:
-        """Windows that go through the network in ``transitions``."""
-        return sum(len(self.tiles(i)) for i in transitions) if self.layouts else 0
+        shares = shares_of(tuple(self.timesteps), self.rule)
+        return list(zip(range(len(self.layouts)), shares, strict=False))
 
     @cached_property
     def calls_range(self) -> tuple[int, int]:
         """The fewest and the most windows that will go through the network."""
-        if self.expected is None:
+        if self.rule is None or not self.layouts:
             return self.planned_calls, self.planned_calls
-        return self.calls(self.expected.fewest), self.calls(self.expected.most)
+        from yoda_cli.diffusion.courses import bounds_of
+
+        calls = [len(self.tiles(i)) for i in range(len(self.layouts))]
+        return bounds_of(tuple(self.timesteps), self.rule, calls)
 
     def tiles(self, index: int) -> tuple[Tile, ...]:
         """What transition ``index`` runs."""
@@ -113,7 +108,7 @@ class Plan:
     @cached_property
     def planned_calls(self) -> int:
         """Windows that will go through the network."""
-        return self.calls(self.made)
+        return round(sum(share * len(self.tiles(i)) for i, share in self.expected()))
 
     @cached_property
     def dense_calls(self) -> int:
@@ -123,7 +118,7 @@ class Plan:
     @cached_property
     def network_pixels(self) -> int:
         """Pixels of all windows that will go through the network, halos included."""
-        return self.pixels_of(self.made)
+        return round(sum(share * self.pixels_of((i,)) for i, share in self.expected()))
 
     def pixels_of(self, transitions: Iterable[int]) -> int:
         """The same of ``transitions`` alone."""
@@ -134,19 +129,22 @@ class Plan:
     def seconds(self, costs: Costs) -> float:
         """The forecast for the canvas, but for the first use of each window shape."""
         network = costs.call * self.planned_calls + costs.pixel * self.network_pixels
-        steps = costs.once + costs.step * len(self.made) if self.layouts else 0.0
+        steps = sum(costs.step * share for _, share in self.expected())
+        steps += costs.once if self.layouts else 0.0
         return network + self.pixels * (costs.encode + steps + costs.around)
 
 
 def forecast_seconds(plans: Iterable[Plan], costs: Costs) -> float:
     """Of the plans of one picture's blocks, at the present pace; a window shape is new once."""
-    shapes: set[tuple[int, int]] = set()
+    met: dict[tuple[int, int], float] = {}  # how often each shape is met, all runs together
     total = 0.0
     for plan in plans:
         total += plan.seconds(costs)
-        tiles = (tile for i in plan.made if plan.layouts for tile in plan.tiles(i))
-        shapes.update((tile.window.height, tile.window.width) for tile in tiles)
-    return costs.pace * (total + costs.shape * len(shapes))
+        for i, share in plan.expected():
+            for tile in plan.tiles(i):
+                shape = (tile.window.height, tile.window.width)
+                met[shape] = met.get(shape, 0.0) + share
+    return costs.pace * (total + costs.shape * sum(min(often, 1.0) for often in met.values()))
 
 
 def make_plan(

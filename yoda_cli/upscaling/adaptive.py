@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoda_cli.devices.device import upload
-from yoda_cli.diffusion.adaptive import FALLS, Course, Gains, LeapRule, Trend, steps_of
+from yoda_cli.diffusion.adaptive import FALLS, Course, Gains, LeapRule, Trend
 from yoda_cli.diffusion.noise import make_draw
 from yoda_cli.diffusion.yoda import AttentionMask, Query, Start, masked_steps
 from yoda_cli.models.gain import Judge, JudgeOf, RegionView
-from yoda_cli.tiling.plan import Expected, Plan
+from yoda_cli.tiling.plan import Plan
 from yoda_cli.tiling.windows import Window
 from yoda_cli.upscaling.denoisers import Canvas, TiledDenoiser, denoise_together
 from yoda_cli.upscaling.settings import SamplingSettings
@@ -28,17 +28,6 @@ from yoda_cli.upscaling.settings import SamplingSettings
 NOTHING = Gains(0.0, 0.0)
 TINY = 1e-8  # of mean squares: a flat estimate has no detail
 CELL = 4  # pixels: what is finer is detail, what is coarser is to be kept
-
-
-def expected_steps(timesteps: Sequence[int], rule: LeapRule) -> Expected:
-    """The transitions of a region: the fewest, those of a stable one, the most.
-
-    A region that leaves with its best estimate does without its last call.
-    """
-    stable = steps_of(timesteps, rule, Trend.STABLE)
-    left = steps_of(timesteps, rule, Trend.SATURATED)[:-1]
-    fewest = left if 2 <= len(left) < len(stable) else stable
-    return Expected(fewest, stable, steps_of(timesteps, rule, Trend.GROWING))
 
 
 @dataclass

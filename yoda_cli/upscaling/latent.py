@@ -37,7 +37,7 @@ from yoda_cli.upscaling.blocks import picture_seed
 from yoda_cli.upscaling.denoisers import RefiningDenoiser, WindowedDenoiser
 from yoda_cli.upscaling.latent_clock import Clock
 from yoda_cli.upscaling.latent_regions import sample_windows
-from yoda_cli.upscaling.picture_plan import PicturePlan, with_expected
+from yoda_cli.upscaling.picture_plan import PicturePlan, with_rule
 from yoda_cli.upscaling.result import Observer, PassBegin, PassEnd
 from yoda_cli.upscaling.settings import LatentSettings, Settings
 
@@ -112,7 +112,7 @@ class LatentPipeline:
 
         def plan(candidate: Tensor, bound: float) -> Plan:
             found = window_plan(candidate, timesteps, bound, total, size, skip=settings.tiles.skip)
-            return with_expected(found, settings)
+            return with_rule(found, settings)
 
         if not mask.budget or not settings.refines:
             return latents, plan(latents, mask.lower_bound), None

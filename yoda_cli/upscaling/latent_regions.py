@@ -64,7 +64,7 @@ def plan_of_window(plan: Plan, tile: Tile) -> Plan:
         Layout(whole, ()) if tile in layout.active else Layout((), whole) for layout in plan.layouts
     ]
     return Plan(
-        plan.timesteps, plan.lower_bound, layouts, plan.skip, True, window.pixels, plan.expected
+        plan.timesteps, plan.lower_bound, layouts, plan.skip, True, window.pixels, plan.rule
     )
 
 

@@ -131,17 +131,15 @@ def plans_of(
         largest = largest_window(model, block.window.pixels, lean=lean)
         plans.append(make_plan(seen, timesteps, lower_bound, geometry, overhead, largest, tiles))
         release_pages()
-    return [with_expected(plan, settings) for plan in plans]
+    return [with_rule(plan, settings) for plan in plans]
 
 
-def with_expected(plan: Plan, settings: Settings) -> Plan:
-    """``plan``, and what is expected of its region in a run that decides on its way."""
+def with_rule(plan: Plan, settings: Settings) -> Plan:
+    """``plan``, and the rule by which its region decides in a run that decides on its way."""
     adaptive = settings.sampling.adaptive
     if adaptive is None or not settings.refines:
         return plan
-    from yoda_cli.upscaling.adaptive import expected_steps
-
-    return replace(plan, expected=expected_steps(plan.timesteps, adaptive.rule))
+    return replace(plan, rule=adaptive.rule)
 
 
 def spend_budget(

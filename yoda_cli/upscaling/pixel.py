@@ -72,7 +72,7 @@ class PixelPipeline:
         seconds = time.perf_counter() - began
         recovered = counter.recovered()
         # Runs that are watched, of fixed tiles, or short of memory are slower for their reasons.
-        if not (observer.whole or plan.first.fixed or plan.first.expected or recovered):
+        if not (observer.whole or plan.first.fixed or plan.first.rule or recovered):
             learn(model, forecast, seconds)
         return PassEnd(
             image, plan, counter.calls, forecast, seconds, recovered, tuple(regions)

@@ -130,7 +130,7 @@ def stream(
         mark = provenance(model, settings)
         encode(made, picture, item.target, item.kind, mark, writing, check)
     seconds, recovered = time.perf_counter() - began, counter.recovered()
-    if not (seen.first.fixed or seen.first.expected or recovered):
+    if not (seen.first.fixed or seen.first.rule or recovered):
         learn(model, forecast, seconds)
     end = PassEnd(
         torch.empty(0), seen, counter.calls, forecast, seconds, recovered, tuple(regions)
