@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: With half or twice as much of any of these the forecast lies as near to the budget: in the median
-#: over pictures, maps and budgets within about 1 % (`scripts/measure_constants.py EXPONENTS`, and so on).
+#: over pictures, maps and budgets within about 1 % (`scripts/measure_constants.py EXPONENTS`, and
+#: so on).
 #: But for half of ``ROUNDS``: 3.2 %.
 EXPONENTS = (1 / 32, 4.0)  # of A: nearly 1 wherever A is above 0 … far below A
 WEAKEST = 1 / 64  # weight of A: what is left of it is below any lower bound in use

@@ -17,8 +17,8 @@ from yoda_cli.upscaling.picture import Item
 from yoda_cli.upscaling.pipeline import RESIZE_ONLY, pipeline_of
 
 # What decides are large pictures: 10000² of 16 bits took 11 bytes a pixel to be reduced, a WebP of
-# 16383² 4. Of 1 to 6 megapixels `scripts/measure_constants.py DECODED_BYTES` reads 24, 12, 23, 27 and
-# 16 for the first four and the last of these, with what the C library keeps.
+# 16383² 4. Of 1 to 6 megapixels `scripts/measure_constants.py DECODED_BYTES` reads 24, 12, 23, 27
+# and 16 for the first four and the last of these, with what the C library keeps.
 DECODED_BYTES = 16  # per input pixel: floats of three channels, and the file's own pixels
 REDUCED_BYTES = 9  # the same where the picture stays as bytes; measured: 5 of GIF, 8 of others
 WEBP_BYTES = 18  # and of WebP, whose decoder holds the picture twice
