@@ -9,6 +9,7 @@ import tiny_stablesr
 from cases import one_by_default
 from fakes import save_photo
 
+from yoda_cli.models import calibration
 from yoda_cli.models.latent import components
 from yoda_cli.models.latent.denoising import LatentDenoiser
 
@@ -22,6 +23,7 @@ FAMILIES = {
 @pytest.fixture
 def loaded(monkeypatch):
     """What is given weights, in order: the parts of a denoiser, autoencoder and text tower."""
+    calibration.forget()  # what other tests ran
     found, fill = [], LatentDenoiser.fill
 
     def filled(self, part, *arguments, **keywords):

@@ -37,5 +37,5 @@ def test_the_doctor_tries_what_runs_our_networks_without_torch(monkeypatch):
     assert "torch runs all networks" in found.value
 
 
-def broken(self, inputs):
+def broken(self, inputs, wanted):
     raise RuntimeError("an instruction that this processor does not know")

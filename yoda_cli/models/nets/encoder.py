@@ -15,7 +15,7 @@ from torch import Tensor, nn
 SMOOTH = 17  # LR pixels over which the attention is averaged
 GAIN = 0.5  # of the base's detail in damaged pictures, before it is trained
 BLUR_SIGMA, BLUR_RADIUS = 3.0, 9  # HR pixels: what is above this blur is detail
-LIMIT = 0.01  # of the mean size of what is added, of 1: what is above costs more than it brings
+LIMIT = 0.012  # of the mean size of what is added, of 1: what is above costs more than it brings
 REACH = 5  # HR pixels on a side of the square over which that is averaged
 DIFFICULTY_SHIFT = 4.0  # an untrained difficulty is softplus(-4) = 0.018
 FULL = 3.0  # times difficulty_p90: where the attention is 1
