@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yoda_cli.cli import _render
 from yoda_cli.errors import WeightsError
+from yoda_cli.files import size_text
 
 if TYPE_CHECKING:
     from yoda_cli.weights.entries import FileEntry
@@ -23,16 +24,11 @@ def total_bytes(files: Sequence[FileEntry]) -> tuple[int, bool]:
     return sum(size or 0 for size, _ in sizes), all(size and exact for size, exact in sizes)
 
 
-def spell(count: int) -> str:
-    """A size as a person says it."""
-    return f"{count / 1e9:.1f} GB" if count >= ASKED_BYTES else f"{count / 1e6:,.0f} MB"
-
-
 def summed(files: Sequence[FileEntry]) -> str:
     """How many files, and how large they are together."""
     size, exact = total_bytes(files)
     count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
-    return f"{count}, {'' if exact else 'about '}{spell(size)}"
+    return f"{count}, {'' if exact else 'about '}{size_text(size)}"
 
 
 def still_to_do(files: Sequence[FileEntry]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from yoda_cli.cli import _render
+from yoda_cli.files import size_text
 from yoda_cli.weights import ModelEntry, Registry
 from yoda_cli.weights.inventory import Row
 
@@ -57,9 +58,7 @@ def name_of(row: Row) -> str:
 
 def size(count: int | None) -> str:
     """Bytes as MB or GB."""
-    if count is None:
-        return "?"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return "?" if count is None else size_text(count)
 
 
 def licence(row: Row) -> str:

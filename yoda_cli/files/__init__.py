@@ -46,6 +46,13 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
+def size_text(count: float) -> str:
+    """Bytes as a person says them: ``1.2 GB``, ``350 MB``, ``0.3 MB``."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
+
+
 def _printable(character: str) -> str:
     if character.isprintable():
         return character

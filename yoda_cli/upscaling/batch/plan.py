@@ -16,7 +16,7 @@ from typing import Any
 
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError, without_frames
-from yoda_cli.files import make_folder
+from yoda_cli.files import make_folder, size_text
 from yoda_cli.files.looking import is_folder
 from yoda_cli.files.overwriting import Outputs, may_write
 from yoda_cli.images import Header, peek, shown, sweep_temporaries
@@ -204,8 +204,8 @@ def check_disk(batch: Batch) -> None:
     free = shutil.disk_usage(folder).free
     if batch.output_bytes / PACKS > free:
         raise OutputError(
-            f"the results need about {batch.output_bytes / 1e9:.1f} GB and the disk of "
-            f"{shown(folder)} has {free / 1e9:.1f} GB"
+            f"the results need about {size_text(batch.output_bytes)} and the disk of "
+            f"{shown(folder)} has {size_text(free)}"
         )
 
 
