@@ -28,7 +28,7 @@ def show_speed(
     from yoda_cli.evaluation.arithmetic import rates
     from yoda_cli.evaluation.benchmark import load_pair
     from yoda_cli.evaluation.figures import figures_of
-    from yoda_cli.evaluation.plain import plain_methods
+    from yoda_cli.evaluation.ncnn_methods import ncnn_methods
     from yoda_cli.evaluation.processes import commands_of, time_processes
     from yoda_cli.evaluation.scaling import folder_gains, threads_gain
     from yoda_cli.evaluation.speed import environment, measure
@@ -45,7 +45,7 @@ def show_speed(
     methods = sorted(rivals, key=lambda method: method.name != baseline)
     _, lr = load_pair(question.datasets[0].pairs[0], question.scale)
     say = (lambda line: None) if quiet else _render.note
-    timings = measure([*methods, *plain_methods(options)], lr, SIZES, question.scale, say)
+    timings = measure([*methods, *ncnn_methods(options)], lr, SIZES, question.scale, say)
     arithmetic = rates(model) if model.family is None else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

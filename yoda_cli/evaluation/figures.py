@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from yoda_cli.evaluation.plain import BY_NCNN
+from yoda_cli.evaluation.ncnn_methods import BY_NCNN
 from yoda_cli.evaluation.processes import NCNN, TORCH
 
 OWN = ("yoda", "base", *BY_NCNN)  # methods of ours, and any other is a peer

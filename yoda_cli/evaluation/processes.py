@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.evaluation.plain import runs_plain
+from yoda_cli.evaluation.ncnn_methods import ncnn_runs
 
 ROUNDS = 5  # of which the median counts
 TORCH = "import torch"  # what the other commands are compared with
@@ -79,7 +79,7 @@ def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[st
             *yoda, "upscale", str(picture), *usual_torch, "--fidelity", "1",
         ],
     }  # fmt: skip
-    if runs_plain(options):
+    if ncnn_runs(options):
         plain = [*usual, "--precision", "fp32", "--runtime", "ncnn"]
         commands[NCNN] = [*yoda, "upscale", str(picture), *plain]
     return commands

@@ -20,14 +20,14 @@ from yoda_cli.upscaling.pipeline import upscale_tensor
 BY_NCNN = ("yoda by ncnn", "base by ncnn")
 
 
-def runs_plain(options: UpscaleOptions) -> bool:
+def ncnn_runs(options: UpscaleOptions) -> bool:
     """Whether ncnn can run the model that ``options`` name, on the device that they name."""
     return has_runtime() and has_graphs(options) and options.device in ("auto", "cpu")
 
 
-def plain_methods(options: UpscaleOptions) -> list[Method]:
+def ncnn_methods(options: UpscaleOptions) -> list[Method]:
     """``BY_NCNN``, or none where it cannot run the model."""
-    if not runs_plain(options):
+    if not ncnn_runs(options):
         return []
     asked = replace(options, device="cpu", precision="fp32")
     model = load_plain(asked)
