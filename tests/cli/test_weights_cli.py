@@ -246,6 +246,18 @@ def test_links_bombs_and_broken_archives_are_refused(tmp_path):
             unpack(tmp_path / "half.zip", tmp_path / "out")
 
 
+@pytest.mark.parametrize("method", ["DEFLATED", "LZMA", "BZIP2"])
+def test_damaged_data_in_an_archive_are_refused_and_leave_nothing(tmp_path, method):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", getattr(zipfile, f"ZIP_{method}")) as archive:
+        archive.writestr("a.png", bytes(range(256)) * 400)
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + b"\xff" * 80 + data[120:])
+    with pytest.raises(WeightsError, match=r"no usable zip|cannot be unpacked"):
+        unpack(path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_folder_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()

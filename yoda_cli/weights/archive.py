@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from yoda_cli.errors import WeightsError
 
 MAX_MEMBERS = 200_000  # files: beyond any data set of pictures that is offered
 MAX_RATIO = 200  # unpacked over packed bytes; pictures hardly shrink at all
+#: What Python's own readers raise of a damaged, encrypted or foreign archive.
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 SMALL_BYTES = 16 << 20  # unpacked, which may shrink by any ratio
 
 
@@ -28,10 +32,13 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             for member, target in zip(members, targets, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 partial = target.with_name(f".{target.name}.partial")
-                with opened.open(member) as source, partial.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
-                partial.replace(target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+                try:
+                    with opened.open(member) as source, partial.open("wb") as sink:
+                        shutil.copyfileobj(source, sink)
+                    partial.replace(target)
+                finally:
+                    partial.unlink(missing_ok=True)
+    except DAMAGED as error:
         raise WeightsError(f"{archive} is no usable zip: {error}") from error
     except OSError as error:
         raise WeightsError(f"{archive} cannot be unpacked to {folder}: {error}") from error
