@@ -17,8 +17,7 @@ class TrainOptions:
     Sizes are HR pixels. ``steps`` or ``minutes`` end the run and drive the cosine rate, whichever
     comes first (0: no bound). ``attention`` weighs the sources a crop's map is drawn from;
     ``lower_bound`` and ``constant`` levels are drawn uniformly; ``chains`` are the chain lengths
-    whose transitions are trained (0: the full chain). ``degrade`` is the share of damaged crops,
-    ``codec_alone`` that of those which are only noisy and compressed.
+    whose transitions are trained (0: the full chain). ``degrade`` is the share of damaged crops.
     ``reduce`` are the factors ≥ 1 by which each picture is made smaller before it is cropped: one
     copy of it is held for each, and the first is validated.
 
@@ -73,7 +72,6 @@ class TrainOptions:
     muon_rate: float = 0.01
     candidates: int = 1
     degrade: float = 0.0
-    codec_alone: float = 0.2
     reduce: tuple[float, ...] = (1.0,)
     drawings: int = 0
     seed: int = 0

@@ -35,20 +35,6 @@ def test_damaged_pictures_have_the_clean_ones_size_and_place(hr, made):
     assert np.abs(mean - clean)[inside].mean() < np.abs(mean - shifted)[inside].mean()
 
 
-def test_a_share_is_only_noisy_and_compressed():
-    """Fine stripes survive that, and no blur or resizing."""
-    stripes = np.zeros((160, 192, 3), np.uint8)
-    stripes[:, (np.arange(192) // 8) % 2 == 0] = 200
-
-    def contrast(**how):
-        made = [degrade(stripes, 4, np.random.default_rng(i), **how)[0] for i in range(20)]
-        columns = np.stack(made)[:, 4:-4].mean((1, 3))  # (20, 48): a stripe is two pixels wide
-        return np.abs(columns[:, 2:-2] - columns[:, 4:]).mean(1)
-
-    assert min(contrast(codec_alone=1.0)) > 165
-    assert np.median(contrast(codec_alone=0.0)) < min(contrast(codec_alone=1.0))
-
-
 def test_strengths_spread_over_their_range(made):
     strengths = [strength for _, strength in made]
     assert all(0 <= strength <= 1 for strength in strengths)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from yoda_cli.attention import HEADED, LEARNED, NAMES, SOURCES, AttentionSource
 from yoda_cli.attention.heads import MAX, aggregate, check_heads
 from yoda_cli.errors import UsageError, WeightsError
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.images import read_picture
 from yoda_cli.weights import Cache, Watch, load_registry, obtain
 

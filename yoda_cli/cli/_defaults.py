@@ -14,7 +14,7 @@ from typing import Any
 
 from yoda_cli.errors import UsageError
 from yoda_cli.files import read_small
-from yoda_cli.files.looking import is_there
+from yoda_cli.files.paths import is_there
 
 #: Read where they are needed, by code that the command line is not part of.
 ELSEWHERE = {"YODA_OFFLINE", "YODA_CACHE_DIR", "YODA_REGISTRY", "YODA_CONFIG", "YODA_SLOW_SECONDS"}

@@ -15,7 +15,7 @@ from yoda_cli.config import UpscaleOptions
 from yoda_cli.diffusion.samplers import SAMPLERS
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, YodaError
 from yoda_cli.files import real
-from yoda_cli.files.looking import is_file, is_folder, is_there
+from yoda_cli.files.paths import is_file, is_folder, is_there
 from yoda_cli.upscaling.checks import TASK_NAMES, check_options, named_scale
 
 ADDRESS = re.compile(r"(https?|ftp|s3|gs):/+", re.IGNORECASE)

@@ -13,8 +13,8 @@ from yoda_cli.cli._render_bars import spell
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import InputError, YodaError
 from yoda_cli.files import counted
-from yoda_cli.files.looking import is_file
 from yoda_cli.files.notes import parse_notes
+from yoda_cli.files.paths import is_file
 
 if TYPE_CHECKING:
     from yoda_cli.models.model import Model

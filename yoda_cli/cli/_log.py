@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yoda_cli.errors import OutputError
 from yoda_cli.files import check_regular, name_write_errors, shown
-from yoda_cli.files.looking import is_there
+from yoda_cli.files.paths import is_there
 
 LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ yoda_cli[\w.]*: ")
 HEAD = 256  # bytes in which the beginning of a line is found

@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from yoda_cli.cli import _render
 from yoda_cli.cli._signals import interruption
 from yoda_cli.errors import INTERRUPTED, OutputError, UsageError
-from yoda_cli.files.looking import is_there
+from yoda_cli.files.paths import is_there
 
 LOADING = {"attention", "bench", "doctor", "metrics", "train"}  # torch, before their first word
 SILENT = {"-h", "--help", "-q", "--quiet", "--no-progress"}

@@ -19,7 +19,7 @@ from yoda_cli.cli._options import files_named
 from yoda_cli.cli._watching import Inside, Watchers, claim_report
 from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.errors import InputError, UsageError
-from yoda_cli.files.looking import is_folder, is_there
+from yoda_cli.files.paths import is_folder, is_there
 
 if TYPE_CHECKING:
     from yoda_cli.files.overwriting import Outputs

@@ -10,7 +10,7 @@ import typer
 
 from yoda_cli.cli import _defaults, _render
 from yoda_cli.cli._options import Json
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 
 EXAMPLE = """\
 # Defaults of yoda's options. A key is an option's long name.

@@ -21,7 +21,7 @@ from yoda_cli.cli._room import check_room
 from yoda_cli.cli.bench import refuse_missing
 from yoda_cli.errors import InputError, UsageError
 from yoda_cli.files import shown
-from yoda_cli.files.looking import is_folder
+from yoda_cli.files.paths import is_folder
 
 if TYPE_CHECKING:
     from yoda_cli.evaluation.metric_table import Frame, Metric

@@ -12,7 +12,7 @@ from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import NoProgress, files_named
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import real, shown
-from yoda_cli.files.looking import is_folder
+from yoda_cli.files.paths import is_folder
 
 if TYPE_CHECKING:
     from yoda_cli.config import Recipe

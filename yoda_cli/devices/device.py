@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from yoda_cli.arrays import is_plain
 from yoda_cli.errors import DeviceError, OutputError, UsageError, WeightsError
 from yoda_cli.files import cache_folder, write_atomically
-from yoda_cli.files.looking import is_there
 from yoda_cli.files.notes import read_notes
+from yoda_cli.files.paths import is_there
 
 if TYPE_CHECKING:
     import torch

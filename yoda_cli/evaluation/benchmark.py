@@ -30,8 +30,8 @@ from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import definition, measure_all
 from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
-from yoda_cli.files.looking import is_file
 from yoda_cli.files.notes import parse_notes
+from yoda_cli.files.paths import is_file
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize

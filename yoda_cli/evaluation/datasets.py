@@ -13,7 +13,7 @@ from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
 from yoda_cli.files import one_line, real
-from yoda_cli.files.looking import entries_of, is_folder
+from yoda_cli.files.paths import entries_of, is_folder
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.weights import Cache, Registry, Watch
 from yoda_cli.weights.entries import FileEntry

@@ -15,7 +15,7 @@ from typing import Literal
 
 from yoda_cli.errors import OutputError
 from yoda_cli.files import Check, check_regular, real, shown
-from yoda_cli.files.looking import is_folder, is_there
+from yoda_cli.files.paths import is_folder, is_there
 
 #: A file that stands at an output is replaced if it is ours, in any case, never, or kept.
 Existing = Literal["own", "overwrite", "fail", "skip"]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from yoda_cli.config import SampleDefaults
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
-from yoda_cli.files.looking import is_file, is_there
+from yoda_cli.files.paths import is_file, is_there
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.base import build_config
 from yoda_cli.models.model import wrong_default

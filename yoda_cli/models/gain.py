@@ -20,7 +20,7 @@ from torch import Tensor
 from yoda_cli.diffusion.adaptive import Gains
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import make_folder, write_atomically
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.models.checkpoint import check_kind
 from yoda_cli.models.nets.gain import PATCH, GainNet
 from yoda_cli.tiling.windows import Window

@@ -11,7 +11,7 @@ from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.devices.device import pick_device, pick_precision
 from yoda_cli.devices.memory import keep_freed
 from yoda_cli.errors import UsageError, WeightsError, need
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.base import build_config

@@ -17,7 +17,7 @@ from yoda_cli.devices.device import PlainCpu
 from yoda_cli.devices.graphs import Graph, graph_file, read_graphs
 from yoda_cli.diffusion.schedule import NoiseSchedule
 from yoda_cli.errors import UsageError
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.images.local_mean import local_mean
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition

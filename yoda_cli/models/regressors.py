@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.models.gain import Shape, load_regressor
 from yoda_cli.models.model import Model
 from yoda_cli.weights.entries import PACKAGE

@@ -21,8 +21,8 @@ from yoda_cli.attention.sources import find_source
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
-from yoda_cli.files.looking import is_folder
 from yoda_cli.files.overwriting import Outputs
+from yoda_cli.files.paths import is_folder
 from yoda_cli.images import (
     Picture,
     encode_picture,

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from yoda_cli.errors import YodaError, how_to_install
 from yoda_cli.files import cache_folder, counted
-from yoda_cli.files.looking import is_file, is_there
+from yoda_cli.files.paths import is_file, is_there
 from yoda_cli.version import __version__
 from yoda_cli.weights import Cache, load_registry
 from yoda_cli.weights.network import is_offline

@@ -24,8 +24,8 @@ from torch import Tensor
 from yoda_cli.diffusion.yoda import StepRecord, share
 from yoda_cli.errors import OutputError
 from yoda_cli.files import make_folder
-from yoda_cli.files.looking import entries_of, is_link
 from yoda_cli.files.overwriting import Outputs, has_mark
+from yoda_cli.files.paths import entries_of, is_link
 from yoda_cli.images import (
     Animation,
     Picture,

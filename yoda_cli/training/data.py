@@ -22,12 +22,12 @@ from torch import Tensor
 
 from yoda_cli.attention import SOURCES
 from yoda_cli.errors import InputError, NotFoundError
-from yoda_cli.files.looking import entries_of, is_file, is_folder
+from yoda_cli.files.paths import entries_of, is_file, is_folder
 from yoda_cli.images.formats import SUFFIXES
 from yoda_cli.images.picture import fill_transparent
 from yoda_cli.images.reading import read_picture
 from yoda_cli.images.resize import as_floats, crop_to_multiple, imresize
-from yoda_cli.training.degrade import CODEC_ALONE, degrade
+from yoda_cli.training.degrade import degrade
 from yoda_cli.training.drawings import draw
 
 log = logging.getLogger(__name__)
@@ -187,13 +187,12 @@ class PairStore:
 
     def batch(
         self, size: int, lr_patch: int, generator: torch.Generator, degrade: float = 0.0,
-        candidates: int = 1, codec_alone: float = CODEC_ALONE,
+        candidates: int = 1,
     ) -> Batch:  # fmt: skip
         """``size`` random crops of ``lr_patch`` LR pixels; a ``degrade`` share of them degraded.
 
-        Of those a share ``codec_alone`` is only noisy and compressed. Crops are picked from
-        ``candidates`` times as many, by bicubic's error. The generator lives on the CPU, so a run
-        draws the same crops on every device.
+        They are picked from ``candidates`` times as many, by bicubic's error. The generator lives
+        on the CPU, so a run draws the same crops on every device.
         """
         device = self.hr.pixels.device
 
@@ -216,14 +215,14 @@ class PairStore:
         strength = torch.zeros(size, device=device)
         for i in (random(size) < degrade).nonzero().flatten().tolist():
             place = Place(int(picture[i]), int(top[i]), int(left[i]))
-            lr[i], strength[i] = self._degraded(place, lr_patch, generator, codec_alone)
+            lr[i], strength[i] = self._degraded(place, lr_patch, generator)
         hr_f, lr_f = hr.float() / 255, lr.float() / 255
         turn = torch.randint(0, 8, (1,), generator=generator).item()
         floats = {name: _turn(m.float() / 255, int(turn)) for name, m in maps.items()}
         return Batch(_turn(hr_f, int(turn)), _turn(lr_f, int(turn)), floats, strength)
 
     def _degraded(
-        self, place: Place, lr_patch: int, generator: torch.Generator, codec_alone: float
+        self, place: Place, lr_patch: int, generator: torch.Generator
     ) -> tuple[Tensor, float]:
         """A degraded LR crop (3, p, p) uint8 and its strength.
 
@@ -238,7 +237,7 @@ class PairStore:
         hr = self.hr.crop(picture, top, left, (lr_patch + more) * self.scale)[0]
         seed = int(torch.randint(2**62, (1,), generator=generator))
         pixels = hr.permute(1, 2, 0).cpu().numpy()
-        lr, strength = degrade(pixels, self.scale, np.random.default_rng(seed), codec_alone)
+        lr, strength = degrade(pixels, self.scale, np.random.default_rng(seed))
         crop = torch.from_numpy(lr[more:, more:].copy()).permute(2, 0, 1)
         return crop.to(hr.device), strength
 

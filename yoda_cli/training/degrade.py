@@ -27,33 +27,30 @@ Floats = NDArray[Any]  # float32: (H, W, 3) RGB in [0, 1], or a kernel
 KERNELS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 FIRST_FACTOR, SECOND_FACTOR = (0.35, 1.3), (0.5, 1.3)  # of the size, around both rounds
 CHART_SIDE = 48  # LR pixels
-CODEC_ALONE = 0.2  # of the pictures, unless a recipe says otherwise
+CODEC_ALONE = 0.2  # of the pictures are reduced well, then perhaps noisy and compressed
 BEST_QUALITY, WORST_QUALITY = 95, 30  # of JPEG and WebP
 WORST_SIGMA = 25.0 / 255  # of Gaussian noise
 WORST_SHOT = 0.012  # variance of Poisson noise at white
 WORST_LOSS = 0.25  # 1 - SSIM to the clean LR picture, from which on the strength is 1
 
 
-def degrade(
-    hr: Bytes, scale: int, rng: Generator, codec_alone: float = CODEC_ALONE
-) -> tuple[Bytes, float]:
+def degrade(hr: Bytes, scale: int, rng: Generator) -> tuple[Bytes, float]:
     """A damaged LR picture of ``hr`` and the strength of its damage (see ``strength_of``).
 
-    A share ``codec_alone`` is reduced well, then perhaps noisy and compressed. The sides of ``hr``
-    are multiples of ``scale``. The strength is what the same damage does to a test chart: it
-    depends on what was done alone, not on what the picture shows.
+    The sides of ``hr`` are multiples of ``scale``. The strength is what the same damage does to a
+    test chart: it depends on what was done alone, not on what the picture shows.
     """
     seed = int(rng.integers(2**62))
     chart = reference_chart(scale)
-    seen = damaged(chart, scale, np.random.default_rng(seed), codec_alone)
-    lr = damaged(hr, scale, np.random.default_rng(seed), codec_alone)
+    seen = damaged(chart, scale, np.random.default_rng(seed))
+    lr = damaged(hr, scale, np.random.default_rng(seed))
     return lr, strength_of(seen, clean_lr(chart, scale))
 
 
-def damaged(hr: Bytes, scale: int, rng: Generator, codec_alone: float = CODEC_ALONE) -> Bytes:
+def damaged(hr: Bytes, scale: int, rng: Generator) -> Bytes:
     """``hr`` on the LR grid, damaged; how it is damaged depends on ``rng`` alone."""
     severity = float(rng.uniform(0.1, 1))
-    if rng.random() < codec_alone:
+    if rng.random() < CODEC_ALONE:
         x = _noise(clean_lr(hr, scale).astype(np.float32) / 255, severity, rng)
     else:
         size = hr.shape[1] // scale, hr.shape[0] // scale  # (width, height)

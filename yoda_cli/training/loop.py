@@ -25,7 +25,7 @@ from yoda_cli.config import Recipe, TrainOptions
 from yoda_cli.devices.device import pick_precision
 from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
-from yoda_cli.files.looking import is_there
+from yoda_cli.files.paths import is_there
 from yoda_cli.models import BACKBONES
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
@@ -106,7 +106,7 @@ def train_step(
     net = run.net
     batch = store.batch(
         options.batch, options.patch // store.scale, run.generator, options.degrade,
-        options.candidates, options.codec_alone,
+        options.candidates,
     )  # fmt: skip
     terms = losses(net, batch, options, run.generator, autocast)
     loss = torch.stack(list(terms.values())).sum()

@@ -77,7 +77,6 @@ def check_recipe(recipe: Recipe) -> None:
         "scored": (options.scored >= 0, "0 or more"),
         "candidates": (options.candidates >= 1, "1 or more"),
         "degrade": (0 <= options.degrade <= 1, "0 … 1"),
-        "codec_alone": (0 <= options.codec_alone <= 1, "0 … 1"),
         "reduce": (bool(options.reduce) and min(options.reduce) >= 1, "factors of 1 or more"),
         "drawings": (options.drawings >= 0, "0 or more"),
         "seed": (0 <= options.seed < 1 << 63, "0 … 2^63-1"),

@@ -166,7 +166,7 @@ class Settings:
 
     def command(self, source: Path, target: Path, writing: WriteOptions | None = None) -> str:
         """A line for the shell that makes the same file again, by torch as a watched run is made:
-        ncnn, which a small picture alone would get, rounds in other places."""
+        ncnn, which a run that nobody watches may get, rounds in other places."""
         writing = writing or WriteOptions()
         words = ["yoda", "upscale", plain_path(source), "-o", plain_path(target)]
         of_file = (("runtime", "torch"), ("format", writing.format), ("quality", writing.quality))

@@ -21,8 +21,8 @@ from typing import Any
 
 from yoda_cli.errors import WeightsError
 from yoda_cli.files import MACHINE, cache_folder, is_alive, read_small
-from yoda_cli.files.looking import is_file, is_folder, is_there
 from yoda_cli.files.notes import read_notes
+from yoda_cli.files.paths import is_file, is_folder, is_there
 from yoda_cli.weights.entries import FileEntry
 
 TAG = """Signature: 8a477f597d28d172789f06886806bc55

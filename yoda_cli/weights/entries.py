@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.weights.network import is_http
 
 PACKAGE = Path(__file__).parent.parent

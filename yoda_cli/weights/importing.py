@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, UsageError, WeightsError
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.weights import Cache, FileEntry, Registry
 from yoda_cli.weights.cache import sha256_of, unlike
 from yoda_cli.weights.download import install

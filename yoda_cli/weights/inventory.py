@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files.looking import is_file, is_there
+from yoda_cli.files.paths import is_file, is_there
 from yoda_cli.weights.archive import unpack
 from yoda_cli.weights.cache import Cache, DamagedError, found_elsewhere, is_orphan, private
 from yoda_cli.weights.download import fetch

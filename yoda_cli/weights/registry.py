@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from yoda_cli.errors import UsageError, WeightsError
 from yoda_cli.files import read_small
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.weights.entries import (
     PACKAGE,
     DatasetEntry,

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.weights.unpickling import RefusedError, restricted_pickle
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files.looking import is_file, is_folder, is_link
+from yoda_cli.files.paths import is_file, is_folder, is_link
 from yoda_cli.weights.cache import (
     FOUND,
     PRIVATE,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from yoda_cli.errors import WeightsError
-from yoda_cli.files.looking import is_there
+from yoda_cli.files.paths import is_there
 from yoda_cli.weights.entries import FileEntry
 from yoda_cli.weights.network import Limits, RefusedError, SlowError, open_url
 from yoda_cli.weights.partial import CHUNK, ETAG, Partial

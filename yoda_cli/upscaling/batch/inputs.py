@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yoda_cli.errors import NotFoundError, OutputError, UsageError
 from yoda_cli.files import real, shown
-from yoda_cli.files.looking import entries_of, is_closed, is_file, is_folder, is_link, is_there
+from yoda_cli.files.paths import entries_of, is_closed, is_file, is_folder, is_link, is_there
 from yoda_cli.images.formats import SUFFIXES
 
 STREAM = Path("-")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.files import digest_of
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.weights import Cache, load_registry
 
 MODELS = ("model", "where")

@@ -14,7 +14,7 @@ from pathlib import Path
 from yoda_cli.config import WriteOptions
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import NAME_BYTES, real
-from yoda_cli.files.looking import is_folder
+from yoda_cli.files.paths import is_folder
 from yoda_cli.images import (
     Header,
     check_format_size,

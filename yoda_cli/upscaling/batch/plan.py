@@ -17,8 +17,8 @@ from typing import Any
 from yoda_cli.config import MAX_RESULT_PIXELS, UpscaleOptions, WriteOptions
 from yoda_cli.errors import OutputError, YodaError, without_frames
 from yoda_cli.files import make_folder, size_text
-from yoda_cli.files.looking import is_folder
 from yoda_cli.files.overwriting import Outputs, may_write
+from yoda_cli.files.paths import is_folder
 from yoda_cli.images import Header, peek, shown, sweep_temporaries
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.batch.inputs import STREAM, Found

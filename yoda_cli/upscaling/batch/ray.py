@@ -25,7 +25,7 @@ from yoda_cli.config import UpscaleOptions, WriteOptions
 from yoda_cli.devices.device import upload
 from yoda_cli.devices.out_of_memory import Counter, Recovered
 from yoda_cli.errors import DeviceError, WeightsError, YodaError, how_to_install
-from yoda_cli.files.looking import is_file
+from yoda_cli.files.paths import is_file
 from yoda_cli.images import Picture
 from yoda_cli.models.model import Model
 from yoda_cli.upscaling.adaptive import RegionRun

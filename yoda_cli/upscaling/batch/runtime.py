@@ -45,7 +45,7 @@ def pick_runtime(
         raise UsageError(f"unknown runtime {asked!r}; use {', '.join(RUNTIMES)}")
     if asked == TORCH:
         return TORCH, "it was asked for"
-    reason = why_not(options, found, stream, is_watched=is_watched, is_local=is_local)
+    reason = why_not(options, is_watched=is_watched, is_local=is_local)
     if asked == NCNN:
         need(RUNTIME, "")
         if reason:
@@ -55,10 +55,7 @@ def pick_runtime(
     return (TORCH, reason) if reason else (NCNN, "")
 
 
-def why_not(
-    options: UpscaleOptions, found: Sequence[Found], stream: bytes | None, *, is_watched: bool,
-    is_local: bool,
-) -> str:  # fmt: skip
+def why_not(options: UpscaleOptions, *, is_watched: bool, is_local: bool) -> str:
     """What of a run needs torch; "" if nothing does."""
     if not has_graphs(options):
         return f"the model {options.model}"
