@@ -264,7 +264,10 @@ def table(name: str, *, small: bool = False) -> dict[str, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURED))
-    for name in parser.parse_args().names or MEASURED:
+    names = parser.parse_args().names
+    if unknown := sorted(set(names) - set(MEASURED)):
+        parser.error(f"nothing reads {', '.join(unknown)}; there are {', '.join(MEASURED)}")
+    for name in names or MEASURED:
         sys.stdout.write(f"{name}\n")
         for how, row in table(name).items():
             figures = "; ".join(f"{what} {value:.4g}" for what, value in row.items())

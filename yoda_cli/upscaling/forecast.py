@@ -24,7 +24,7 @@ REDUCED_BYTES = 9  # the same where the picture stays as bytes; measured: 5 of G
 WEBP_BYTES = 18  # and of WebP, whose decoder holds the picture twice
 DEEP_BYTES = 25  # and of more than 8 bits, which are floats after all
 CANVAS_BYTES = 12  # per pixel of the largest canvas: floats of three channels
-LATENT_BYTES = 50  # the same for latents: restored, encoded, decoded and corrected, and a map
+LATENT_BYTES = 50  # of latents; counted: restored, encoded, decoded, corrected, and a map of bytes
 RESULT_BYTES = 20  # per pixel of the result: floats, integers, and what an encoder holds
 
 FRAMES_TOGETHER = 10  # times the bound of a frame

@@ -40,8 +40,9 @@ SHARE_OF_FREE = 1 / 4
 #: on the LR grid: it takes five times the pixels of a network call in the same memory.
 ENCODER_HALOS = 3
 ENCODED_TOGETHER = 5
-#: Bytes per output pixel of state, noise, estimate and condition, a cautious guess: it only
-#: refuses what cannot end well.
+#: Bytes per output pixel of state, noise, estimate and condition. It refuses a block, so it is less
+#: than half of what one holds in fp32 (219, `scripts/measure_constants.py CANVAS_BYTES`): only what
+#: surely cannot end is refused.
 CANVAS_BYTES = 100
 
 
