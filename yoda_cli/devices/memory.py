@@ -150,6 +150,18 @@ def free_bytes(device: torch.device) -> int:
     return available_bytes()
 
 
+def can_be_had(size: int) -> bool:
+    """Whether the system would give so many bytes at once; they are asked for and not touched.
+
+    For libraries that say of memory that ran out only that something went wrong.
+    """
+    try:
+        mmap.mmap(-1, size).close()
+    except (OSError, MemoryError, OverflowError):
+        return False
+    return True
+
+
 def available_bytes() -> int:
     """Memory that programs can have now without others being moved to the disk."""
     with contextlib.suppress(OSError, ValueError, StopIteration):

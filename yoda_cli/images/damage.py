@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
+from yoda_cli.errors import is_out_of_memory
 from yoda_cli.images.deep import png_bytes, png_chunks
 
 AT_ONCE = 1 << 20  # bytes unpacked at once
@@ -87,7 +88,9 @@ def _jpeg_damage(data: bytes) -> str:
     """
     try:
         import simplejpeg
-    except ImportError:  # a machine that only trains need not have it
+    except ImportError as error:  # a machine that only trains need not have it
+        if is_out_of_memory(error):
+            raise
         return ""
     data += END_OF_IMAGE
     try:
@@ -95,6 +98,8 @@ def _jpeg_damage(data: bytes) -> str:
         kind = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
         simplejpeg.decode_jpeg(data, kind, fastdct=True, min_height=1, min_width=1, min_factor=8)
     except ValueError as error:
+        if is_out_of_memory(error):
+            raise
         said = str(error)
         if said.startswith(JPEG_WARNINGS):
             return f"its image data are not whole: {said.removeprefix(JPEG_WARNINGS[0])}"

@@ -86,7 +86,7 @@ def frames_of(
     """
     with contextlib.ExitStack() as held:
         file, name = held.enter_context(file_of(source))
-        with decoding(name):
+        with decoding(file, name):
             image = held.enter_context(identified(file, name))
             count = int(getattr(image, "n_frames", 1))
             check_size(image.size, count, name)
@@ -94,7 +94,7 @@ def frames_of(
             size = image.size
         first = 1 if image.info.get("default_image") else 0  # an APNG's stand-in is no frame
         for index in range(first, count):
-            with decoding(name, accept_damaged=accept_damaged):
+            with decoding(file, name, accept_damaged=accept_damaged):
                 image.seek(index)
                 check_size(image.size, count, name)  # a GIF may grow
                 frame = _frame(image, file, size, orientation)

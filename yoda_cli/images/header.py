@@ -8,6 +8,7 @@ from yoda_cli.images.deep import bits_of
 from yoda_cli.images.exif import orientation_of, size_as_stored
 from yoda_cli.images.opening import KINDS, Source, opened
 from yoda_cli.images.picture import ANIMATED
+from yoda_cli.images.reading import guarded
 
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
@@ -31,11 +32,8 @@ def peek(source: Source) -> Header:
         kind = image.format or ""
         frames = int(getattr(image, "n_frames", 1)) if kind in ANIMATED else 1
         width, height = size_as_stored(image)
-        try:
-            turned = orientation_of(image) in TURNED
-        except Exception:  # a damaged EXIF block is none
-            turned = False
-        if turned:
+        orientation, _ = guarded(lambda: orientation_of(image), 1)
+        if orientation in TURNED:
             width, height = height, width
         has_alpha = image.mode in ALPHA_MODES or "transparency" in image.info
         bits = 16 if bits_of(image, file) > 8 else 8

@@ -17,17 +17,19 @@ import warnings
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from yoda_cli.errors import DeviceError, InputError, NotFoundError, YodaError, is_out_of_memory
 from yoda_cli.files import shown
+from yoda_cli.images.scarcity import lacks_memory
 
 #: Chosen beyond any camera's and below what takes a machine down: 268 million pixels, of an
 #: animation all frames together; a side; bytes of what comes without a file.
 MAX_PIXELS, MAX_SIDE, MAX_STREAM_BYTES = 1 << 28, 1_000_000, 1 << 31
 STREAM_HEAD, STREAM_PART = 1 << 12, 1 << 20  # bytes read of a stream at first, and then at once
+LIBRARIES = ("webp", "avif")  # modules of Pillow apart: it does not say why one was not loaded
 PLUGINS = ("Png", "Jpeg", "WebP", "Tiff", "Bmp", "Gif", "Avif")  # Pillow's modules for them
 NO_PICTURE = (
     "damaged or not a picture of a known format (PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, HEIC)"
@@ -58,14 +60,14 @@ def opened(
     """
     with (
         file_of(source) as (file, name),
-        decoding(name, accept_damaged=accept_damaged),
+        decoding(file, name, accept_damaged=accept_damaged),
         identified(file, name) as image,
     ):
         yield image, file
 
 
 @contextlib.contextmanager
-def decoding(name: str, *, accept_damaged: bool = False) -> Iterator[None]:
+def decoding(file: BinaryIO, name: str, *, accept_damaged: bool = False) -> Iterator[None]:
     """No lines of decoders, our limits, and one kind of error, for as long as it is open."""
     with _quiet_decoders(accept_damaged=accept_damaged):
         try:
@@ -76,10 +78,12 @@ def decoding(name: str, *, accept_damaged: bool = False) -> Iterator[None]:
             found = re.search(r"\((\d+) pixels\)", str(error))
             raise InputError(_too_large(name, f"{int(found[1]):,}" if found else "more")) from error
         except Exception as error:  # struct.error, SyntaxError, zlib.error, cv2.error, …
-            if is_out_of_memory(error):
-                raise DeviceError(f"out of memory while decoding {name}") from error
             reason = " ".join(str(error).split("<_io", 1)[0].split()) or type(error).__name__
             hint = ACCEPT if "truncated" in reason else ""
+            if is_out_of_memory(error) or (not hint and lacks_memory(file)):
+                raise DeviceError(f"out of memory while decoding {name}") from error
+            if isinstance(error, UnidentifiedImageError):
+                raise InputError(f"{name} is {NO_PICTURE}") from error
             raise InputError(f"{name} cannot be decoded: {reason}{hint}") from error
 
 
@@ -162,7 +166,7 @@ def _refuse_empty(length: int, name: str) -> None:
 
 
 def identified(file: BinaryIO, name: str) -> Image.Image:
-    """The picture of a file whose header was read and whose size is allowed."""
+    """The picture of a file whose header was read and whose size is allowed, inside ``decoding``."""
     head = file.read(12)
     file.seek(0)
     is_heif = head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
@@ -170,29 +174,37 @@ def identified(file: BinaryIO, name: str) -> Image.Image:
         raise InputError(f"{name} is HEIC; install pillow-heif to read it, or convert it to JPEG")
     load_plugins()
     formats = [kind for kind in READABLE if kind in Image.OPEN]
-    try:
-        image = Image.open(file, formats=formats)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} is {NO_PICTURE}") from error
+    image = Image.open(file, formats=formats)
     check_size(image.size, 1, name)
     return image
 
 
 @cache
 def load_plugins() -> None:
-    """Have Pillow know the formats that are read and written here. It has forty, each a module."""
+    """Have Pillow know the formats that are read and written here. It has forty, each a module.
+
+    Raises ImportError where memory lacks for one: Pillow would take the format for unknown.
+    """
+    for name in LIBRARIES:
+        _load(f"PIL._{name}")
     for name in PLUGINS:
-        with contextlib.suppress(ImportError):  # AVIF may be missing
-            importlib.import_module(f"PIL.{name}ImagePlugin")
+        _load(f"PIL.{name}ImagePlugin")  # AVIF may be missing
+
+
+def _load(module: str) -> Any:
+    """An optional module; None where it is missing. Raises ImportError where memory lacks."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if is_out_of_memory(error):
+            raise
+        return None
 
 
 def _can_read_heif() -> bool:
-    if "HEIF" not in Image.OPEN:
-        try:
-            importlib.import_module("pillow_heif").register_heif_opener()
-        except ImportError:
-            return False
-    return True
+    if "HEIF" not in Image.OPEN and (heif := _load("pillow_heif")):
+        heif.register_heif_opener()
+    return "HEIF" in Image.OPEN
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 import numpy as np
 from PIL import Image
 
-from yoda_cli.errors import InputError, NotFoundError
+from yoda_cli.errors import InputError, NotFoundError, is_out_of_memory
 from yoda_cli.images.damage import damage_of
 from yoda_cli.images.deep import bits_of, is_grey_alpha, read_deep
 from yoda_cli.images.exif import ORIENTATION, exif_of, orientation_of, resolution_of, with_numbers
@@ -235,5 +235,7 @@ def guarded(
     """What ``make`` returns; damaged metadata must not cost the picture."""
     try:
         return make(), ()
-    except Exception:  # whatever Pillow meets in a damaged block
+    except Exception as error:  # whatever Pillow meets in a damaged block
+        if is_out_of_memory(error):
+            raise
         return otherwise, (notice,) if notice else ()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yoda_cli.config import WriteOptions
-from yoda_cli.devices.memory import release_pages
-from yoda_cli.errors import OutputError
+from yoda_cli.devices.memory import can_be_had, release_pages
+from yoda_cli.errors import DeviceError, OutputError, is_out_of_memory
 from yoda_cli.files import Check, shown, whole_file
 from yoda_cli.images.picture import Picture
 from yoda_cli.images.writing import QUALITY, to_write
@@ -18,6 +18,7 @@ from yoda_cli.images.writing import QUALITY, to_write
 if TYPE_CHECKING:
     from torch import Tensor
 
+VIPS_ROOM = 32 << 20  # bytes of the rows that are at work, and threads
 SYSTEM_ERROR = re.compile(r"^(?:unix|system) error: (.+)$", re.MULTILINE)
 
 
@@ -69,6 +70,8 @@ def encode(
             else:
                 image.tiffsave(os.fsencode(partial), bigtiff=True, compression="deflate", tile=True)
     except pyvips.Error as error:
+        if is_out_of_memory(error) or not can_be_had(VIPS_ROOM):
+            raise DeviceError(f"out of memory while writing {shown(target)}") from error
         found = SYSTEM_ERROR.search(error.detail)
         reason = found[1] if found else " ".join(f"{error.message}: {error.detail}".split())
         raise OutputError(f"cannot write {shown(target)}: {reason}") from error

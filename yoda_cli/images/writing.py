@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from yoda_cli.arrays import as_array
+from yoda_cli.devices.memory import can_be_had
 from yoda_cli.errors import DeviceError, OutputError, YodaError, is_out_of_memory
 from yoda_cli.files import write_atomically
 from yoda_cli.images.animation import save_frames
@@ -38,6 +39,11 @@ Pixels = npt.NDArray[Any]
 QUALITY = 95  # where nothing is asked for; chosen: what JPEG loses at it is not seen
 BAND_PIXELS = 1 << 20  # turned into integers at once
 PNG_LEVEL = 4  # of zlib: half the time of its default 6, photographs 1 to 3 % larger
+#: Bytes that encoders take, and bytes a pixel, at the most: counted of an animated AVIF of 600×500,
+#: whose encoder looks frames ahead.
+ENCODER_ROOM, ENCODING_BYTES = 128 << 20, 80
+#: What AVIF's encoder needs in any case; where it has less it ends the process.
+AVIF_ROOM, AVIF_BYTES = 32 << 20, 40
 LONG_TEXT = 1024  # characters of PNG text that is worth compressing
 MARKED_IN_XMP = ("JPEG", "WEBP", "TIFF", "AVIF")
 
@@ -160,13 +166,18 @@ def _frame_pixels(frame: Picture, *, has_alpha: bool, is_narrow: bool) -> Pixels
 
 @contextlib.contextmanager
 def _encoding(kind: str, width: int, height: int) -> Iterator[None]:
+    refusal = f"out of memory while encoding {width}×{height} as {kind}"
+    if kind == "AVIF" and not can_be_had(AVIF_ROOM + AVIF_BYTES * width * height):
+        raise DeviceError(refusal)
     try:
         yield
     except YodaError:
         raise
     except (OSError, ValueError, OverflowError, RuntimeError, MemoryError, struct.error) as error:
-        if is_out_of_memory(error):
-            raise DeviceError(f"out of memory while encoding {width}×{height} as {kind}") from error
+        # Pillow says of memory that ran out "broken data stream" (JPEG) and "encoding error 1".
+        needed = ENCODER_ROOM + ENCODING_BYTES * width * height
+        if is_out_of_memory(error) or not can_be_had(needed):
+            raise DeviceError(refusal) from error
         raise OutputError(f"cannot encode {width}×{height} pixels as {kind}: {error}") from error
 
 
