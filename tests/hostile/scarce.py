@@ -25,7 +25,7 @@ def addresses():
 
 
 def outcome(work, megabytes):
-    """``work()`` in a child of this process that may have so many megabytes more: what it raised."""
+    """``work()`` in a child that may have so many megabytes more: what it raised."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -80,7 +80,8 @@ def main():
         works |= {f"animated {k}": animating(picture, k) for k in ("PNG", "WEBP", "GIF", "AVIF")}
     for name, work in works.items():
         for megabytes in MEGABYTES:
-            print(name, megabytes, outcome(work, megabytes), sep="\t", flush=True)
+            sys.stdout.write(f"{name}\t{megabytes}\t{outcome(work, megabytes)}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Memory that runs out inside a decoder or an encoder, whatever that says of it, is said as that."""
+"""Memory that runs out inside a decoder or an encoder is said as that, whatever those say."""
 
 import os
 import subprocess
@@ -64,7 +64,7 @@ def test_every_limit_of_memory_is_met_or_said_as_such_while_a_picture_is_written
 
 @linux
 def test_a_webp_that_finds_no_room_is_no_damaged_one(tmp_path):
-    """"could not create decoder object" is all that Pillow says of it."""
+    """ "could not create decoder object" is all that Pillow says of it."""
     (tmp_path / "a.webp").write_bytes(picture("WEBP", 500, 600))
     seen = outcomes("read", tmp_path)["a.webp"]
     assert {"done", "DeviceError"} <= seen <= {"done", "DeviceError", "MemoryError"}
@@ -137,3 +137,24 @@ def test_an_encoder_that_finds_no_room_is_a_device_error(monkeypatch, kind):
     monkeypatch.setattr(writing, "can_be_had", lambda size: False)
     with pytest.raises(DeviceError, match="out of memory"):
         encode_picture(whole, kind=kind)
+
+
+@pytest.mark.parametrize("line", [
+    "upscale a.png", "attention a.png", "compare a.png a.png", "metrics a.png a.png",
+    "bench --dataset .", "train --data . -o run", "export", "doctor", "weights import a.pth",
+])  # fmt: skip
+def test_every_command_that_loads_torch_asks_first_whether_there_is_room(
+    yoda, tmp_path, monkeypatch, line
+):
+    """Where there is too little, libraries end the process while they are loaded."""
+
+    def refuse():
+        raise DeviceError("no room")
+
+    name = line.split()[0]
+    monkeypatch.setattr(f"yoda_cli.cli.{name}.check_room", refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture("PNG"))
+    done = yoda(*line.split())
+    assert (done.code, done.err) == (6, "yoda: no room\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

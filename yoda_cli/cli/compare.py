@@ -9,6 +9,7 @@ import typer
 
 from yoda_cli.cli import _early, _render
 from yoda_cli.cli._options import Overwrite, Quiet
+from yoda_cli.cli._room import check_room
 
 
 def compare(
@@ -30,6 +31,7 @@ def compare(
     from dataclasses import asdict
 
     _early.check_inputs([first, second])
+    check_room()
     with _render.waiting("starting", quiet=quiet):
         from yoda_cli.files.overwriting import Outputs
         from yoda_cli.reports.comparison import load_pair, write_comparison

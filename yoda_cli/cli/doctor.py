@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from yoda_cli.cli import _render
 from yoda_cli.cli._options import CacheDir, Json, Offline, RegistryFile
+from yoda_cli.cli._room import check_room
 from yoda_cli.errors import WeightsError
 
 MARKS = {True: "ok", False: "BROKEN", None: "-"}
@@ -25,6 +26,7 @@ def doctor(
     registry: RegistryFile = None,
 ) -> int:
     """Check Python, torch, devices, cache and weights; exit code 5 if something is broken."""
+    check_room()
     from yoda_cli.reports.doctor import examine
 
     findings = examine()

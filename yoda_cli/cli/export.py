@@ -9,6 +9,7 @@ import typer
 
 from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import ModelName, Overwrite, Quiet, files_named
+from yoda_cli.cli._room import check_room
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.errors import UsageError
 
@@ -36,6 +37,7 @@ def export(
     """Write a compact model as two ONNX graphs, checked against torch; takes about a minute."""
     if format not in FORMATS:
         raise UsageError(f"format {format!r} is not allowed; use {', '.join(FORMATS)}")
+    check_room()
     from yoda_cli.files import make_folder, write_atomically
     from yoda_cli.files.overwriting import Outputs, has_mark
     from yoda_cli.models.loading import find_model

@@ -10,6 +10,7 @@ import typer
 
 from yoda_cli.cli import _names, _render
 from yoda_cli.cli._options import NoProgress, files_named
+from yoda_cli.cli._room import check_room
 from yoda_cli.errors import OutputError, UsageError
 from yoda_cli.files import real, shown
 from yoda_cli.files.paths import is_folder
@@ -70,6 +71,7 @@ class TrainArguments(NamedTuple):
 
 def train(args: TrainArguments) -> None:
     """Train a checkpoint; a run that was stopped goes on where it was."""
+    check_room()
     if args.recipe == GAIN:
         train_regressor(args)
         return

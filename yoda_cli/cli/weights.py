@@ -12,6 +12,7 @@ from yoda_cli.cli import _names, _render, _render_bars
 from yoda_cli.cli._downloads import agree, still_to_do
 from yoda_cli.cli._downloads import say as say_downloads
 from yoda_cli.cli._options import CacheDir, Json, NoProgress, Offline, Quiet, RegistryFile, Yes
+from yoda_cli.cli._room import check_room
 from yoda_cli.errors import WeightsError, YodaError
 
 app = typer.Typer(
@@ -162,6 +163,7 @@ def import_(
     registry: RegistryFile = None,
 ) -> None:
     """Put files you have into the cache, told by their tensors; code in them is never run."""
+    check_room()
     from yoda_cli.weights import Cache, load_registry
     from yoda_cli.weights.importing import import_file
 

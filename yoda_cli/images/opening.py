@@ -166,7 +166,7 @@ def _refuse_empty(length: int, name: str) -> None:
 
 
 def identified(file: BinaryIO, name: str) -> Image.Image:
-    """The picture of a file whose header was read and whose size is allowed, inside ``decoding``."""
+    """Inside ``decoding``: the picture of a file whose header was read and size is allowed."""
     head = file.read(12)
     file.seek(0)
     is_heif = head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS

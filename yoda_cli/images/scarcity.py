@@ -54,7 +54,10 @@ def _size_said(head: bytes, file: BinaryIO) -> tuple[int, int]:
 def _webp_size(head: bytes) -> tuple[int, int]:
     """Of a RIFF file's first chunk: extended, lossless or lossy (RFC 9649)."""
     if head[12:16] == b"VP8X":
-        return (int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1)
+        return (
+            int.from_bytes(head[24:27], "little") + 1,
+            int.from_bytes(head[27:30], "little") + 1,
+        )
     if head[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", head, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
