@@ -120,9 +120,16 @@ def test_a_folder_that_may_not_be_written_is_said_before_any_work(stranger, tree
 @pytest.mark.parametrize(
     "command",
     ["upscale in -j 2 --steps 1", "doctor", "weights list", "weights prune", "config",
-     "attention in/0.png -o map.png", "metrics in/0.png in/0.png"],
+     "attention in/0.png -o map.png", "metrics in/0.png in/0.png",
+     "compare in/0.png in/1.png -o c.html", "weights verify",
+     "bench --dataset large --limit 1 --peer bicubic --metric psnr --csv b.csv --html b.html",
+     "train --data large -o run --steps 1 --batch 1 --no-progress"],
 )  # fmt: skip
 def test_a_stranger_runs_every_command(stranger, tree, command):
+    (tree / "desk" / "large").mkdir()
+    for index in range(3):
+        save_photo(tree / "desk" / "large" / f"{index}.png", 260, 260, seed=index)
+    (tree / "desk").chmod(0o777)
     done = run_by(stranger, tree, *command.split())
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -152,7 +152,7 @@ def bench(args: BenchArguments) -> int:
         return show_speed(
             question, ready, options, args.baseline, as_json=args.as_json, quiet=args.quiet
         )
-    journal = open_journal(question, ready, options, fresh=args.fresh)
+    journal = open_journal(question, ready, options, fresh=args.fresh, quiet=args.quiet)
     get_ready(ready)
     rows = run_bench(question, journal, on_row=lambda row: say_row(row, quiet=args.quiet))
     found = document(question, rows, ready, shlex.join(["yoda", *sys.argv[1:]]))
@@ -226,15 +226,20 @@ def methods_of(
     return methods + [make_method(name, options, model, watch) for name in names]
 
 
-def open_journal(question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool) -> Any:
+def open_journal(
+    question: Bench, model: Model, options: UpscaleOptions, *, fresh: bool, quiet: bool
+) -> Any:
     """What an earlier run of the same question measured."""
-    from yoda_cli.evaluation.benchmark import Journal, journal_path
+    from yoda_cli.evaluation.benchmark import journal_path
+    from yoda_cli.evaluation.journal import Journal
     from yoda_cli.weights import Cache
 
+    def say(reason: str) -> None:
+        if not quiet:
+            _render.note(f"{reason}; a stopped run begins again (YODA_CACHE_DIR is another place)")
+
     path = journal_path(Cache.default().root, question, model, options)
-    if fresh:
-        path.unlink(missing_ok=True)
-    return Journal.open(path)
+    return Journal.open(path, say, fresh=fresh)
 
 
 def say_row(row: Mapping[str, Any], *, quiet: bool) -> None:

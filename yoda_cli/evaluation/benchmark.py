@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from torch import Tensor
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.memory import peak_bytes
-from yoda_cli.errors import InputError, OutputError, YodaError
+from yoda_cli.errors import InputError, YodaError
 from yoda_cli.evaluation.datasets import Dataset, Pair
+from yoda_cli.evaluation.journal import Journal
 from yoda_cli.evaluation.methods import Method, Outcome
 from yoda_cli.evaluation.metric_table import Frame, Metric, Sample
 from yoda_cli.evaluation.metrics import quantise
 from yoda_cli.evaluation.scores import definition, measure_all
 from yoda_cli.files import digest_of as file_digest
 from yoda_cli.files import one_line
-from yoda_cli.files.notes import parse_notes
-from yoda_cli.files.paths import is_file
 from yoda_cli.images import Picture, encode_picture, read_picture
 from yoda_cli.images.degradation import damage_net_digest
 from yoda_cli.images.resize import crop_to_multiple, imresize
@@ -53,42 +51,6 @@ class Bench:
     scale: int
     limit: int | None = None
     crops: bool = False
-
-
-@dataclass
-class Journal:
-    """Rows on disk, one JSON object a line; a half-written last line is left out."""
-
-    path: Path | None
-    rows: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
-
-    @staticmethod
-    def open(path: Path | None) -> Journal:
-        journal = Journal(path)
-        if path is not None and is_file(path):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if not text.endswith("\n"):  # killed while writing: the next row starts a line
-                path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-            for line in text.splitlines():
-                row = parse_notes(line)
-                if all(isinstance(row.get(k), str) for k in ("dataset", "picture", "method")):
-                    journal.keep(row)
-        return journal
-
-    def keep(self, row: dict[str, Any]) -> None:
-        self.rows[row["dataset"], row["picture"], row["method"]] = row
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep a row here and on disk."""
-        self.keep(row)
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def run_bench(
