@@ -3,7 +3,8 @@
 That is at once after Python itself has started: nothing is imported that is not there yet.
 """
 
-import _signal as signal  # what ``signal`` is made of, and there already; that one imports more
+# What ``signal`` is made of; it is there already, and ``signal`` itself would import more first.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 
 
