@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from yoda_cli.arrays import Array, threads
+from yoda_cli.devices.memory import loading_weights
 from yoda_cli.errors import WeightsError, need
 
 RUNTIME = "ncnn"
@@ -173,16 +174,16 @@ def _opened(weights: Path, part: str, count: int) -> Graph:
     if layout is None:
         raise WeightsError(f"{path} has no graph {part}")
     try:
-        with safe_open(weights.with_suffix(".safetensors"), "np") as file:
-            tensors = [_tensor(file, weight) for weight in layout.weights]
+        with loading_weights(), safe_open(weights.with_suffix(".safetensors"), "np") as file:
+            source = Source(file, layout.weights)
+            net = _net(layout.layers, source, count)
+            if source.error is not None:
+                raise source.error
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    pairs = zip(layout.weights, tensors, strict=True)
-    data = b"".join(FLAGGED * one.is_flagged + tensor.tobytes() for one, tensor in pairs)
-    net = _net(layout.layers, data, count)
     if net is None:
         raise WeightsError(f"{path} does not fit its weights or this {RUNTIME}")
-    return Graph(net, layout, sum(tensor.size for tensor in tensors))
+    return Graph(net, layout, source.values)
 
 
 def _tensor(file: Any, weight: Weight) -> Array:
@@ -192,7 +193,39 @@ def _tensor(file: Any, weight: Weight) -> Array:
     return values.swapaxes(0, 1) if weight.is_turned else values
 
 
-def _net(layers: str, data: bytes, count: int) -> Any:
+class Source:
+    """The bytes of the weights in their order, one tensor at a time: none is there twice.
+
+    ncnn asks for them, so an error is kept for later: to ncnn the file ends there.
+    """
+
+    def __init__(self, file: Any, weights: Sequence[Weight]) -> None:
+        self.file = file
+        self.values = 0
+        self.error: Exception | None = None
+        self.pieces = self._pieces(weights)
+        self.rest = memoryview(b"")
+
+    def _pieces(self, weights: Sequence[Weight]) -> Iterator[bytes]:
+        for weight in weights:
+            if weight.is_flagged:
+                yield FLAGGED
+            tensor = _tensor(self.file, weight)
+            self.values += tensor.size
+            yield tensor.tobytes()
+
+    def read(self, size: int) -> memoryview:
+        """The next ``size`` bytes, or fewer where a tensor ends."""
+        if not self.rest:
+            try:
+                self.rest = memoryview(next(self.pieces, b""))
+            except Exception as error:
+                self.error = error
+        piece, self.rest = self.rest[:size], self.rest[size:]
+        return piece
+
+
+def _net(layers: str, source: Source, count: int) -> Any:
     """ncnn's network; None where it does not take it."""
     import ncnn
 
@@ -201,7 +234,7 @@ def _net(layers: str, data: bytes, count: int) -> Any:
     net.opt.blob_allocator = net.opt.workspace_allocator = _memory()
     for name in OFF:
         setattr(net.opt, name, False)
-    if net.load_param_mem(layers) != 0 or net.load_model(_reader(data)) != 0:
+    if net.load_param_mem(layers) != 0 or net.load_model(_reader(source)) != 0:
         return None
     return net
 
@@ -220,7 +253,7 @@ def _memory() -> Any:
     return store
 
 
-def _reader(data: bytes) -> Any:
+def _reader(source: Source) -> Any:
     """What hands the weights to ncnn, piece after piece."""
     import ncnn
 
@@ -228,12 +261,8 @@ def _reader(data: bytes) -> Any:
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
     class Reader(ncnn.DataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.rest: Sequence[int] = memoryview(data)
-
         def read(self, buffer: Any, size: int) -> int:
-            piece, self.rest = self.rest[:size], self.rest[size:]
+            piece = source.read(size)
             ctypes.memmove(address(buffer, None), bytes(piece), len(piece))
             return len(piece)
 
