@@ -42,11 +42,17 @@ def test_strengths_spread_over_their_range(made):
     assert max(strengths) > 0.6
 
 
-def test_the_strength_is_that_of_the_damage_whatever_the_picture_shows(hr):
-    flat = np.full_like(hr, 90)
-    for seed in (1, 2, 3):
-        ours, theirs = (degrade(p, 4, np.random.default_rng(seed)) for p in (hr, flat))
-        assert ours[1] == theirs[1]
+def test_the_strength_is_what_is_seen_of_the_damage(hr):
+    """Blur and codecs do nothing to a flat picture; the same do much to another."""
+    flat, kinds = np.full_like(hr, 90), set()
+    for seed in range(12):
+        (lr, on_busy), (same, on_flat) = (
+            degrade(picture, 4, np.random.default_rng(seed)) for picture in (hr, flat)
+        )
+        assert on_busy == strength_of(lr, clean_lr(hr, 4)) > 0
+        assert (on_flat == 0) == (same == 90).all()
+        kinds.add(on_flat == 0)
+    assert kinds == {True, False}
 
 
 def test_strength_is_none_for_clean_and_grows_with_noise(hr):

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from yoda_cli.arrays import Array
 
 STATISTICS = 146
-WIDTHS = (96, 48, 1)  # of the layers
+WIDTHS = (192, 48, 1)  # of the layers
 LAYERS = tuple(f"layers.{2 * i}" for i in range(len(WIDTHS)))  # their names; SiLU between them
 MOST = 4.0  # deviations from the mean, above which a statistic says no more
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
