@@ -31,6 +31,7 @@ from yoda_cli.upscaling.batch.inputs import STREAM
 from yoda_cli.upscaling.picture import (
     Finished,
     Item,
+    as_watched,
     finished_of,
     resolve_for_picture,
     send,
@@ -118,6 +119,7 @@ def animate(
             first = next(frames)
             lr = visible_colors(first)
             settings, said = resolve_for_picture(lr, model, item.settled(options))
+            settings, said = as_watched(settings, said, observer)
             work = Enlarging(model, settings, observer, lr)
             write_frames(
                 out, work.enlarge(itertools.chain([first], frames)), header, kind=item.kind,

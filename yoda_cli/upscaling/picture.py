@@ -158,9 +158,21 @@ def compute(
     picture = decoded.picture
     lr = visible_colors(picture)
     settings, said = resolve_for_picture(lr, model, item.settled(options))
+    settings, said = as_watched(settings, said, observer)
     result = upscale_tensor(lr, model, settings, observer)
     done = finished_of(item, picture, result, model, settings, said, decoded.sha256)
     return Computed(done, with_result(picture, result))
+
+
+def as_watched(
+    settings: Settings, said: tuple[str, ...], observer: Observer
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings of a run that may be watched, as it will run, and what there is to say of it."""
+    if not observer.whole:
+        return settings, said
+    if settings.tiles.block:
+        said += ("--block is not followed: a picture that is watched stays whole",)
+    return settings.with_block(0), said
 
 
 def with_result(picture: Picture, result: Result) -> Picture:
