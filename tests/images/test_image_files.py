@@ -273,3 +273,23 @@ def test_pictures_are_read_band_by_band_as_they_are_whole(monkeypatch, mode):
     assert np.array_equal(whole, banded)
     if mode == "P":
         assert np.array_equal(whole, np.asarray(image.convert("RGBA")))
+
+
+@pytest.mark.parametrize("quality", [None, 60, 94, 100])
+def test_noise_is_written_as_jpeg(quality, capfd):
+    """For code tables of its own Pillow keeps too small a buffer."""
+    noise = torch.rand(1, 3, 200, 300, generator=torch.Generator().manual_seed(0))
+    data = encode_picture(Picture(noise), kind="JPEG", quality=quality)
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.asarray(image).shape == (200, 300, 3)
+    assert capfd.readouterr().err == ""
+
+
+def test_code_tables_of_a_jpeg_are_its_own():
+    """A smooth picture's file is smaller by them."""
+    ramp = torch.linspace(0, 1, 300).expand(1, 3, 200, 300)
+    data = encode_picture(Picture(ramp), kind="JPEG")
+    usual = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.save(usual, "JPEG", quality=95, subsampling="4:4:4")
+    assert len(data) < len(usual.getvalue())

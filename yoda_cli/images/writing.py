@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[Any]
 
+FINE = 95  # quality from which Pillow takes two bytes a pixel for the most that a JPEG takes
 QUALITY = 95  # where nothing is asked for; chosen: what JPEG loses at it is not seen
 BAND_PIXELS = 1 << 20  # turned into integers at once
 PNG_LEVEL = 4  # of zlib: half the time of its default 6, photographs 1 to 3 % larger
@@ -93,11 +94,26 @@ def encode_picture(
         options = _options(kind, metadata, quality, mark)
         if is_deep:
             return encode_png_16(pixels, options)
-        out = io.BytesIO()
-        _image(pixels).save(out, kind, **options)
+        out = _saved(_image(pixels), kind, options)
         if kind == "BMP" and mark:
             out.write(behind_pixels(mark))
         return out.getvalue()
+
+
+def _saved(image: Image.Image, kind: str, options: Mapping[str, Any]) -> io.BytesIO:
+    """A file in memory.
+
+    Code tables made for a JPEG (``optimize``) want all of it in one buffer, whose size Pillow
+    guesses, too small for noise: they are made where the file without them would fit.
+    """
+    is_fitted = options.get("optimize", False)
+    out = io.BytesIO()
+    image.save(out, kind, **{**options, "optimize": False} if is_fitted else options)
+    guessed = image.width * image.height * (2 if options.get("quality", 0) >= FINE else 1)
+    if is_fitted and out.tell() < guessed:
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+    return out
 
 
 def encode_frames(
