@@ -29,7 +29,7 @@ CODEC_ALONE = 0.2  # of the pictures are reduced well, then perhaps noisy and co
 BEST_QUALITY, WORST_QUALITY = 95, 30  # of JPEG and WebP
 WORST_SIGMA = 25.0 / 255  # of Gaussian noise
 WORST_SHOT = 0.012  # variance of Poisson noise at white
-WORST_LOSS = 0.42  # 1 - SSIM to the clean LR picture, from which on the strength is 1
+WORST_LOSS = 0.6  # 1 - SSIM to the clean LR picture, from which on the strength is 1
 
 
 def degrade(hr: Bytes, scale: int, rng: Generator) -> tuple[Bytes, float]:
