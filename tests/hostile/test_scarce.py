@@ -10,7 +10,7 @@ from broken import animation, cut_jpeg, noise, saved
 from PIL import Image
 
 from yoda_cli.errors import DeviceError, InputError, OutputError
-from yoda_cli.images import encode_picture, opening, read_picture, scarcity, writing
+from yoda_cli.images import MAX_PIXELS, encode_picture, opening, read_picture, scarcity, writing
 from yoda_cli.images.scarcity import lacks_memory
 
 SCRIPT = Path(__file__).with_name("scarce.py")
@@ -78,7 +78,7 @@ def test_what_a_picture_takes_is_read_from_its_header(monkeypatch, tmp_path, nam
     for width in (50, 90):
         (tmp_path / name).write_bytes(picture(kind, 40, width, **options))
         with (tmp_path / name).open("rb") as file:
-            lacks_memory(file)
+            lacks_memory(file, MAX_PIXELS)
     assert asked[1] - asked[0] in {each * 40 * 40 for each in (12, 20, 24)}
 
 
@@ -89,7 +89,7 @@ def test_so_is_what_a_frame_of_an_animation_takes(monkeypatch, tmp_path, kind):
     for width in (50, 90):
         (tmp_path / "a").write_bytes(animation(kind, height=40, width=width))
         with (tmp_path / "a").open("rb") as file:
-            lacks_memory(file)
+            lacks_memory(file, MAX_PIXELS)
     assert asked[1] > asked[0]
 
 
@@ -158,3 +158,10 @@ def test_every_command_that_loads_torch_asks_first_whether_there_is_room(
     done = yoda(*line.split())
     assert (done.code, done.err) == (6, "yoda: no room\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_size_that_is_never_read_is_no_lack_of_memory():
+    """A WebP whose damaged header says 2^24 pixels a side."""
+    chunk = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + b"\xff" * 6
+    with pytest.raises(InputError):
+        read_picture(b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk)

@@ -80,7 +80,7 @@ def decoding(file: BinaryIO, name: str, *, accept_damaged: bool = False) -> Iter
         except Exception as error:  # struct.error, SyntaxError, zlib.error, cv2.error, …
             reason = " ".join(str(error).split("<_io", 1)[0].split()) or type(error).__name__
             hint = ACCEPT if "truncated" in reason else ""
-            if is_out_of_memory(error) or (not hint and lacks_memory(file)):
+            if is_out_of_memory(error) or (not hint and lacks_memory(file, MAX_PIXELS)):
                 raise DeviceError(f"out of memory while decoding {name}") from error
             if isinstance(error, UnidentifiedImageError):
                 raise InputError(f"{name} is {NO_PICTURE}") from error

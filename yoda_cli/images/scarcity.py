@@ -27,13 +27,16 @@ OTHERS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "HEIF")
 HEAD_BYTES = 1 << 16  # an AVIF says its size after its metadata's table
 
 
-def lacks_memory(file: BinaryIO) -> bool:
-    """Whether the system would not give what decoding the picture of a file takes."""
+def lacks_memory(file: BinaryIO, most: int) -> bool:
+    """Whether the system would not give what decoding the picture of a file takes.
+
+    One that says it has more than ``most`` pixels is refused for that, or damaged.
+    """
     file.seek(0)
     head = file.read(HEAD_BYTES)
     each = DECODING_BYTES.get(head[8:12], DECODING_BYTES.get(head[4:8], OTHERS_BYTES))
     width, height = _size_said(head, file)
-    return not can_be_had(DECODER_ROOM + each * width * height)
+    return width * height <= most and not can_be_had(DECODER_ROOM + each * width * height)
 
 
 def _size_said(head: bytes, file: BinaryIO) -> tuple[int, int]:
