@@ -32,7 +32,7 @@ def test_the_script_writes_what_the_package_reads(script, tmp_path, monkeypatch,
     assert "rank correlation" in capsys.readouterr().out
     with safe_open(str(out), "pt") as file:
         assert file.metadata()["crops"] == "4"
-        net = script["DamageNet"]()
+        net = script["DamageNet"]().eval()
         net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     windows = np.random.default_rng(0).random((3, 3, 40, 33), np.float32)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_it_learns_what_the_statistics_tell(script):
     level = torch.rand(600)
     noise = level.view(-1, 1, 1, 1) * 0.2 * torch.randn(600, 3, 24, 24)
     seen = torch.from_numpy(statistics((0.5 + noise).clamp(0, 1).numpy()))
-    net = script["DamageNet"]()
+    net = script["DamageNet"]().eval()
     script["fit"](net, seen[:500], level[:500], 20)
     with torch.no_grad():
         told = net(seen[500:])
