@@ -31,11 +31,7 @@ class TrainOptions:
     and ``texture_weight`` times the distance of the local distributions of patches. Long chains
     train on ``scored`` of their estimates, drawn at random (0: on all), and may leap as
     ``adaptive`` runs do; a network with ``injection`` is told what each step gained. With ``none``
-    only the encoder is trained; with ``finished``, what it adds to the base of damaged pictures
-    (``structure_blocks`` of the network): a chain is run, its picture drawn towards the base by
-    ``fidelity``, and the loss is the sum of the mean absolute error, of 1 - SSIM on luma and of the
-    distance of patches, times ``error_weight``, ``structure_weight``, ``texture_weight``. What is
-    validated is as damaged then as what is trained on.
+    only the encoder is trained.
 
     Submodules named in ``frozen`` stay as they are; the convolutions of those named in ``muon`` are
     stepped by Muon at ``muon_rate``, all else by AdamW at ``rate``.
@@ -59,14 +55,11 @@ class TrainOptions:
     chains: tuple[int, ...] = (0,)
     masks: Literal["on", "shuffled", "weights"] = "on"
     divide_by: Literal["mask", "crop"] = "mask"
-    states: Literal["forward", "sampled", "none", "finished"] = "forward"
+    states: Literal["forward", "sampled", "none"] = "forward"
     spread: float = 0.0
     texture_weight: float = 0.0
     scored: int = 0
     adaptive: bool = False
-    error_weight: float = 0.0
-    structure_weight: float = 0.0
-    fidelity: float = 0.0
     frozen: tuple[str, ...] = ()
     muon: tuple[str, ...] = ()
     muon_rate: float = 0.01
@@ -81,13 +74,9 @@ class TrainOptions:
     validation_steps: int = 15
 
     def __post_init__(self) -> None:
-        finished = self.error_weight or self.structure_weight or self.fidelity
-        if self.states != "sampled" and (self.spread or self.scored or self.adaptive):
-            raise ValueError('spread, scored and adaptive need states = "sampled"')
-        if self.states not in ("sampled", "finished") and self.texture_weight:
-            raise ValueError('texture_weight needs states = "sampled" or "finished"')
-        if self.states != "finished" and finished:
-            raise ValueError('error_weight, structure_weight and fidelity need states = "finished"')
+        alone = self.spread or self.scored or self.adaptive or self.texture_weight
+        if self.states != "sampled" and alone:
+            raise ValueError('spread, scored, adaptive and texture_weight need states = "sampled"')
         if self.states == "sampled" and (self.masks == "weights" or self.divide_by == "crop"):
             raise ValueError('states = "sampled" are trained inside masks, divided by their area')
 

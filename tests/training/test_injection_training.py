@@ -129,5 +129,5 @@ def test_a_network_like_none_is_refused(tmp_path):
 
 @pytest.mark.parametrize("more", [{"scored": 2}, {"adaptive": True}])
 def test_what_needs_states_of_its_own_is_refused_without(more):
-    with pytest.raises(ValueError, match="scored and adaptive need states"):
+    with pytest.raises(ValueError, match="adaptive and texture_weight need states"):
         TrainOptions(states="forward", **more)

@@ -32,6 +32,7 @@ from yoda_cli.training.loop import (
 )
 from yoda_cli.training.objective import draw_attention, draw_transitions
 from yoda_cli.training.recipes import load_recipe
+from yoda_cli.weights.entries import PACKAGE
 
 CARD = {"licence": "Apache-2.0"}
 
@@ -147,22 +148,6 @@ def test_the_recipe_of_the_base_leaves_the_denoiser_alone(tmp_path):
     assert len(state.optimizers.matrices) == len(trunk) == 25
     assert trunk <= changed
     assert all(k.startswith("encoder.") for k in changed)
-
-
-def test_the_recipe_of_the_structure_head_moves_nothing_else(tmp_path):
-    """Not even what is no weight: clean pictures stay what they were."""
-    _, before, changed, terms = two_steps("general-structure", tmp_path, patch=128)
-    assert set(terms) == {"error", "structure", "texture"}
-    head = {k for k in before if k.startswith("encoder.structure_head.")}
-    assert changed
-    assert changed <= head
-
-
-def test_finished_pictures_need_something_to_train(data, tmp_path):
-    parts = ("conv_first", "trunk", "conv_trunk", "base_head")
-    frozen = tuple(f"encoder.{part}" for part in parts)
-    with pytest.raises(UsageError, match="added to the base: nothing is"):
-        run(data, tmp_path, 1, states="finished", structure_weight=1.0, frozen=frozen)
 
 
 def test_a_run_goes_on_from_a_checkpoint(data, tmp_path):
@@ -333,11 +318,12 @@ def test_every_recipe_trains(name, tmp_path):
     store = PairStore.load(
         list_pictures(tmp_path), scale, ["edge", "sift", "gaussian"], tmp_path, CPU, 32 // scale
     )
-    before = {k: v.clone() for k, v in state.net.state_dict().items()}
+    own = {k: v for k, v in state.net.state_dict().items() if not k.startswith("restorer.")}
+    before = {k: v.clone() for k, v in own.items()}
     for _ in range(2):
         terms = train_step(state, store, options, 0.0, contextlib.nullcontext)
         assert all(torch.tensor(value).isfinite() for value in terms.values())
-    changed = [k for k, v in state.net.state_dict().items() if not torch.equal(v, before[k])]
+    changed = [k for k, v in before.items() if not torch.equal(v, state.net.state_dict()[k])]
     assert len(changed) > 0.5 * len(before)
 
 
@@ -433,3 +419,19 @@ def test_stages_that_never_end_are_refused(yoda, data, tmp_path):
     assert done.code == 2
     assert "recipe last never ends" in done.err
     assert not (tmp_path / "run").exists()  # before the first began
+
+
+def test_the_restorer_is_the_packaged_one_and_stays_so(tmp_path):
+    _, before, changed, _ = two_steps("general", tmp_path, patch=32)
+    packaged = cast(nn.Module, load_checkpoint(PACKAGE / "checkpoints/general.safetensors")[0])
+    part = {k: v for k, v in packaged.state_dict().items() if k.startswith("restorer.")}
+    assert len(part) > 100
+    assert all(torch.equal(before[k], v) for k, v in part.items())
+    assert changed
+    assert not changed & set(part)
+
+
+def test_another_restorer_is_refused():
+    other = replace(RECIPE, net={**NET, "restorer_blocks": 1})
+    with pytest.raises(UsageError, match="the packaged restorer has 12"):
+        make_run(other, CPU, None)

@@ -57,10 +57,13 @@ def run_plainly(
     lr: Tensor, model: Model, options: UpscaleOptions, counted: Model | None = None
 ) -> Outcome:
     """One picture, unwatched; arithmetic is counted on ``counted``."""
-    result = upscale_tensor(lr, model, resolve(options, model))
+    settings = resolve(options, model)
+    result = upscale_tensor(lr, model, settings)
     flops = None
     if model.family is None:
-        encoder, network = flops_per_pixel(counted or model)
+        encoder, network = flops_per_pixel(
+            counted or model, restored=settings.sampling.strength > model.backbone.restores_from
+        )
         flops = encoder * result.canvas_pixels + network * result.network_pixels
     return Outcome(
         result.image, result.calls, result.planned_calls, result.dense_calls,

@@ -164,7 +164,8 @@ def enlarge(
     lines: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     flops: list[float] = []
     settings = settings_for(lr, model, options)
-    encoder, network = (0.0, 0.0) if model.family else flops_per_pixel(model)
+    restored = settings.sampling.strength > model.backbone.restores_from
+    encoder, network = (0.0, 0.0) if model.family else flops_per_pixel(model, restored=restored)
 
     def on_pass(run: PassBegin) -> None:
         height, width = run.plan.size
@@ -200,17 +201,19 @@ def get_ready(model: Model) -> None:
     """Measure and count what is kept: it belongs to no picture's seconds."""
     if model.family is None:
         costs_of(model)
-        flops_per_pixel(model)
+        for restored in {False, model.backbone.restores_from < 1}:
+            flops_per_pixel(model, restored=restored)
 
 
 @lru_cache(maxsize=4)
-def flops_per_pixel(model: Model) -> tuple[float, float]:
-    """Of the encoder and of one network call, per output pixel, counted on a small picture."""
+def flops_per_pixel(model: Model, *, restored: bool = False) -> tuple[float, float]:
+    """Of the encoder, with what is ``restored``, and of one network call, per output pixel, counted
+    on a small picture."""
     net, side = model.backbone, 64
     lr = torch.zeros(1, net.geometry.in_channels, side, side, device=model.device)
     with torch.inference_mode(), model.context():
         with FlopCounterMode(display=False) as encoder:
-            condition = net.encode(lr)
+            condition = net.encode(lr, float(restored))
         z = torch.zeros_like(condition.z_lr)
         mask = torch.ones_like(z[:, :1], dtype=torch.bool)
         with FlopCounterMode(display=False) as network:

@@ -6,6 +6,7 @@ hands over ẑ_0 in fp32. It knows no sampler, no tile and no file.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -21,7 +22,8 @@ class Backbone(nn.Module, ABC):
     """A diffusion super-resolution network.
 
     ``prediction`` is what ``denoise`` puts out, ``geometry`` how the network looks from outside.
-    ``takes_gains``: it reads what the last step gained, ``Condition.gains``.
+    ``takes_gains``: it reads what the last step gained, ``Condition.gains``. Above the
+    strength ``restores_from`` the unrefined picture is restored, which takes longer.
     """
 
     geometry: Geometry
@@ -29,6 +31,7 @@ class Backbone(nn.Module, ABC):
     schedule: NoiseSchedule
     is_compiled: bool = False
     takes_gains: bool = False
+    restores_from: float = math.inf
 
     @property
     def parameter_count(self) -> int:
@@ -50,6 +53,10 @@ class Backbone(nn.Module, ABC):
 
     def encode_base(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         """As ``encode``, where nothing will be sampled: at least what ``decode`` of z_lr reads."""
+        return self.encode(lr, strength)
+
+    def survey(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        """As ``encode``, where only ``Condition.attention`` will be read."""
         return self.encode(lr, strength)
 
     @abstractmethod

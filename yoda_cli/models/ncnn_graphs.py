@@ -3,8 +3,8 @@
 Written layer by layer in ncnn's text format, in the order of the networks' ``forward``. Of a model:
 ``encoder``: ``x`` (4, h, w), the LR picture minus 0.5 and a plane of the strength, and ``up``
 (3, H, W), its bicubic enlargement → ``difficulty`` (1, h, w) before its softplus, ``base``
-(3, H, W), ``features`` (C, h, w). ``damaged-encoder`` (where there is one) gives ``added``
-(3, H, W) besides, which is not held back yet. ``denoiser``: ``state`` (n, H, W), ``time`` (D,) as
+(3, H, W), ``features`` (C, h, w). ``restorer`` (where there is one): ``lr`` (3, h, w)
+→ ``picture`` (3, H, W). ``denoiser``: ``state`` (n, H, W), ``time`` (D,) as
 sines and cosines, and ``features`` → ``z_0`` (3, H, W). h and w divide by the stride.
 """
 
@@ -16,20 +16,15 @@ from typing import Any
 from torch import nn
 
 from yoda_cli.config import UpscaleOptions
-from yoda_cli.devices.graphs import SUFFIX, Layout, Weight, write_graphs
+from yoda_cli.devices.graphs import SUFFIX, Layout, write_graphs
 from yoda_cli.models.loading import find_model
+from yoda_cli.models.ncnn_network import RESTORER
 from yoda_cli.models.ncnn_writer import Writer
+from yoda_cli.models.nets import restorer as restoring
 from yoda_cli.models.nets import sr3, srdiff
-from yoda_cli.models.nets.encoder import (
-    BLUR_RADIUS,
-    DIFFICULTY_SHIFT,
-    FULL,
-    LIMIT,
-    REACH,
-    SMOOTH,
-    LREncoder,
-    blur_kernel,
-)
+from yoda_cli.models.nets.encoder import DIFFICULTY_SHIFT, FULL, SMOOTH
+from yoda_cli.models.nets.restorer import Restorer
+from yoda_cli.models.nets.rrdb import RESIDUAL, SLOPE
 from yoda_cli.models.onnx_graphs import Compact, check_exportable, facts_of
 from yoda_cli.models.srdiff import SRDiff
 
@@ -55,20 +50,19 @@ def _facts(net: Compact) -> dict[str, Any]:
         "difficulty_shift": DIFFICULTY_SHIFT,
         "brightest": FULL * float(net.encoder.difficulty_p90),
         "smooth": SMOOTH,
-        "limit": LIMIT,
-        "reach": REACH,
+        "restored": [restoring.FROM, restoring.FULL],
     }
 
 
 def layouts(net: Compact) -> Iterator[tuple[str, Layout]]:
     """The graphs of a compact network by name."""
-    yield "encoder", encoder(net, with_structure=False)
-    if net.encoder.structure_head is not None:
-        yield "damaged-encoder", encoder(net, with_structure=True)
+    yield "encoder", encoder(net)
+    if isinstance(net, SRDiff) and net.restorer is not None:
+        yield RESTORER, restorer(net.restorer, net)
     yield "denoiser", _SRDiff(net).denoiser() if isinstance(net, SRDiff) else _SR3(net).denoiser()
 
 
-def encoder(net: Compact, *, with_structure: bool) -> Layout:
+def encoder(net: Compact) -> Layout:
     """``LREncoder.forward``, and what the denoiser's projection makes of it."""
     graph, part, scale = Writer(net), net.encoder, net.config.scale
     graph.take("x", "up")
@@ -89,32 +83,41 @@ def encoder(net: Compact, *, with_structure: bool) -> Layout:
         made["features"] = graph.conv(both, net.denoise_fn.cond_proj)
     else:
         made["features"] = graph.conv(features, net.denoise_fn.feature_proj)
-    if with_structure:
-        made["added"] = _structure(graph, part, features, base)
     for name, value in made.items():
         graph.add("Noop", [value], names=[name])
     return graph.layout(tuple(made), stops)
 
 
-def _structure(graph: Writer, part: LREncoder, y: str, base: str) -> str:
-    """``LREncoder.structure`` before it is held back."""
-    assert part.structure_head is not None
-    *blocks, last = part.structure_head
-    for block in blocks:
-        y = graph.sum(graph.conv(graph.conv(y, block.conv1, relu=True), block.conv2), y)
-    out = graph.add("PixelShuffle", [graph.conv(y, last)], f"0={part.scale}")
-    graph.add("Slice", [out], "-23300=2,3,1 1=0", names=[f"{out}.correction", f"{out}.gain"])
-    blurred = graph.add(
-        "Padding", [base], " ".join(f"{i}={BLUR_RADIUS}" for i in range(4)) + " 4=1"
-    )
-    kernel = tuple(blur_kernel().tolist()) * 3
-    for across, down in ((len(kernel) // 3, 1), (1, len(kernel) // 3)):
-        blurred = graph.add(
-            "ConvolutionDepthWise", [blurred], f"0=3 1={across} 11={down} 6={len(kernel)} 7=3"
-        )
-        graph.weights.append(Weight("", kernel, is_flagged=True))
-    detail = graph.add("BinaryOp", [base, blurred], "0=1")
-    return graph.sum(f"{out}.correction", graph.add("BinaryOp", [detail, f"{out}.gain"], "0=2"))
+def restorer(net: Restorer, whole: nn.Module) -> Layout:
+    """``Restorer.forward``, a part of ``whole``."""
+    graph = Writer(whole)
+    graph.take("lr")
+    first = y = graph.conv("lr", net.conv_first)
+    stops = []
+    for block in net.body:
+        before = y
+        for dense in block.children():
+            y = _dense(graph, dense, y)
+        y = graph.sum(before, y, RESIDUAL)
+        stops.append(y)
+    y = graph.sum(graph.conv(y, net.conv_body), first)
+    y = graph.leaky(graph.add("PixelShuffle", [graph.conv(y, net.conv_up)], "0=2"), SLOPE)
+    y = graph.conv(graph.conv(y, net.conv_hr, slope=SLOPE), net.conv_last)
+    graph.add("PixelShuffle", [y], "0=2", names=["picture"])
+    return graph.layout(["picture"], stops)
+
+
+def _dense(graph: Writer, block: nn.Module, x: str) -> str:
+    """``DenseBlock.forward``."""
+    *inner, last = block.children()
+    seen = [x]
+    for conv in inner:
+        seen.append(graph.conv(_joined(graph, seen), conv, slope=SLOPE))
+    return graph.sum(x, graph.conv(_joined(graph, seen), last), RESIDUAL)
+
+
+def _joined(graph: Writer, values: list[str]) -> str:
+    return graph.add("Concat", values, "0=0") if len(values) > 1 else values[0]
 
 
 class _SRDiff:

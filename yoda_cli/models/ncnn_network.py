@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from yoda_cli.models.backbone import Backbone
 
-DAMAGED = "damaged-encoder"  # its graph gives what is added to the base besides
+RESTORER = "restorer"  # the graph of what restores damaged pictures
 
 
 class NcnnNetwork:
@@ -48,7 +48,7 @@ class NcnnNetwork:
         alpha_bar = np.array(self.facts["alpha_bar"])
         beta = np.concatenate([[0.0], 1 - alpha_bar[1:] / alpha_bar[:-1]])
         self.schedule = NoiseSchedule(cast("Tensor", beta), cast("Tensor", alpha_bar))
-        self.has_structure = DAMAGED in layouts
+        self.restores_from = self.facts["restored"][0] if RESTORER in layouts else math.inf
         self.parameter_count = self.graph("encoder").values + self.graph("denoiser").values
 
     def graph(self, part: str) -> Graph:
@@ -59,13 +59,27 @@ class NcnnNetwork:
         """As ``Backbone.encode``."""
         return self._encode(lr, strength, ("base", "features", "difficulty"))
 
+    def survey(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        """As ``Backbone.survey``."""
+        return self._encode(lr, strength, ("base", "difficulty"), survey=True)
+
     def encode_base(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         """As ``Backbone.encode_base``: a tenth of the work is left out."""
         return self._encode(lr, strength, ("base",))
 
-    def _encode(self, lr: Tensor, strength: float | Tensor, wanted: tuple[str, ...]) -> Condition:
+    def _encode(
+        self,
+        lr: Tensor,
+        strength: float | Tensor,
+        wanted: tuple[str, ...],
+        *,
+        survey: bool = False,
+    ) -> Condition:
         strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
-        rows = [self._outputs(lr[i : i + 1], float(one), wanted) for i, one in enumerate(strengths)]
+        rows = [
+            self._outputs(lr[i : i + 1], float(one), wanted, survey)
+            for i, one in enumerate(strengths)
+        ]
         made = {
             name: cast("Tensor", np.concatenate([row[name] for row in rows])) for name in wanted
         }
@@ -74,26 +88,31 @@ class NcnnNetwork:
         raw = made.pop("difficulty", None)
         return Condition(z_lr, made, None if raw is None else self._attention(as_array(raw)))
 
-    def _outputs(self, lr: Tensor, strength: float, wanted: tuple[str, ...]) -> dict[str, Array]:
-        """Of one picture. Damaged pictures get a structure added to their base."""
+    def _outputs(
+        self, lr: Tensor, strength: float, wanted: tuple[str, ...], survey: bool
+    ) -> dict[str, Array]:
+        """Of one picture. The base of a damaged one is restored, but for a ``survey``."""
         plane = np.full((1, 1, *lr.shape[-2:]), strength, np.float32)
         up = as_array(imresize(lr, scale=self.geometry.scale))
         inputs = {"x": np.concatenate([as_array(lr) - 0.5, plane], 1), "up": up}
-        if strength > 0 and self.has_structure:
-            wanted = (*wanted, "added")
-        graph = self.graph(DAMAGED if "added" in wanted else "encoder")
-        made = dict(zip(wanted, graph.run(inputs, wanted), strict=True))
-        if "added" in wanted:
-            made["base"] += self._held_back(made.pop("added"))
+        made = dict(zip(wanted, self.graph("encoder").run(inputs, wanted), strict=True))
+        if strength > self.restores_from and not survey:
+            share = self._share(strength)
+            made["base"] = self._restored(made["base"], as_array(lr), share)
         return made
 
-    def _held_back(self, added: Array) -> Array:
-        """As of ``nets.encoder``."""
-        limit = self.facts["limit"]
-        size = np.abs(added).mean(1, keepdims=True)
-        mean = as_array(local_mean(cast("Tensor", size), self.facts["reach"]))
-        added *= np.sqrt(limit / mean.clip(min=limit))
-        return added
+    def _share(self, strength: float) -> float:
+        """As ``nets.restorer.restored_share``."""
+        start, full = self.facts["restored"]
+        return float(min(max((strength - start) / (full - start), 0.0), 1.0))
+
+    def _restored(self, base: Array, lr: Array, share: float) -> Array:
+        """As of ``SRDiff.encode_compact``."""
+        picture = self.graph(RESTORER).run({"lr": lr})[0]
+        picture -= base
+        picture *= np.float32(share)
+        picture += base
+        return picture
 
     def _attention(self, raw: Array) -> Tensor:
         """As ``LREncoder.attention`` of the difficulty, whose softplus is still to be taken."""

@@ -39,8 +39,11 @@ class Writer:
         for name in names:
             self.add("Input", [], names=[name])
 
-    def conv(self, x: str, layer: nn.Module | Tensor, *, relu: bool = False) -> str:
-        """A convolution, with a ReLU after it where it is wanted; or a transposed one."""
+    def conv(
+        self, x: str, layer: nn.Module | Tensor, *, relu: bool = False, slope: float = 0.0
+    ) -> str:
+        """A convolution, with a ReLU after it where it is wanted, leaky with a ``slope``; or a
+        transposed one."""
         assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
         is_turned = isinstance(layer, nn.ConvTranspose2d)
         made = self.add(
@@ -48,7 +51,7 @@ class Writer:
             [x],
             f"0={layer.out_channels} 1={layer.kernel_size[0]} 3={layer.stride[0]} "
             f"4={layer.padding[0]} 5={int(layer.bias is not None)} 6={layer.weight.numel()}"
-            + (" 9=1" if relu else ""),
+            + (f" 9=2 -23310=1,{slope:g}" if slope else " 9=1" if relu else ""),
         )
         self.weigh(layer.weight, layer.bias, is_turned=is_turned)
         return made
@@ -60,9 +63,15 @@ class Writer:
         self.weigh(layer.weight, layer.bias)
         return made
 
-    def sum(self, x: str, y: str) -> str:
-        """x + y; a vector y is added to every pixel."""
+    def sum(self, x: str, y: str, share: float = 1.0) -> str:
+        """x + y; a vector y is added to every pixel. Or ``share`` of a y of x's size."""
+        if share != 1:
+            return self.add("Eltwise", [x, y], f"0=1 -23301=2,1.0,{share:g}")
         return self.add("BinaryOp", [x, y], "0=0")
+
+    def leaky(self, x: str, slope: float) -> str:
+        """A leaky ReLU."""
+        return self.add("ReLU", [x], f"0={slope:g}")
 
     def silu(self, x: str) -> str:
         """x·σ(x)."""

@@ -5,7 +5,7 @@ Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``s
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
 and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are
 float32 but ``t``, int64. Their metadata has what the loop needs beside them. ``clean-encoder`` is
-``encoder`` without what it adds to damaged pictures: less work, and right for ``strength`` 0 alone.
+``encoder`` without what restores damaged pictures: less work, and right for ``strength`` 0 alone.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ TOLERANCE = 1e-4
 
 
 class EncoderGraph(nn.Module):
-    """``encode`` with tensors alone; ``structured`` as of ``SRDiff.encode_compact``."""
+    """``encode`` with tensors alone; ``restored`` as of ``SRDiff.encode_compact``."""
 
-    def __init__(self, net: Compact, structured: bool) -> None:
+    def __init__(self, net: Compact, restored: bool) -> None:
         super().__init__()
-        self.net, self.structured = net, structured
+        self.net, self.restored = net, restored
 
     def forward(self, lr: Tensor, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(self.net, SRDiff):
-            condition = self.net.encode_compact(lr, strength, self.structured)
+            condition = self.net.encode_compact(lr, strength, self.restored)
         else:
             condition = self.net.encode(lr, strength)
         assert condition.attention is not None
@@ -152,12 +152,7 @@ def difference(net: Compact, part: str, data: bytes) -> float:
 def _graph(net: Compact, part: str) -> nn.Module:
     if part == "denoiser":
         return DenoiserGraph(net).eval()
-    return EncoderGraph(net, part == "encoder" and has_structure(net)).eval()
-
-
-def has_structure(net: Compact) -> bool:
-    """Whether its encoder adds something to damaged pictures."""
-    return isinstance(net, SRDiff) and net.config.structure_blocks > 0
+    return EncoderGraph(net, part == "encoder" and net.restores_from < 1).eval()
 
 
 def facts_of(net: Compact, part: str) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Refined(Backbone):
         )
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
-        condition = self.ours.encode(lr, strength)
+        # Theirs takes the base's place, so ours need not restore it.
+        condition = self.ours.encode_compact(lr, strength, restored=False)
         with torch.autocast(lr.device.type, enabled=False) if self.in_fp32 else nullcontext():
             seen = self.theirs.encode(lr)
             mask = torch.ones_like(seen.z_lr[:, :1], dtype=torch.bool)

@@ -20,7 +20,7 @@ from yoda_cli.weights.tensors import read_tensors
 
 LOOKED_AT = 64  # values of each tensor: training changes them all, and files have gigabytes
 DIGITS = 16
-BESIDE = "encoder.structure_head."  # is added to the base: no step's gain depends on it
+BESIDE = "restorer."  # makes the base of damaged pictures: no step's gain depends on it
 
 
 def with_judge(model: Model, options: UpscaleOptions) -> Model:

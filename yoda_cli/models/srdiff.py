@@ -7,6 +7,7 @@ The compact form diffuses the residual against its encoder's own regression base
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from yoda_cli.models.backbone import Backbone, clip_to, predict_clipped
 from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.injection import Injection
+from yoda_cli.models.nets.restorer import FROM, SCALE, Restorer, restored_share
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet
 from yoda_cli.tiling.geometry import Geometry
@@ -40,8 +42,8 @@ class SRDiffConfig:
     attention). ``residual_scale`` multiplies residuals of images in [-1, 1]; ``clip_z0`` clamps
     ẑ_0 to ± that, 0 leaves it. ``lr_divisor`` is 256 for the released weights. ``anchor`` is what a
     compact network's residual is taken against: its regression ``base``, or ``bicubic``.
-    ``structure_blocks`` (compact only; 0: none) is the depth of what is added to the base of
-    damaged pictures.
+    ``restorer_blocks`` (compact only; 0: none) is the depth of the network that restores damaged
+    pictures.
     With ``injection`` a compact network's features are steered by what the last step gained.
     """
 
@@ -66,7 +68,7 @@ class SRDiffConfig:
     clip_z0: float = 1.0
     lr_divisor: int = 256
     anchor: Literal["base", "bicubic"] = "base"
-    structure_blocks: int = 0
+    restorer_blocks: int = 0
     injection: bool = False
 
 
@@ -101,15 +103,10 @@ class SRDiff(Backbone):
         self.prediction = config.prediction
         self.schedule = _schedule(config)
         self.is_compact = config.encoder == "residual"
-        if self.is_compact != (config.unshuffle == config.scale):
-            raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
-        if config.injection and not self.is_compact:
-            raise ValueError("injection is for compact networks, with the residual encoder")
+        _check(config)
         channels = config.encoder_channels
         if self.is_compact:
-            self.encoder = LREncoder(
-                channels, config.encoder_blocks, config.scale, config.structure_blocks
-            )
+            self.encoder = LREncoder(channels, config.encoder_blocks, config.scale)
             cond_dim, cond_scale = channels + 3 * config.scale**2, 1
         else:
             self.rrdb = RRDBNet(
@@ -128,6 +125,9 @@ class SRDiff(Backbone):
             blocks=config.unet_blocks,
             mask_input=config.mask_input,
         )
+        blocks = config.restorer_blocks
+        self.restorer = Restorer(blocks) if blocks > 0 else None
+        self.restores_from = math.inf if self.restorer is None else FROM
         self.injection = Injection(config.dim) if config.injection else None
         self.takes_gains = config.injection
         levels = len(config.dim_mults)
@@ -147,17 +147,21 @@ class SRDiff(Backbone):
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         if self.is_compact:
-            structured = self.config.structure_blocks > 0 and is_damaged(strength)
-            return self.encode_compact(lr, strength, structured)
+            return self.encode_compact(lr, strength, bool((restored_share(strength) > 0).any()))
         lr_up = self._enlarged(lr)
         features = self.rrdb.features(lr * 2 - 1)
         projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
         return Condition(torch.zeros_like(lr_up), {"features": projected, "anchor": lr_up})
 
-    def encode_compact(self, lr: Tensor, strength: float | Tensor, structured: bool) -> Condition:
-        """``encode`` of a compact network; ``structured``: with what damaged pictures get added.
+    def survey(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
+        if self.is_compact:
+            return self.encode_compact(lr, strength, restored=False)
+        return self.encode(lr, strength)
 
-        The denoiser sees the base without it, and its residual is added to the base with it: what
+    def encode_compact(self, lr: Tensor, strength: float | Tensor, restored: bool) -> Condition:
+        """``encode`` of a compact network; ``restored``: damaged pictures are, if it knows how.
+
+        The denoiser sees the base as it was, and its residual is added to the restored one: what
         it draws in a damaged picture does not depend on how sharp the base is.
         """
         lr_up = self._enlarged(lr)
@@ -166,9 +170,9 @@ class SRDiff(Backbone):
         seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
         base = encoding.base
-        if structured and self.encoder.structure_head is not None:
-            damaged = torch.as_tensor(strength, device=lr.device).view(-1, 1, 1, 1) > 0
-            base = base + self.encoder.structure(encoding.features, base) * damaged
+        if restored and self.restorer is not None:
+            share = restored_share(strength).to(base).view(-1, 1, 1, 1)
+            base = base + share * (self.restorer(lr).to(base.dtype) - base)
         return Condition(
             lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up),  # holds one number
             {
@@ -203,9 +207,15 @@ class SRDiff(Backbone):
         return clip_to(residual, self.config.clip_z0)
 
 
-def is_damaged(strength: float | Tensor) -> bool:
-    """Whether any of the pictures has a degradation to be expected."""
-    return bool((torch.as_tensor(strength) > 0).any())
+def _check(config: SRDiffConfig) -> None:
+    """ValueError for a network that cannot be."""
+    is_compact = config.encoder == "residual"
+    if is_compact != (config.unshuffle == config.scale):
+        raise ValueError("the residual encoder needs unshuffle == scale, the RRDB unshuffle 1")
+    if config.injection and not is_compact:
+        raise ValueError("injection is for compact networks, with the residual encoder")
+    if config.restorer_blocks > 0 and (not is_compact or config.scale != SCALE):
+        raise ValueError(f"a restorer is for compact networks that enlarge by {SCALE}")
 
 
 def _schedule(config: SRDiffConfig) -> NoiseSchedule:

@@ -27,13 +27,16 @@ from yoda_cli.errors import UsageError
 from yoda_cli.files import make_folder
 from yoda_cli.files.paths import is_there
 from yoda_cli.models import BACKBONES
+from yoda_cli.models.backbone import Backbone
 from yoda_cli.models.checkpoint import load_checkpoint, save_checkpoint
+from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.training.data import PairStore, list_pictures, load_held_out, split_validation
 from yoda_cli.training.objective import losses
 from yoda_cli.training.optimizers import make_optimizers
 from yoda_cli.training.recipes import check_recipe
 from yoda_cli.training.state import Run
 from yoda_cli.training.validation import Score, validate
+from yoda_cli.weights.entries import PACKAGE
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
     for name in (*recipe.train.frozen, *recipe.train.muon):
         if name not in parts:
             raise UsageError(f"recipe {recipe.name}: its network has no part {name!r}")
+    use_packaged_restorer(net)
     if init is not None:
         start_from(net, init)
     ema.load_state_dict(net.state_dict())
@@ -81,6 +85,26 @@ def make_run(recipe: Recipe, device: torch.device, init: Path | None) -> Run:
         parts[name].requires_grad_(False).eval()  # what it measures of its inputs stays too
     optimizers = make_optimizers(net, recipe.train)
     return Run(net, ema, optimizers, torch.Generator().manual_seed(recipe.train.seed))
+
+
+def use_packaged_restorer(net: Backbone) -> None:
+    """Give ``net`` the packaged restorer, if it has one: no recipe trains that.
+
+    `scripts/restorer.py` does, from another network's pictures.
+    """
+    if not (isinstance(net, SRDiff) and net.restorer is not None):
+        return
+    packaged, _ = load_checkpoint(PACKAGE / "checkpoints" / "general.safetensors")
+    assert isinstance(packaged, SRDiff)
+    assert packaged.restorer is not None
+    try:
+        net.restorer.load_state_dict(packaged.restorer.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            "net.restorer_blocks: the packaged restorer has "
+            f"{packaged.config.restorer_blocks}, and no recipe trains another"
+        ) from error
+    net.restorer.requires_grad_(False).eval()
 
 
 def start_from(net: nn.Module, path: Path) -> None:
@@ -166,7 +190,6 @@ class Session:
             self.device,
             self.autocast,
             self.folder / "validation" / f"{run.step:07d}.png",
-            options.states == "finished",
         )
         self.publish(run, "last", score)
         value = score.base_psnr if options.states == "none" else score.value

@@ -30,7 +30,6 @@ from yoda_cli.models.base import Condition
 from yoda_cli.models.srdiff import SRDiff
 from yoda_cli.training.data import Batch
 from yoda_cli.training.energy_score import energy_score
-from yoda_cli.training.finished import finished_losses
 from yoda_cli.training.texture_loss import texture_loss
 from yoda_cli.training.true_gains import TrueGains
 
@@ -80,8 +79,6 @@ def losses(
     """The terms of one step's loss, weighted; their sum is what is minimised."""
     with autocast():
         condition = encoded(net, batch, options)
-    if options.states == "finished":
-        return finished_losses(net, batch, condition, options, generator, autocast)
     encoder = _encoder_losses(batch, condition, options)
     if options.states == "none":
         if not encoder:
@@ -99,9 +96,9 @@ def losses(
 
 
 def encoded(net: Backbone, batch: Batch, options: TrainOptions) -> Condition:
-    """``net.encode``; what is added to the base of damaged pictures only where that is trained."""
+    """``net.encode``; damaged pictures are not restored: no stage trains on what that makes."""
     if isinstance(net, SRDiff) and net.is_compact:
-        return net.encode_compact(batch.lr, batch.strength, options.states == "finished")
+        return net.encode_compact(batch.lr, batch.strength, restored=False)
     return net.encode(batch.lr, batch.strength)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,7 +20,6 @@ from yoda_cli.diffusion.yoda import AttentionMask, masked_sample
 from yoda_cli.evaluation.metrics import psnr, quantise, texture_distance
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.backbone import Backbone
-from yoda_cli.training.degrade import degrade
 from yoda_cli.training.true_gains import TrueGains
 
 CROP = 256
@@ -51,9 +49,9 @@ class Score:
 
 def validate(
     net: Backbone, pictures: Sequence[Tensor], steps: int, device: torch.device,
-    autocast: Callable[[], AbstractContextManager[Any]], sheet: Path, damaged: bool = False,
+    autocast: Callable[[], AbstractContextManager[Any]], sheet: Path,
 ) -> Score:  # fmt: skip
-    """Score ``net`` on centre crops of (1, 3, H, W) uint8 pictures, reduced or ``damaged``.
+    """Score ``net`` on centre crops of (1, 3, H, W) uint8 pictures.
 
     Saves bicubic, base, sample and HR side by side as ``sheet``.
     """
@@ -61,14 +59,8 @@ def validate(
     scores: list[tuple[float, float, float, float]] = []
     for index, picture in enumerate(pictures):
         hr = centre_crop(picture, CROP).float() / 255
-        lr, strength = quantise(imresize(hr, scale=1 / net.geometry.scale)), 0.0
-        if damaged:
-            pixels = (hr[0] * 255).round().byte().permute(1, 2, 0).numpy()
-            spoilt, strength = degrade(pixels, net.geometry.scale, np.random.default_rng(index))
-            lr = torch.from_numpy(spoilt.copy()).permute(2, 0, 1)[None].float() / 255
-        base, sample = reconstruct(
-            net, lr.to(device), hr.to(device), steps, index, autocast, strength
-        )
+        lr = quantise(imresize(hr, scale=1 / net.geometry.scale))
+        base, sample = reconstruct(net, lr.to(device), hr.to(device), steps, index, autocast)
         up = imresize(lr, scale=net.geometry.scale)
         scores.append(
             (
@@ -86,14 +78,14 @@ def validate(
 @torch.no_grad()
 def reconstruct(
     net: Backbone, lr: Tensor, hr: Tensor, steps: int, seed: int,
-    autocast: Callable[[], AbstractContextManager[Any]], strength: float = 0.0,
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The unrefined picture and a plain DDIM sample of it, both on the CPU.
 
     A network that takes gains is told the true ones, by ``hr``; every step is taken.
     """
     with autocast():
-        condition = net.encode(lr, strength)
+        condition = net.encode(lr)
     height, width = condition.z_lr.shape[-2:]
     field = NoiseField(seed, net.geometry.z_channels)
     chain = spaced_timesteps(net.schedule.num_steps, steps)

@@ -89,13 +89,13 @@ class Conditions:
     keep_bytes: int = KEPT_BYTES
     scratch: Scratch = field(default_factory=Scratch)
 
-    def take(self, index: int) -> Condition:
-        """For one block; not kept any longer."""
+    def take(self, index: int, *, survey: bool = False) -> Condition:
+        """For one block; not kept any longer. In a ``survey`` its attention alone will be read."""
         if index in self.kept:
             return self.kept.pop(index)
         window = self.blocks[index].window.divided(self.model.backbone.geometry.scale)
         lr = as_floats(replicated(self.lr, window))  # a canvas is larger than lr, by padding
-        return encode(lr, self.model, self.settings, self.counter)
+        return encode(lr, self.model, self.settings, self.counter, survey=survey)
 
     def attention(self) -> Tensor | None:
         """The learned map of the whole picture, if the network has one.
@@ -105,16 +105,23 @@ class Conditions:
         scale = self.model.backbone.geometry.scale
         shape = (1, 1, *padded_size(self.lr, self.model))
         canvas = zeros(self.lr, *shape) if self.model.is_plain else self.scratch.zeros(*shape)
+        keeps = True
         for index, block in enumerate(self.blocks):
-            condition = self.take(index)
+            condition = self.take(index, survey=not keeps)
             if condition.attention is None:
                 return None
             block.divided(scale).paste(canvas, on_cpu(as_float32(condition.attention)))
-            if bytes_of(condition) * len(self.blocks) <= self.keep_bytes or len(self.blocks) == 1:
+            keeps = keeps and self._may_keep(condition)
+            if keeps:
                 self.kept[index] = condition
             else:
                 trim_heap()
         return canvas
+
+    def _may_keep(self, condition: Condition) -> bool:
+        """Whether all blocks' conditions may be kept, by that of one."""
+        count = len(self.blocks)
+        return count == 1 or bytes_of(condition) * count <= self.keep_bytes
 
 
 def bytes_of(condition: Condition) -> int:

@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 
 def encode(
-    lr: Tensor, model: Model, settings: Settings, counter: Counter | None = None
-) -> Condition:
+    lr: Tensor, model: Model, settings: Settings, counter: Counter | None = None, *,
+    survey: bool = False,
+) -> Condition:  # fmt: skip
     """The condition of the whole picture, computed tile by tile where it is large.
 
-    Where memory runs out the same tile is tried again, then its halves; ``counter`` is told.
+    In a ``survey`` its attention alone will be read. Where memory runs out the same tile is tried
+    again, then its halves; ``counter`` is told.
     """
     net, geometry = model.backbone, model.backbone.geometry
-    encoded = net.encode if settings.refines else net.encode_base
+    encoded = net.survey if survey else net.encode if settings.refines else net.encode_base
     height, width = (n * geometry.scale for n in lr.shape[-2:])
     parts: list[tuple[Tile, Condition]] = []
 
@@ -52,7 +54,8 @@ def encode(
     def refusal(tile: Tile) -> str:
         return f"out of memory on {model.device} while encoding the smallest tile"
 
-    for tile in encoder_tiles(height, width, model, settings.tiles):
+    restored = settings.sampling.strength > net.restores_from and not survey
+    for tile in encoder_tiles(height, width, model, settings.tiles, restored=restored):
         run_with_less_memory([tile], work, smaller, counter or Counter(), refusal)
     return parts[0][1] if len(parts) == 1 else stitch(parts, height, width)
 
@@ -94,7 +97,7 @@ def learned_map(lr: Tensor, model: Model, settings: Settings) -> Tensor | None:
     for tile in encoder_tiles(height, width, model, settings.tiles):
         with model.context():
             small = tile.window.divided(scale).cut(padded)
-            condition = model.backbone.encode(small, settings.sampling.strength)
+            condition = model.backbone.survey(small, settings.sampling.strength)
         if condition.attention is None:
             return None
         tile.divided(scale).paste(canvas, condition.attention)

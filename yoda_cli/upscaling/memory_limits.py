@@ -40,6 +40,9 @@ SHARE_OF_FREE = 1 / 4
 #: on the LR grid: it takes five times the pixels of a network call in the same memory.
 ENCODER_HALOS = 3
 ENCODED_TOGETHER = 5
+#: Of what is restored on the way, in pictures whose other calls are smaller: halos cost a third of
+#: the time there, with half of this they would cost half.
+RESTORED_TOGETHER = 2
 #: Bytes per output pixel of state, noise, estimate and condition. It refuses a block, so it is less
 #: than half of what one holds in fp32 (219, `scripts/measure_constants.py CANVAS_BYTES`): only what
 #: surely cannot end is refused.
@@ -66,14 +69,20 @@ def check_memory(blocks: Sequence[Tile], model: Model) -> None:
         )
 
 
-def encoder_tiles(height: int, width: int, model: Model, asked: TileChoice) -> list[Tile]:
-    """The windows in which a canvas is encoded, once: as large as memory allows."""
+def encoder_tiles(
+    height: int, width: int, model: Model, asked: TileChoice, *, restored: bool = False
+) -> list[Tile]:
+    """The windows in which a canvas is encoded, once: as large as memory allows.
+
+    What is ``restored`` on the way looks farther than the encoder does.
+    """
     geometry = model.backbone.geometry
     if asked.exact:
-        farther = replace(geometry, halo=max(geometry.halo, geometry.base_halo))
+        far = encoder_halo(geometry) if restored else geometry.halo
+        farther = replace(geometry, halo=max(far, geometry.base_halo))
         return grid_tiles(height, width, farther, asked)
     whole = height * width <= WHOLE_WINDOW
-    together = ENCODED_TOGETHER if whole else 1
+    together = ENCODED_TOGETHER if whole else RESTORED_TOGETHER if restored else 1
     side = int(math.sqrt(together * largest_window(model, height * width, lean=not whole)))
     core = 0 if height * width <= side * side else side
     halo = encoder_halo(geometry)

@@ -13,10 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMOOTH = 17  # LR pixels over which the attention is averaged
-GAIN = 0.5  # of the base's detail in damaged pictures, before it is trained
-BLUR_SIGMA, BLUR_RADIUS = 3.0, 9  # HR pixels: what is above this blur is detail
-LIMIT = 0.012  # of the mean size of what is added, of 1: what is above costs more than it brings
-REACH = 5  # HR pixels on a side of the square over which that is averaged
 DIFFICULTY_SHIFT = 4.0  # an untrained difficulty is softplus(-4) = 0.018
 FULL = 3.0  # times difficulty_p90: where the attention is 1
 
@@ -52,12 +48,11 @@ class LREncoder(nn.Module):
 
     ``strength`` in [0, 1], a number or (B,), is the degradation to expect (0: a clean picture).
     ``difficulty_p90`` is the 90th percentile of ``difficulty`` over the training pictures.
-    ``structure_blocks`` is the depth of what ``structure`` needs; 0: it is not there.
     """
 
     difficulty_p90: Tensor
 
-    def __init__(self, channels: int, blocks: int, scale: int, structure_blocks: int = 0) -> None:
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
         self.conv_first = nn.Conv2d(4, channels, 3, padding=1)
@@ -68,7 +63,6 @@ class LREncoder(nn.Module):
             nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
         )
         _start_at_zero(self.base_head)
-        self.structure_head = _structure_head(channels, structure_blocks, scale)
         self.register_buffer("difficulty_p90", torch.tensor(0.05))
 
     def attention(self, difficulty: Tensor) -> Tensor:
@@ -86,19 +80,6 @@ class LREncoder(nn.Module):
             sharp = F.avg_pool2d(sharp, kernel, 1, reach, count_include_pad=False)
         return sharp
 
-    def structure(self, features: Tensor, base: Tensor) -> Tensor:
-        """(B, 3, h·scale, w·scale) to add to the ``base`` of a damaged picture.
-
-        The base has the least error, and where a picture is damaged that is a blur. This is
-        trained for what the base gives up: edges and contrast as the truth has them. It is the
-        base's own detail times a gain for each pixel, and a correction. Where that is much, as at
-        the sharp edges of a picture that is merely compressed, it is held back.
-        """
-        assert self.structure_head is not None
-        out = F.pixel_shuffle(self.structure_head(features), self.scale).to(base.dtype)
-        correction, gain = out[:, :3], out[:, 3:]
-        return _held_back(correction + gain * (base - _blurred(base)))
-
     def forward(self, lr: Tensor, lr_up: Tensor, strength: float | Tensor) -> Encoding:
         plane = torch.as_tensor(strength, device=lr.device, dtype=lr.dtype).view(-1, 1, 1, 1)
         plane = plane.expand(lr.shape[0], 1, *lr.shape[-2:])
@@ -114,39 +95,7 @@ class LREncoder(nn.Module):
         return Encoding(features, base, difficulty)
 
 
-def _structure_head(channels: int, blocks: int, scale: int) -> nn.Sequential | None:
-    if blocks == 0:
-        return None
-    last = nn.Conv2d(channels, 4 * scale**2, 3, padding=1)
-    _start_at_zero(last)
-    assert last.bias is not None
-    nn.init.constant_(last.bias[3 * scale**2 :], GAIN)
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)), last)
-
-
 def _start_at_zero(layer: nn.Conv2d) -> None:
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-
-
-def blur_kernel() -> Tensor:
-    """(2 · ``BLUR_RADIUS`` + 1,): the Gaussian along one axis."""
-    x = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=torch.float32)
-    kernel = torch.exp(-(x**2) / (2 * BLUR_SIGMA**2))
-    return kernel / kernel.sum()
-
-
-def _blurred(image: Tensor) -> Tensor:
-    kernel = blur_kernel().to(image).view(1, 1, 1, -1).expand(image.shape[1], 1, 1, -1)
-    padded = F.pad(image, (BLUR_RADIUS,) * 4, mode="replicate")
-    return F.conv2d(
-        F.conv2d(padded, kernel, groups=image.shape[1]), kernel.mT, groups=image.shape[1]
-    )
-
-
-def _held_back(added: Tensor) -> Tensor:
-    """By the root of how far its local mean size exceeds ``LIMIT``."""
-    size = added.abs().mean(1, keepdim=True)
-    mean = F.avg_pool2d(size, REACH, 1, REACH // 2, count_include_pad=False)
-    return added * (LIMIT / mean.clamp(min=LIMIT)).sqrt()

@@ -1,12 +1,13 @@
-"""What a compact network adds to the base of damaged pictures, and of no others."""
+"""What restores the base of damaged pictures in a compact network, and of no others."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_recipe import NET
 
-from yoda_cli.models.nets.encoder import GAIN, LIMIT
+from yoda_cli.models.nets.restorer import FROM, FULL, Restorer, restored_share
 from yoda_cli.models.onnx_graphs import onnx_graph
 from yoda_cli.models.regressors import digest_of
 from yoda_cli.models.srdiff import from_config
@@ -15,14 +16,21 @@ LR = (2, 3, 12, 16)
 
 
 def network(blocks):
-    """All but what is added is the same whatever ``blocks`` are."""
+    """All but the restorer is the same whatever ``blocks`` are."""
     torch.manual_seed(0)
     plain = from_config(NET)
     for parameter in plain.parameters():  # the base begins at zero
         parameter.data.add_(0.05 * torch.randn_like(parameter))
-    net = from_config(NET | {"structure_blocks": blocks})
+    net = from_config(NET | {"restorer_blocks": blocks})
     net.load_state_dict(plain.state_dict(), strict=False)
     return net.eval()
+
+
+def test_a_clean_picture_keeps_its_base_and_the_whole_change_comes_with_the_damage():
+    assert 0 < FROM < FULL < 1
+    shares = restored_share(torch.tensor([0.0, FROM, FROM + (FULL - FROM) / 3, FULL, 1.0]))
+    torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 1 / 3, 1.0, 1.0]))
+    assert restored_share((FROM + FULL) / 2) == pytest.approx(0.5)
 
 
 @torch.inference_mode()
@@ -31,32 +39,20 @@ def test_a_clean_picture_is_what_it_is_without(monkeypatch):
     expected, found = plain.encode(lr), net.encode(lr)
     for name, value in expected.maps.items():
         assert torch.equal(found.maps[name], value), name
-    monkeypatch.setattr(net.encoder, "structure", None)  # not computed at all
-    net.encode(lr, torch.zeros(2))
+    monkeypatch.setattr(net.restorer, "forward", None)  # not computed at all
+    net.encode(lr, torch.tensor([0.0, FROM]))
 
 
 @torch.inference_mode()
-def test_at_first_it_is_half_of_the_bases_detail():
-    plain, net, lr = network(0), network(1), torch.rand(LR)
-    lr[..., :8] = 0.4  # flat, so that little is added there
-    for each in (plain, net):
-        for value in each.encoder.base_head.parameters():
-            value.zero_()
-    base, found = (each.encode(lr, 0.5).maps["base"] for each in (plain, net))
-    x = torch.arange(-9.0, 10)
-    line = torch.exp(-x.square() / 18)
-    kernel = (line[:, None] * line / line.sum() ** 2).expand(3, 1, -1, -1)
-    blurred = torch.nn.functional.conv2d(
-        torch.nn.functional.pad(base, (9,) * 4, mode="replicate"), kernel, groups=3
-    )
-    added = GAIN * (base - blurred)
-    mean = torch.nn.functional.avg_pool2d(
-        added.abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False
-    )
-    assert (mean > LIMIT).any()
-    assert (mean < LIMIT).any()
-    held = torch.where(mean > LIMIT, added * (LIMIT / mean).sqrt(), added)
-    torch.testing.assert_close(found, base + held, atol=1e-5, rtol=0)
+def test_the_base_of_a_damaged_picture_is_mixed_with_the_restored_one():
+    net, lr = network(1), torch.rand(LR)
+    restored = net.restorer(lr)
+    for share in (0.25, 1.0):
+        strength = FROM + share * (FULL - FROM)
+        base = network(0).encode(lr, strength).maps["base"]
+        found = net.encode(lr, strength).maps["base"]
+        torch.testing.assert_close(found, (1 - share) * base + share * restored)
+    torch.testing.assert_close(net.encode(lr, 1.0).maps["base"], restored)
 
 
 @torch.inference_mode()
@@ -80,6 +76,37 @@ def test_the_denoiser_draws_the_same_and_all_of_it_stands_in_the_picture():
 
 
 @torch.inference_mode()
+def test_its_layers_are_those_of_the_published_network_in_their_order():
+    """Written out, so that a wrong slope, residual or shuffle is seen."""
+    torch.manual_seed(1)
+    net, lr = Restorer(1).eval(), torch.rand(1, 3, 6, 5)
+    state = dict(net.named_parameters())
+
+    def conv(name, x):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+
+    first = x = conv("conv_first", lr)
+    for block in ("RDB1", "RDB2", "RDB3"):
+        seen = [x]
+        for i in range(1, 5):
+            seen.append(F.leaky_relu(conv(f"body.0.{block}.conv{i}", torch.cat(seen, 1)), 0.2))
+        x = x + 0.2 * conv(f"body.0.{block}.conv5", torch.cat(seen, 1))
+    features = first + conv("conv_body", first + 0.2 * x)
+    y = F.leaky_relu(F.pixel_shuffle(conv("conv_up", features), 2), 0.2)
+    y = F.pixel_shuffle(conv("conv_last", F.leaky_relu(conv("conv_hr", y), 0.2)), 2)
+    assert y.shape == (1, 3, 24, 20)
+    torch.testing.assert_close(net(lr), y)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scale": 2, "unshuffle": 2}, {"encoder": "rrdb", "unshuffle": 1}]
+)
+def test_other_networks_have_none(wrong):
+    with pytest.raises(ValueError, match="restorer"):
+        from_config(NET | {"restorer_blocks": 1, **wrong})
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("part", ["encoder", "clean-encoder"])
 @pytest.mark.slow
 def test_as_graphs(part):
@@ -94,7 +121,7 @@ def test_as_graphs(part):
 
 
 def test_a_regressor_is_bound_to_what_makes_the_steps():
-    """Not to what is added to the base."""
+    """Not to what makes the base of damaged pictures."""
     plain, net = network(0).state_dict(), network(1).state_dict()
     assert digest_of(net) == digest_of(plain)
     net["encoder.base_head.bias"] = net["encoder.base_head.bias"] + 1
