@@ -85,9 +85,11 @@ def test_a_file_is_pulled_listed_verified_found_and_removed(yoda, place, tmp_pat
 def test_the_list_says_what_everything_is_for(yoda, tmp_path):
     done = yoda("weights", "list", "--cache-dir", tmp_path)
     assert done.code == 0
-    line = next(line for line in done.out.splitlines() if line.strip().startswith("general"))
-    assert "ready" in line
-    assert "Apache-2.0" in line
+    lines = done.out.splitlines()
+    for model, licence in (("general", " * "), ("face", " Apache-2.0 ")):
+        line = next(line for line in lines if line.strip().startswith(model))
+        assert "ready" in line
+        assert licence in line
     assert "photo (diffbir-v2.1)" in done.out
     assert re.search(r"photo \(diffbir-v2.1\) +download +6.8 GB +NC", done.out)
     assert "set5" not in done.out
