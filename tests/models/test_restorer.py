@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from tiny_recipe import NET
 
-from yoda_cli.models.nets.restorer import FROM, FULL, Restorer, restored_share
+from yoda_cli.models.nets.restorer import Restorer
 from yoda_cli.models.onnx_graphs import onnx_graph
 from yoda_cli.models.regressors import digest_of
+from yoda_cli.models.restoring import BUSY, FROM, FULL, share_of, with_restored
 from yoda_cli.models.srdiff import from_config
 
 LR = (2, 3, 12, 16)
@@ -28,9 +29,41 @@ def network(blocks):
 
 def test_a_clean_picture_keeps_its_base_and_the_whole_change_comes_with_the_damage():
     assert 0 < FROM < FULL < 1
-    shares = restored_share(torch.tensor([0.0, FROM, FROM + (FULL - FROM) / 3, FULL, 1.0]))
+    shares = share_of(torch.tensor([0.0, FROM, FROM + (FULL - FROM) / 3, FULL, 1.0]))
     torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 1 / 3, 1.0, 1.0]))
-    assert restored_share((FROM + FULL) / 2) == pytest.approx(0.5)
+
+
+def test_of_a_restored_picture_the_fine_detail_is_taken_and_the_wide_means_stay():
+    ramp = torch.linspace(0.2, 0.8, 96).expand(1, 3, 96, 96)
+    stripes = 0.1 * torch.tensor([-1.0, 1.0]).repeat(48).expand(1, 3, 96, 96)
+    shifted = 0.9 * ramp + 0.1 + stripes  # less contrast, lighter, sharper
+    for share in (0.0, 0.5, 1.0):
+        found, _ = with_restored(ramp, shifted, torch.full((1, 1, 1, 1), share))
+        middle = (slice(None), slice(None), slice(24, 72), slice(24, 72))
+        expected = (ramp + share * stripes)[middle]
+        torch.testing.assert_close(found[middle], expected, atol=0.01, rtol=0)
+
+
+def test_drawn_detail_counts_where_the_restored_picture_has_some():
+    calm = torch.full((1, 3, 64, 64), 0.5)
+    half = calm.clone()
+    half[..., 32:] += 4 * BUSY * torch.tensor([-1.0, 1.0]).repeat(16)
+    share = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    _, detail = with_restored(calm.expand(3, -1, -1, -1), half.expand(3, -1, -1, -1), share)
+    assert detail.shape == (3, 1, 64, 64)
+    assert detail.min() >= 0
+    assert detail.max() <= 1
+    torch.testing.assert_close(detail[..., 48], torch.ones(3, 1, 64))
+    torch.testing.assert_close(detail[..., 8], (1 - share[..., 0]).expand(3, 1, 64))
+
+
+def test_arrays_and_tensors_become_the_same():
+    base, restored = torch.rand(2, 3, 20, 28), torch.rand(2, 3, 20, 28)
+    given = (base, restored, torch.tensor([0.3, 1.0]).view(2, 1, 1, 1))
+    for one, other in zip(
+        with_restored(*given), with_restored(*(x.numpy() for x in given)), strict=True
+    ):
+        torch.testing.assert_close(one, torch.from_numpy(other))
 
 
 @torch.inference_mode()
@@ -50,9 +83,10 @@ def test_the_base_of_a_damaged_picture_is_mixed_with_the_restored_one():
     for share in (0.25, 1.0):
         strength = FROM + share * (FULL - FROM)
         base = network(0).encode(lr, strength).maps["base"]
-        found = net.encode(lr, strength).maps["base"]
-        torch.testing.assert_close(found, (1 - share) * base + share * restored)
-    torch.testing.assert_close(net.encode(lr, 1.0).maps["base"], restored)
+        maps = net.encode(lr, strength).maps
+        expected = with_restored(base, restored, torch.full((1, 1, 1, 1), share))
+        torch.testing.assert_close((maps["base"], maps["detail"]), expected)
+        assert maps["anchor"] is maps["base"]
 
 
 @torch.inference_mode()
@@ -62,17 +96,20 @@ def test_of_a_batch_the_damaged_ones_get_it():
     for i, strength in enumerate((0.0, 0.6)):
         alone = net.encode(lr[i : i + 1], strength)
         torch.testing.assert_close(both.maps["base"][i], alone.maps["base"][0])
+    assert (both.maps["detail"][0] == 1).all()
+    assert both.maps["detail"][1].min() < 0.9
     assert (both.maps["base"][1] - network(0).encode(lr, 0.6).maps["base"][1]).abs().max() > 1e-3
 
 
 @torch.inference_mode()
-def test_the_denoiser_draws_the_same_and_all_of_it_stands_in_the_picture():
+def test_the_denoiser_draws_the_same_and_its_share_of_it_stands_in_the_picture():
     plain, net, lr = network(0), network(1), torch.rand(LR)
     without, with_it = plain.encode(lr, 0.6), net.encode(lr, 0.6)
     assert torch.equal(without.maps["features"], with_it.maps["features"])
-    added = with_it.maps["base"] - without.maps["base"]
     z_0 = torch.randn(2, 3, 48, 64)
-    torch.testing.assert_close(net.decode(z_0, with_it), plain.decode(z_0, without) + added)
+    drawn = plain.decode(z_0, without) - without.maps["base"]
+    expected = with_it.maps["base"] + with_it.maps["detail"] * drawn
+    torch.testing.assert_close(net.decode(z_0, with_it), expected)
 
 
 @torch.inference_mode()
@@ -117,7 +154,11 @@ def test_as_graphs(part):
             continue
         inputs = {"lr": lr.numpy(), "strength": strength.numpy()}
         made = session.run(None, inputs)
-        assert np.allclose(made[1], net.encode(lr, strength).maps["base"], atol=1e-4)
+        maps = net.encode(lr, strength).maps
+        assert np.allclose(made[1], maps["base"], atol=1e-4)
+        assert len(made) == (4 if part == "encoder" else 3)
+        if "detail" in maps:
+            assert np.allclose(made[3], maps["detail"], atol=1e-4)
 
 
 def test_a_regressor_is_bound_to_what_makes_the_steps():

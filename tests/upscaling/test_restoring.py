@@ -7,7 +7,7 @@ from tiny_recipe import NET
 
 from yoda_cli.config import SampleDefaults, UpscaleOptions
 from yoda_cli.models.model import Model
-from yoda_cli.models.nets.restorer import FROM, FULL
+from yoda_cli.models.restoring import FROM, FULL
 from yoda_cli.models.srdiff import from_config
 from yoda_cli.tiling.cost import Costs
 from yoda_cli.upscaling import picture_plan

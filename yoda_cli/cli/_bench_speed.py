@@ -31,9 +31,8 @@ def show_speed(
     from yoda_cli.evaluation.ncnn_methods import ncnn_methods
     from yoda_cli.evaluation.processes import commands_of, time_processes
     from yoda_cli.evaluation.scaling import folder_gains, threads_gain
-    from yoda_cli.evaluation.speed import environment, measure
+    from yoda_cli.evaluation.speed import environment, fitted, measure
     from yoda_cli.images import Picture, write_picture
-    from yoda_cli.images.resize import imresize
 
     names = [method.name for method in question.methods]
     if baseline is not None and baseline not in names:
@@ -49,8 +48,8 @@ def show_speed(
     arithmetic = rates(model) if model.family is None else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = imresize(lr, (PROCESS_SIDE, PROCESS_SIDE)).clamp(0, 1)
-        write_picture(folder / "picture.png", Picture(small), kind="PNG")
+        picture = Picture(fitted(lr, PROCESS_SIDE, PROCESS_SIDE))
+        write_picture(folder / "picture.png", picture, kind="PNG")
         commands = commands_of(options, folder / "picture.png", folder)
         processes = time_processes(commands, on_round=say)
         gains = [*threads_gain(methods[0], lr, say), *folder_gains(options, lr, folder, say)]

@@ -61,13 +61,20 @@ class ProcessTiming:
     runs: Sequence[Run]
 
 
+def usual_of(options: UpscaleOptions) -> list[str]:
+    """Options of ``yoda upscale`` that every timed command has."""
+    denoise = "auto" if options.denoise is None else f"{options.denoise:g}"
+    chosen = {"model": options.model, "device": options.device, "precision": options.precision}
+    named = [word for name, value in chosen.items() for word in (f"--{name}", value)]
+    return [*named, "--denoise", denoise, "--overwrite", "-q", "--no-progress"]
+
+
 def commands_of(options: UpscaleOptions, picture: Path, folder: Path) -> dict[str, list[str]]:
     """What is timed: nothing, torch, a mistake, help, and ``picture`` enlarged into ``folder``,
     without torch too where that is possible."""
     python, yoda = sys.executable, [sys.executable, "-m", "yoda_cli"]
     output = str(folder / "result.png")
-    usual = ["--model", options.model, "--device", options.device, "--precision", options.precision]
-    usual += ["-o", output, "--overwrite", "-q", "--no-progress"]
+    usual = [*usual_of(options), "-o", output]
     usual_torch = [*usual, "--runtime", "torch"]
     commands = {
         "python": [python, "-c", "pass"],

@@ -22,8 +22,9 @@ from torch import Tensor
 from yoda_cli.arrays import usable_cores
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.evaluation.methods import Method
+from yoda_cli.evaluation.processes import usual_of
+from yoda_cli.evaluation.speed import fitted
 from yoda_cli.images import Picture, write_picture
-from yoda_cli.images.resize import imresize
 
 ROUNDS = 5  # of which the median counts
 SIDE = 192  # of the LR picture that one and two threads enlarge
@@ -54,7 +55,7 @@ def threads_gain(method: Method, lr: Tensor, say: Say = lambda line: None) -> li
     """Two threads over one for one picture; nothing where there is one core."""
     if usable_cores() < 2:
         return []
-    small, before = imresize(lr, (SIDE, SIDE)).clamp(0, 1), torch.get_num_threads()
+    small, before = fitted(lr, SIDE, SIDE), torch.get_num_threads()
     found: dict[int, list[float]] = {1: [], 2: []}
     try:
         for number in range(ROUNDS + 1):
@@ -103,7 +104,7 @@ def pictures(lr: Tensor, folder: Path, count: int) -> Path:
     """``count`` small pictures in a folder, no two alike."""
     folder.mkdir()
     height, width = SMALL
-    small = imresize(lr, (height + 1, width + count)).clamp(0, 1)
+    small = fitted(lr, height + 1, width + count)
     for number in range(count):
         crop = small[..., :height, number : number + width]
         write_picture(folder / f"{number:03}.png", Picture(crop), kind="PNG")
@@ -114,9 +115,7 @@ def run_folder(
     options: UpscaleOptions, source: Path, output: Path, more: Sequence[str], copies: int
 ) -> float:
     """Seconds of ``copies`` programs at once, of one thread a worker."""
-    command = [sys.executable, "-m", "yoda_cli", "upscale", str(source), "--model", options.model]
-    command += ["--device", options.device, "--precision", options.precision, "--overwrite", "-q"]
-    command += ["--no-progress", *more]
+    command = [sys.executable, "-m", "yoda_cli", "upscale", str(source), *usual_of(options), *more]
     threads = "2" if "-j" in more else "1"  # shared by the workers
     environment: Mapping[str, str] = os.environ | {"OMP_NUM_THREADS": threads}
     began = time.perf_counter()

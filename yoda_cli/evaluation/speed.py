@@ -49,7 +49,7 @@ def measure(
     timings: list[Timing] = []
     methods = list(methods)
     for size in sizes:
-        lr = imresize(sample, (size, size)).clamp(0, 1)
+        lr = fitted(sample, size, size)
         calls = [method.run(lr).calls for method in methods]  # the warm-up
         seconds: list[list[float]] = [[] for _ in methods]
         for number in range(rounds):
@@ -69,6 +69,17 @@ def measure(
         slow = {t.method for t in timings if t.median > SLOW_SECONDS and t.width == size}
         methods = [m for m in methods if m is methods[0] or m.name not in slow]
     return timings
+
+
+def fitted(sample: Tensor, height: int, width: int) -> Tensor:
+    """(1, 3, height, width) of ``sample``: made smaller, or repeated as in mirrors. Enlarged it
+    would be a soft picture, and those are restored, which takes longer."""
+    small = imresize(sample, (min(height, sample.shape[-2]), min(width, sample.shape[-1])))
+    for axis, length in ((-2, height), (-1, width)):
+        both = torch.cat([small, small.flip(axis)], axis)
+        copies = -(-length // both.shape[axis])
+        small = torch.cat([both] * copies, axis).narrow(axis, 0, length)
+    return small.clamp(0, 1)
 
 
 def gflop(method: Method, lr: Tensor) -> float | None:

@@ -19,7 +19,9 @@ def local_mean(x: Tensor, reach: int) -> Tensor:
         return like(x, _square_sums(as_array(x), reach) / _square_sums(one, reach))
     import torch.nn.functional as F
 
-    return F.avg_pool2d(x, reach, 1, reach // 2, count_include_pad=False)
+    for side in ((reach, 1), (1, reach)):
+        x = F.avg_pool2d(x, side, 1, (side[0] // 2, side[1] // 2), count_include_pad=False)
+    return x
 
 
 def _square_sums(x: Array, reach: int) -> Array:

@@ -20,7 +20,6 @@ from yoda_cli.devices.graphs import SUFFIX, Layout, write_graphs
 from yoda_cli.models.loading import find_model
 from yoda_cli.models.ncnn_network import RESTORER
 from yoda_cli.models.ncnn_writer import Writer
-from yoda_cli.models.nets import restorer as restoring
 from yoda_cli.models.nets import sr3, srdiff
 from yoda_cli.models.nets.encoder import DIFFICULTY_SHIFT, FULL, SMOOTH
 from yoda_cli.models.nets.restorer import Restorer
@@ -50,7 +49,6 @@ def _facts(net: Compact) -> dict[str, Any]:
         "difficulty_shift": DIFFICULTY_SHIFT,
         "brightest": FULL * float(net.encoder.difficulty_p90),
         "smooth": SMOOTH,
-        "restored": [restoring.FROM, restoring.FULL],
     }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from yoda_cli.arrays import Array, add_scaled, as_array, blank
+from yoda_cli.arrays import Array, add_scaled, as_array, blank, joined
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import PlainCpu
 from yoda_cli.devices.graphs import Graph, graph_file, read_graphs
@@ -23,6 +23,7 @@ from yoda_cli.images.resize import imresize
 from yoda_cli.models.base import Condition
 from yoda_cli.models.checkpoint import defaults_of, read_header
 from yoda_cli.models.model import Model
+from yoda_cli.models.restoring import FROM, share_of, with_restored
 from yoda_cli.tiling.geometry import Geometry
 from yoda_cli.weights import load_registry
 
@@ -48,7 +49,7 @@ class NcnnNetwork:
         alpha_bar = np.array(self.facts["alpha_bar"])
         beta = np.concatenate([[0.0], 1 - alpha_bar[1:] / alpha_bar[:-1]])
         self.schedule = NoiseSchedule(cast("Tensor", beta), cast("Tensor", alpha_bar))
-        self.restores_from = self.facts["restored"][0] if RESTORER in layouts else math.inf
+        self.restores_from = FROM if RESTORER in layouts else math.inf
         self.parameter_count = self.graph("encoder").values + self.graph("denoiser").values
 
     def graph(self, part: str) -> Graph:
@@ -76,43 +77,31 @@ class NcnnNetwork:
         survey: bool = False,
     ) -> Condition:
         strengths = np.broadcast_to(np.asarray(strength, np.float32), lr.shape[:1])
+        restored = not survey and bool((strengths > self.restores_from).any())
         rows = [
-            self._outputs(lr[i : i + 1], float(one), wanted, survey)
-            for i, one in enumerate(strengths)
+            self._outputs(lr[i : i + 1], strengths[i : i + 1], wanted, restored)
+            for i in range(len(lr))
         ]
-        made = {
-            name: cast("Tensor", np.concatenate([row[name] for row in rows])) for name in wanted
-        }
+        made = {name: joined([row[name] for row in rows]) for name in rows[0]}
         size = [n * self.geometry.scale for n in lr.shape[-2:]]
         z_lr = blank(made["base"], lr.shape[0], self.geometry.z_channels, *size)
         raw = made.pop("difficulty", None)
         return Condition(z_lr, made, None if raw is None else self._attention(as_array(raw)))
 
     def _outputs(
-        self, lr: Tensor, strength: float, wanted: tuple[str, ...], survey: bool
-    ) -> dict[str, Array]:
-        """Of one picture. The base of a damaged one is restored, but for a ``survey``."""
+        self, lr: Tensor, strength: Array, wanted: tuple[str, ...], restored: bool
+    ) -> dict[str, Tensor]:
+        """Of one picture, as ``SRDiff.encode_compact``."""
         plane = np.full((1, 1, *lr.shape[-2:]), strength, np.float32)
         up = as_array(imresize(lr, scale=self.geometry.scale))
         inputs = {"x": np.concatenate([as_array(lr) - 0.5, plane], 1), "up": up}
-        made = dict(zip(wanted, self.graph("encoder").run(inputs, wanted), strict=True))
-        if strength > self.restores_from and not survey:
-            share = self._share(strength)
-            made["base"] = self._restored(made["base"], as_array(lr), share)
+        outputs = cast("list[Tensor]", self.graph("encoder").run(inputs, wanted))
+        made = dict(zip(wanted, outputs, strict=True))
+        if restored:
+            (picture,) = cast("list[Tensor]", self.graph(RESTORER).run({"lr": as_array(lr)}))
+            share = cast("Tensor", strength.reshape(1, 1, 1, 1))
+            made["base"], made["detail"] = with_restored(made["base"], picture, share_of(share))
         return made
-
-    def _share(self, strength: float) -> float:
-        """As ``nets.restorer.restored_share``."""
-        start, full = self.facts["restored"]
-        return float(min(max((strength - start) / (full - start), 0.0), 1.0))
-
-    def _restored(self, base: Array, lr: Array, share: float) -> Array:
-        """As of ``SRDiff.encode_compact``."""
-        picture = self.graph(RESTORER).run({"lr": lr})[0]
-        picture -= base
-        picture *= np.float32(share)
-        picture += base
-        return picture
 
     def _attention(self, raw: Array) -> Tensor:
         """As ``LREncoder.attention`` of the difficulty, whose softplus is still to be taken."""
@@ -143,6 +132,8 @@ class NcnnNetwork:
 
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
         """As ``Backbone.decode``."""
+        if (detail := condition.maps.get("detail")) is not None:
+            z_0 = z_0 * detail
         return add_scaled(condition.maps["base"] * 1, z_0, self.residual)
 
 

@@ -4,8 +4,9 @@ Two graphs make up a network. ``encoder``: ``lr`` (B, 3, h, w) in [0, 1] and ``s
 [0, 1] → ``features`` (B, C, h, w), ``base`` (B, 3, H, W) and ``attention`` (B, 1, h, w).
 ``denoiser``: ``z_t`` (B, 3, H, W), ``t`` (B,) in 1…T, ``features`` and ``mask`` (B, 1, H, W) of 0
 and 1, for ``face`` ``base`` too → ``z_0`` (B, 3, H, W). h and w divide by the stride. All are
-float32 but ``t``, int64. Their metadata has what the loop needs beside them. ``clean-encoder`` is
-``encoder`` without what restores damaged pictures: less work, and right for ``strength`` 0 alone.
+float32 but ``t``, int64. Their metadata has what the loop needs beside them. An ``encoder`` that
+restores damaged pictures puts out ``detail`` (B, 1, H, W) too, the share of ẑ_0 that counts;
+``clean-encoder`` is the same without: less work, and right for ``strength`` 0 alone.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.net, self.restored = net, restored
 
-    def forward(self, lr: Tensor, strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, lr: Tensor, strength: Tensor) -> tuple[Tensor, ...]:
         if isinstance(self.net, SRDiff):
             condition = self.net.encode_compact(lr, strength, self.restored)
         else:
             condition = self.net.encode(lr, strength)
         assert condition.attention is not None
         maps = condition.maps
-        return maps["features"], maps[ANCHOR[type(self.net)]], condition.attention
+        made = maps["features"], maps[ANCHOR[type(self.net)]], condition.attention
+        return (*made, maps["detail"]) if "detail" in maps else made
 
 
 class DenoiserGraph(nn.Module):
@@ -152,12 +154,17 @@ def difference(net: Compact, part: str, data: bytes) -> float:
 def _graph(net: Compact, part: str) -> nn.Module:
     if part == "denoiser":
         return DenoiserGraph(net).eval()
-    return EncoderGraph(net, part == "encoder" and net.restores_from < 1).eval()
+    return EncoderGraph(net, _restores(net, part)).eval()
+
+
+def _restores(net: Compact, part: str) -> bool:
+    return part == "encoder" and net.restores_from < 1
 
 
 def facts_of(net: Compact, part: str) -> dict[str, Any]:
-    """What one must know to run the graphs: the picture is ``base`` + ``residual`` · ẑ_0, z_lr is
-    zero, and ᾱ_t with t in 0…T is in ``alpha_bar``."""
+    """What one must know to run the graphs: the picture is ``base`` + ``residual`` · ẑ_0, or
+    ``residual`` · ``detail`` · ẑ_0 where there is a ``detail``; z_lr is zero, and ᾱ_t with t in
+    0…T is in ``alpha_bar``."""
     return {
         "part": part,
         "scale": net.config.scale,
@@ -183,9 +190,10 @@ def _inputs(net: Compact, part: str, sizes: tuple[int, int, int] = TRACED) -> In
     height, width = rows * stride, columns * stride
     if part != "denoiser":
         tensors = {"lr": torch.rand(batch, 3, height, width), "strength": torch.rand(batch)}
-        return Inputs(
-            tensors, {"lr": small, "strength": {0: count}}, ("features", "base", "attention")
-        )
+        outputs = ["features", "base", "attention"]
+        if _restores(net, part):
+            outputs.append("detail")
+        return Inputs(tensors, {"lr": small, "strength": {0: count}}, outputs)
     align = net.geometry.align
     large = {0: count, 2: align * down, 3: align * across}
     tall, wide = height * scale, width * scale

@@ -28,9 +28,10 @@ from yoda_cli.models.backbone import Backbone, clip_to, predict_clipped
 from yoda_cli.models.base import Condition, build_config
 from yoda_cli.models.nets.encoder import LREncoder
 from yoda_cli.models.nets.injection import Injection
-from yoda_cli.models.nets.restorer import FROM, SCALE, Restorer, restored_share
+from yoda_cli.models.nets.restorer import SCALE, Restorer
 from yoda_cli.models.nets.rrdb import RRDBNet
 from yoda_cli.models.nets.srdiff import SRDiffUNet
+from yoda_cli.models.restoring import FROM, share_of, with_restored
 from yoda_cli.tiling.geometry import Geometry
 
 
@@ -147,7 +148,7 @@ class SRDiff(Backbone):
 
     def encode(self, lr: Tensor, strength: float | Tensor = 0.0) -> Condition:
         if self.is_compact:
-            return self.encode_compact(lr, strength, bool((restored_share(strength) > 0).any()))
+            return self.encode_compact(lr, strength, bool((torch.as_tensor(strength) > FROM).any()))
         lr_up = self._enlarged(lr)
         features = self.rrdb.features(lr * 2 - 1)
         projected = self.denoise_fn.project(torch.cat(features[2::3], dim=1))
@@ -169,10 +170,11 @@ class SRDiff(Backbone):
         seen = F.pixel_unshuffle(encoding.base.detach() - 0.5, self.config.scale)
         seen = seen.to(encoding.features.dtype)  # it is rounded to that in the projection anyway
         projected = self.denoise_fn.project(torch.cat([encoding.features, seen], dim=1))
-        base = encoding.base
+        base, detail = encoding.base, {}
         if restored and self.restorer is not None:
-            share = restored_share(strength).to(base).view(-1, 1, 1, 1)
-            base = base + share * (self.restorer(lr).to(base.dtype) - base)
+            share = share_of(torch.as_tensor(strength)).to(base).view(-1, 1, 1, 1)
+            picture = self.restorer(lr).to(base.dtype)
+            base, detail["detail"] = with_restored(base, picture, share)
         return Condition(
             lr_up.new_zeros(1, 1, 1, 1).expand_as(lr_up),  # holds one number
             {
@@ -180,6 +182,7 @@ class SRDiff(Backbone):
                 "anchor": base if self.config.anchor == "base" else lr_up,
                 "base": base,
                 "difficulty": encoding.difficulty,
+                **detail,
             },
             self.encoder.attention(encoding.difficulty),
         )
@@ -200,6 +203,8 @@ class SRDiff(Backbone):
     def decode(self, z_0: Tensor, condition: Condition) -> Tensor:
         # Residuals are those of images in [-1, 1]: half as large in [0, 1].
         residual = clip_to(z_0, self.config.clip_z0)
+        if (detail := condition.maps.get("detail")) is not None:
+            residual = residual * detail
         return condition.maps["anchor"].add(residual, alpha=0.5 / self.config.residual_scale)
 
     def to_z(self, hr: Tensor, condition: Condition) -> Tensor:

@@ -7,7 +7,6 @@ learned from pictures of the whole network (``scripts/restorer.py``).
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,14 +14,6 @@ from yoda_cli.models.nets.rrdb import RRDB, SLOPE
 
 CHANNELS, GROWTH, LAST = 64, 32, 32  # of the trunk, its dense blocks, and at twice the LR size
 SCALE = 4
-#: Strengths of damage: where the restored picture begins to take the base's place, and where it is
-#: all of it. Light compression loses more in the painted look than it gains.
-FROM, FULL = 0.1, 0.45
-
-
-def restored_share(strength: float | Tensor) -> Tensor:
-    """How much of the base the restored picture replaces, 0 … 1, at a strength in [0, 1]."""
-    return ((torch.as_tensor(strength) - FROM) / (FULL - FROM)).clamp(0, 1)
 
 
 class Restorer(nn.Module):
