@@ -272,6 +272,31 @@ def test_where_torch_pays_it_is_taken(monkeypatch, tmp_path):
     assert pick_runtime(NCNN, options, found, None, **how)[0] == NCNN
 
 
+def test_a_damaged_picture_is_sooner_by_torch_where_it_computes_in_bf16(monkeypatch, tmp_path):
+    save_photo(tmp_path / "small.png", 100, 100)
+    save_photo(tmp_path / "photo.png", 120, 120)
+    runtime = "yoda_cli.upscaling.batch.runtime"
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(f"{runtime}.may_have_bf16_units", lambda: True)
+    how = {"is_watched": False, "is_local": True}
+
+    def pick(name, **options):
+        found = [Found(tmp_path / name)]
+        return pick_runtime("auto", UpscaleOptions(device="cpu", **options), found, None, **how)[0]
+
+    assert pick("photo.png", denoise=0.5) == TORCH
+    assert pick("photo.png", denoise=0.0) == NCNN
+    assert pick("small.png", denoise=0.5) == NCNN
+    assert pick("photo.png", denoise=0.5, model="face") == NCNN
+    told = []
+    monkeypatch.setattr(f"{runtime}.estimate", lambda rgb: told.append(rgb.shape) or 0.4)
+    assert pick("photo.png") == TORCH
+    assert pick("small.png") == NCNN
+    assert told == [(1, 3, 120, 120)]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "photo.png").read_bytes()[:-500])
+    assert pick("cut.png") == NCNN  # which says what is wrong with it
+
+
 def test_names_for_completion_are_those_of_the_program():
     from yoda_cli.cli._names import RUNTIMES as NAMED
 

@@ -148,6 +148,12 @@ def has_graphs(options: UpscaleOptions) -> bool:
     return is_file(graph_file(entry.path.with_suffix("")))
 
 
+def can_restore(options: UpscaleOptions) -> bool:
+    """Whether a model that ``has_graphs`` restores damaged pictures."""
+    path = load_registry().model(options.model).path
+    return RESTORER in read_graphs(path.with_suffix(""))[0]
+
+
 def load_plain(options: UpscaleOptions) -> Model:
     """The packaged model that ``options`` name, to be run by ncnn.
 

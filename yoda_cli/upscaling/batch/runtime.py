@@ -1,7 +1,7 @@
 """Which library runs the network: torch, or ncnn where a run can do without torch.
 
 ncnn is about twice as fast in fp32 on a CPU, and torch takes longer to load than a small picture
-takes to be made. Reads names and headers.
+takes to be made. Reads names and headers, and the pixels of one small picture at most.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from yoda_cli.config import UpscaleOptions
 from yoda_cli.devices.device import may_have_bf16_units, may_have_gpu
 from yoda_cli.devices.graphs import RUNTIME, has_runtime
 from yoda_cli.errors import InputError, NotFoundError, UsageError, WeightsError, need
-from yoda_cli.images import peek
-from yoda_cli.models.ncnn_network import has_graphs
+from yoda_cli.images import peek, read_picture
+from yoda_cli.images.degradation import estimate
+from yoda_cli.models.ncnn_network import can_restore, has_graphs
+from yoda_cli.models.restoring import FROM
 from yoda_cli.upscaling.batch.inputs import STREAM, Found
 from yoda_cli.upscaling.checks import scale_for
 
@@ -30,6 +33,8 @@ HEARD = {
 }  # fmt: skip
 #: Pixels of a result, from which on torch is done first where it may compute in bf16.
 LARGEST_BY_BF16 = 1 << 20
+#: The same of a damaged picture, which is restored.
+LARGEST_RESTORED = 3 << 16
 
 
 def pick_runtime(
@@ -90,10 +95,25 @@ def why_slower(options: UpscaleOptions, found: Sequence[Found], stream: bytes | 
     if len(found) > 1:
         return "torch may compute in bf16"
     try:
-        header = peek(found[0].path if found[0].path != STREAM else stream or b"")
+        source = found[0].path if found[0].path != STREAM else stream or b""
+        header = peek(source)
         scale = scale_for(options, header.width, header.height, 4) or 4.0
+        pixels = header.width * header.height * max(scale, 1.0) ** 2
+        if pixels > LARGEST_BY_BF16:
+            return f"the result has more than {LARGEST_BY_BF16:,} pixels"
+        if pixels > LARGEST_RESTORED and is_restored(source, options):
+            return f"a damaged picture's result has more than {LARGEST_RESTORED:,} pixels"
     except (InputError, NotFoundError, UsageError):
-        return ""
-    pixels = header.width * header.height * max(scale, 1.0) ** 2
-    is_large = pixels > LARGEST_BY_BF16
-    return f"the result has more than {LARGEST_BY_BF16:,} pixels" if is_large else ""
+        pass  # said later, where it belongs
+    return ""
+
+
+def is_restored(source: Path | bytes, options: UpscaleOptions) -> bool:
+    """Whether the network that ``options`` name restores this picture."""
+    if not can_restore(options):
+        return False
+    strength = options.denoise
+    if strength is None:
+        picture = read_picture(source, accept_damaged=options.accept_damaged, plain=True)
+        strength = estimate(picture.rgb)
+    return strength > FROM
