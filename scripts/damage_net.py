@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from yoda_cli.images.degradation import CLEAN_BELOW, WINDOW
+from yoda_cli.images.degradation import CLEAN_BELOW
 from yoda_cli.images.degradation_net import MOST, STATISTICS, WIDTHS, statistics
 from yoda_cli.training.data import list_pictures, load_rgb, split_validation
 from yoda_cli.training.degrade import Bytes, clean_lr, degrade
@@ -28,6 +28,7 @@ from yoda_cli.training.drawings import draw
 from yoda_cli.training.gain import rank_correlation
 
 SCALE = 4
+SIDE = 64  # LR pixels of a crop
 CLEAN = 0.3  # the share of crops that are not damaged
 DRAWN = 0.2  # the share of drawn pictures
 SMALLER = 1.6  # copies of pictures are made up to so many times smaller: their detail is finer
@@ -62,8 +63,8 @@ class DamageNet(nn.Module):
 
 
 def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Statistics (count, S) of LR crops of ``WINDOW`` pixels, and strengths (count,)."""
-    side = WINDOW * SCALE
+    """Statistics (count, S) of LR crops of ``SIDE`` pixels, and strengths (count,)."""
+    side = SIDE * SCALE
     seen: list[Tensor] = []
     strengths: list[float] = []
     while len(seen) < count:

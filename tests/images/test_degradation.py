@@ -11,7 +11,7 @@ from PIL import Image
 
 from yoda_cli.evaluation.datasets import SAMPLE
 from yoda_cli.images import read_picture
-from yoda_cli.images.degradation import _starts, estimate
+from yoda_cli.images.degradation import ACROSS, WINDOW, _starts, estimate
 from yoda_cli.images.resize import imresize
 from yoda_cli.models.model import DRIEST
 from yoda_cli.training.drawings import draw
@@ -76,11 +76,11 @@ def test_bytes_and_floats_are_judged_alike():
 
 
 def test_large_pictures_are_judged_by_windows_from_edge_to_edge():
-    for length in (10, 64, 65, 200, 5000):
+    for length in (10, WINDOW, WINDOW + 1, 200, 5000):
         starts = _starts(length)
-        assert len(starts) <= 8
+        assert len(starts) <= ACROSS
         assert starts[0] == 0
-        assert starts[-1] == max(length - 64, 0)
+        assert starts[-1] == max(length - WINDOW, 0)
 
 
 PER_STRENGTH = 0.9  # so that a strength of 1 meets the bound

@@ -111,7 +111,7 @@ def test_damage_is_judged_alike(size):
 def test_hidden_colours_are_filled_alike():
     rgb, alpha = photo(23, 31), (photo(23, 31, seed=1)[:, :1] > 0.5).float()
     filled = fill_transparent(rgb.numpy(), alpha.numpy())
-    assert np.allclose(filled, fill_transparent(rgb, alpha).numpy(), atol=1e-6)
+    assert np.array_equal(filled, fill_transparent(rgb, alpha).numpy())  # the noise hangs on it
 
 
 def pictures(folder):

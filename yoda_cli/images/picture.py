@@ -99,30 +99,31 @@ def fill_transparent(rgb: Tensor, alpha: Tensor) -> Tensor:
         return rgb
     if not bool(visible.any()):
         return zeros(rgb, *rgb.shape)
-    return where(visible, rgb, _pull_push(rgb * alpha, alpha))
+    # The noise depends on every bit of the colours: they are computed in one way for all runtimes.
+    seen = as_array(alpha)
+    filled = _pull_push(as_array(rgb) * seen, seen)
+    return where(visible, rgb, like(rgb, filled))
 
 
-def _pull_push(colour: Tensor, weight: Tensor) -> Tensor:
+def _pull_push(colour: Array, weight: Array) -> Array:
     """(…, H, W) colours where the weight is 0 taken from coarser and coarser averages.
 
     ``colour`` is premultiplied by ``weight``.
     """
     known = weight > 0
-    own = colour / where(known, weight, like(weight, np.ones(1, np.float32)))
-    if bool(known.all()):
+    own: Array = colour / np.where(known, weight, np.float32(1))
+    if known.all():
         return own
-    coarse = _pull_push(*(_halved(x) for x in (colour, weight)))
-    return where(known, own, bilinear(coarse, (colour.shape[-2], colour.shape[-1])))
+    coarse = cast("Tensor", _pull_push(_halved(colour), _halved(weight)))
+    larger = as_array(bilinear(coarse, (colour.shape[-2], colour.shape[-1])))
+    return np.where(known, own, larger)
 
 
-def _halved(x: Tensor) -> Tensor:
+def _halved(x: Array) -> Array:
     """Means of 2×2 pixels; at odd borders of those that there are."""
-    if is_plain(x):
-        one = np.ones((1, 1, *x.shape[-2:]), np.float32)
-        return like(x, _sums_of_four(as_array(x)) / _sums_of_four(one))
-    import torch.nn.functional as F
-
-    return F.avg_pool2d(x, 2, ceil_mode=True)
+    one = np.ones((1, 1, *x.shape[-2:]), np.float32)
+    means: Array = _sums_of_four(x) / _sums_of_four(one)
+    return means
 
 
 def _sums_of_four(x: Array) -> Array:

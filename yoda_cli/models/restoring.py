@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 #: Strengths of damage: where the restored picture begins to take the base's place, and where it is
 #: all of it. Light compression loses more in the painted look than it gains.
 FROM, FULL = 0.15, 0.35
-BAND = 13  # pixels of the window, applied twice, whose means stay those of the base
+BAND = 11  # pixels of the window, applied twice, whose means stay those of the base
 FINE, NEAR = 5, 9  # pixels: what counts as detail, and over which its size is averaged
 BUSY = 0.03  # mean size of detail, from which on all that was drawn is added
 

@@ -11,7 +11,7 @@ from yoda_cli.devices.memory import free_bytes
 from yoda_cli.errors import DeviceError
 from yoda_cli.models.model import Model
 from yoda_cli.tiling.geometry import Geometry
-from yoda_cli.tiling.plan import TileChoice, grid_tiles
+from yoda_cli.tiling.plan import EXACT_TILE, TileChoice, grid_tiles
 from yoda_cli.tiling.windows import Tile, Window, make_tiles, rounded_up, with_halo
 
 # All in output pixels, if not said otherwise. Sizes of blocks and windows were chosen with
@@ -43,6 +43,8 @@ ENCODED_TOGETHER = 5
 #: Of what is restored on the way, in pictures whose other calls are smaller: halos cost a third of
 #: the time there, with half of this they would cost half.
 RESTORED_TOGETHER = 2
+#: The core of an exact run's tiles there: twice that of its other calls, for the same reason.
+EXACT_RESTORED = 2 * EXACT_TILE
 #: Bytes per output pixel of state, noise, estimate and condition. It refuses a block, so it is less
 #: than half of what one holds in fp32 (219, `scripts/measure_constants.py CANVAS_BYTES`): only what
 #: surely cannot end is refused.
@@ -80,6 +82,8 @@ def encoder_tiles(
     if asked.exact:
         far = encoder_halo(geometry) if restored else geometry.halo
         farther = replace(geometry, halo=max(far, geometry.base_halo))
+        if restored and asked.core is None:
+            asked = replace(asked, core=EXACT_RESTORED)
         return grid_tiles(height, width, farther, asked)
     whole = height * width <= WHOLE_WINDOW
     together = ENCODED_TOGETHER if whole else RESTORED_TOGETHER if restored else 1
