@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ SCALE = 4
 SIDE = 64  # LR pixels of a crop
 CLEAN = 0.3  # the share of crops that are not damaged
 DRAWN = 0.2  # the share of drawn pictures
+GREY = 0.25  # the share of crops without colour, as old photographs and scans are
 SMALLER = 1.6  # copies of pictures are made up to so many times smaller: their detail is finer
 BATCH, RATE, WEIGHT_DECAY = 128, 2e-3, 0.05
 DROPPED = 0.2  # of what the first layer says, while it learns
@@ -69,12 +71,19 @@ def collect(paths: Sequence[Path], count: int, rng: np.random.Generator) -> tupl
     strengths: list[float] = []
     while len(seen) < count:
         hr = draw(side, [], rng) if rng.random() < DRAWN else crop_of(paths, side, rng)
-        clean = rng.random() < CLEAN
-        lr, strength = (clean_lr(hr, SCALE), 0.0) if clean else degrade(hr, SCALE, rng)
+        is_grey, is_clean = rng.random() < GREY, rng.random() < CLEAN
+        hr = without_colour(hr) if is_grey else hr
+        lr, strength = (clean_lr(hr, SCALE), 0.0) if is_clean else degrade(hr, SCALE, rng)
+        lr = without_colour(lr) if is_grey else lr  # noise may have brought some
         window = lr.transpose(2, 0, 1)[None].astype(np.float32) / 255
         seen.append(torch.from_numpy(statistics(window)))
         strengths.append(strength)
     return torch.cat(seen), torch.tensor(strengths)
+
+
+def without_colour(picture: Bytes) -> Bytes:
+    """(H, W, 3), all channels alike."""
+    return np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
 
 
 def crop_of(paths: Sequence[Path], side: int, rng: np.random.Generator) -> Bytes:

@@ -44,6 +44,17 @@ def test_of_a_restored_picture_the_fine_detail_is_taken_and_the_wide_means_stay(
         torch.testing.assert_close(found[middle], expected, atol=0.01, rtol=0)
 
 
+def test_blotches_of_colour_go_and_the_colour_of_the_whole_stays():
+    grey, green = torch.full((1, 3, 256, 256), 0.5), torch.tensor([-0.05, 0.05, 0.0])
+    base = grey + 0.1 * green.view(1, 3, 1, 1)
+    base[..., 96:160, 96:160] += green.view(3, 1, 1)  # as large as a block of a codec's colours
+    redder = grey + torch.tensor([0.08, -0.02, -0.06]).view(1, 3, 1, 1)
+    found, _ = with_restored(base, redder, torch.ones(1, 1, 1, 1))
+    inside, outside = found[..., 128, 128], found[..., 16, 16]
+    assert (inside - outside).abs().max() < 0.3 * 0.05
+    torch.testing.assert_close(found.mean((2, 3)), base.mean((2, 3)), atol=2e-3, rtol=0)
+
+
 def test_drawn_detail_counts_where_the_restored_picture_has_some():
     calm = torch.full((1, 3, 64, 64), 0.5)
     half = calm.clone()

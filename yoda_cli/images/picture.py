@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from yoda_cli.arrays import Array, as_array, is_plain, like, where, zeros
+from yoda_cli.arrays import Array, as_array, like, where, zeros
 from yoda_cli.tiling.grids import bilinear
 
 if TYPE_CHECKING:
